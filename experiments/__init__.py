@@ -1,0 +1,1 @@
+"""Programs: one to train, one a table of a paper, and the benchmarks."""

@@ -1,0 +1,86 @@
+"""Trains a network with a local learning rule.
+
+    python -m experiments.train --method=al --net=mlp --dataset=digits --stages=4 --epochs=30 --workdir=runs/digits
+
+The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops.  Several processes train
+one network when each is started with `--coordinator=HOST:PORT --num_processes=N --process_id=I`, or, where the cluster
+says those itself (TPU pods, SLURM), with `--coordinator=auto`.
+"""
+
+import dataclasses
+import sys
+
+from absl import app, flags
+
+from experiments import setup
+from localgrad.report import format_ledger
+from localgrad.training import (
+    Config,
+    DivergedError,
+    Interrupted,
+    format_summary,
+    make_ledger,
+    prepare_all,
+    run,
+)
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
+_SAYS = setup.attribute_docs(Config)
+
+for _name in ("method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype", "workdir"):  # fmt: skip
+    flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
+for _name in ("target_width", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call", "checkpoint_every_steps"):  # fmt: skip
+    flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
+for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm"):
+    flags.DEFINE_float(_name, _DEFAULTS[_name], _SAYS[_name])
+for _name in ("norm", "resident"):
+    flags.DEFINE_bool(_name, _DEFAULTS[_name], _SAYS[_name])
+for _name in ("widths", "bridge", "cuts", "augment"):
+    flags.DEFINE_list(_name, _DEFAULTS[_name], _SAYS[_name])
+flags.DEFINE_bool("dry_run", False, "print the plan and stop")
+setup.define_process_flags()
+FLAGS = flags.FLAGS
+
+
+def config_from_flags() -> Config:
+    """The configuration that the flags give; a list flag is a tuple of whole numbers, `augment` of names.
+
+    Raises:
+      ValueError: for a list flag that is not of whole numbers, or a field out of range.
+    """
+    values = {name: FLAGS[name].value for name in _DEFAULTS}
+    for name in ("widths", "bridge", "cuts"):
+        try:
+            values[name] = None if values[name] is None else tuple(map(int, values[name]))
+        except ValueError:
+            raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {','.join(values[name])!r}.") from None  # fmt: skip
+    values["augment"] = tuple(values["augment"])
+    return Config(**values)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return setup.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
+    try:
+        config = config_from_flags()
+        setup.devices(config.stages * config.data_parallel, x64=config.dtype == "float64")
+        jobs = prepare_all(config)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        return setup.refuse(str(error))
+    if FLAGS.dry_run:
+        setup.say(format_ledger(make_ledger(jobs[0])))
+        return 0
+    try:
+        summary = run(config, jobs, setup.say)
+    except DivergedError as error:
+        return setup.refuse(f"{error}. {' '.join(error.__notes__)}", code=1)
+    except Interrupted as stop:
+        setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
+        return 128 + stop.signum
+    setup.say(format_summary(summary, config.workdir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "python -m experiments.train"
+    app.run(main)

@@ -1,0 +1,28 @@
+"""Networks whose blocks learn from their own losses, and a pipeline that trains all blocks at once.
+
+The pipeline gives the same numbers as training the blocks one after another.
+"""
+
+from localgrad import data as data
+from localgrad.base import Batches as Batches
+from localgrad.base import Block as Block
+from localgrad.base import BlockState as BlockState
+from localgrad.base import Engine as Engine
+from localgrad.base import LocalBlock as LocalBlock
+from localgrad.base import Metrics as Metrics
+from localgrad.base import Model as Model
+from localgrad.base import Plan as Plan
+from localgrad.base import Source as Source
+from localgrad.blocks import cnn as cnn
+from localgrad.blocks import from_linen as from_linen
+from localgrad.blocks import from_nnx as from_nnx
+from localgrad.blocks import mlp as mlp
+from localgrad.methods import al as al
+from localgrad.methods import by_group as by_group
+from localgrad.methods import trials as trials
+from localgrad.pipeline import init as init
+from localgrad.pipeline import sequential as sequential
+from localgrad.pipeline import spmd as spmd
+from localgrad.report import format_ledger as format_ledger
+from localgrad.report import ledger as ledger
+from localgrad.report import params_sha256 as params_sha256

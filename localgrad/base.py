@@ -1,0 +1,193 @@
+"""The vocabulary: every protocol and state tuple of the library, and nothing else.
+
+A *network* is a sequence of `Block`s.  A *method* turns each into a `LocalBlock`, which has a loss and an optimizer of
+its own, and gathers them in a `Model`.  An *engine* trains a model on `Batches`, one block after another or all blocks
+at once on a mesh, with the same numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import optax
+
+PyTree = Any
+Key = jax.Array
+Spec = Any  # a pytree of jax.ShapeDtypeStruct
+Message = Mapping[str, jax.Array]  # what a block hands to the next: fixed shapes at each boundary, all of it detached
+Signal = Literal["none", "error", "cotangent"]
+
+
+class Block(NamedTuple):
+    """A piece of a network, as pure functions.
+
+    Attributes:
+      init: `(key, x_spec) -> (params, model_state)`; `x_spec` is the shape and dtype of a batch `(B, ...)`.
+      apply: `(params, model_state, x, *, key, train) -> (y, model_state)`; batch statistics are `model_state`.
+      name: what tables and messages call it.
+    """
+
+    init: Callable[[Key, jax.ShapeDtypeStruct], tuple[PyTree, PyTree]]
+    apply: "BlockApply"
+    name: str = "block"
+
+
+class BlockApply(Protocol):
+    def __call__(
+        self, params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool
+    ) -> tuple[jax.Array, PyTree]: ...
+
+
+class BlockState(NamedTuple):
+    """All that changes while a block trains; `params` is a dict of named groups (Associated Learning: f, b, g, h)."""
+
+    params: dict[str, PyTree]
+    model_state: PyTree
+    opt_state: PyTree
+
+
+class LocalBlock(NamedTuple):
+    """A block made trainable by a method; all functions are pure.
+
+    Attributes:
+      name: what tables and messages call it.
+      signal: what `grads` needs from outside the block.  `none`: nothing; `error`: the loss gradient at the network's
+        output; `cotangent`: the loss gradient at this block's output, from the block above.
+      init: `(key, message_spec) -> BlockState`.
+      forward: `(state, message, key) -> (message, model_state, stash)`.  Batch statistics advance here and only here.
+        The stash is a pytree of arrays, made with the parameters that ran forward; for `signal='none'` it already
+        holds the gradients.
+      grads: `(state, stash, signal) -> (grads, metrics, downward)`; `grads` has the structure of `params`, `metrics`
+        is a dict of scalars with at least `loss`, and `downward` is the signal for the blocks below (or None).
+      tx: the block's own optax transform, applied by the engine and nowhere else.
+    """
+
+    name: str
+    signal: Signal
+    init: Callable[[Key, Spec], BlockState]
+    forward: Callable[[BlockState, Message, Key], tuple[Message, PyTree, PyTree]]
+    grads: Callable[[BlockState, PyTree, PyTree], tuple[PyTree, dict[str, jax.Array], PyTree]]
+    tx: optax.GradientTransformation
+
+
+class Predict(Protocol):
+    def __call__(self, states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array: ...
+
+
+class Model(NamedTuple):
+    """A network under a method: what an engine trains.
+
+    Attributes:
+      method: the method's name, for tables and messages.
+      blocks: the local blocks, from the input up.
+      x_spec, y_spec: shape and dtype of a batch of inputs `(B, ...)` and of integer labels `(B,)`.
+      classes: number of classes.
+      enter: `(x, y) -> message` of the first block.
+      predict: `(states, x, exit=None) -> scores (B, classes)`; `exit` counts blocks from 1, None is the last.
+      exits: the exits that `predict` accepts.
+      effective: for each block, the parameter groups that prediction at the last exit uses; the rest is affiliated.
+      trials: None, or the number of independent trials that every array carries as its first axis.
+    """
+
+    method: str
+    blocks: tuple[LocalBlock, ...]
+    x_spec: jax.ShapeDtypeStruct
+    y_spec: jax.ShapeDtypeStruct
+    classes: int
+    enter: Callable[[jax.Array, jax.Array], Message]
+    predict: Predict
+    exits: tuple[int, ...]
+    effective: tuple[frozenset[str], ...]
+    trials: int | None = None
+
+    @property
+    def batch_axis(self) -> int:
+        return 0 if self.trials is None else 1
+
+    @property
+    def batch_size(self) -> int:
+        return self.x_spec.shape[self.batch_axis]
+
+
+class Batches(NamedTuple):
+    """K batches for one call of an engine.
+
+    Attributes:
+      batch_id: int32 `(K,)`, the number of each batch since the start of training; seeds all randomness of its step.
+      items: pytree with leading axis K: what differs from batch to batch.
+      fetch: a `jax.tree_util.Partial` of `(item, start, count) -> (x, y)`, the examples `start .. start + count - 1`
+        of a batch, traced inside the step.  Arrays bound to it (a dataset kept on the device) are not donated.
+    """
+
+    batch_id: jax.Array
+    items: PyTree
+    fetch: jax.tree_util.Partial
+
+
+class Metrics(NamedTuple):
+    """What a call of an engine reports: for each block a dict of arrays `(K,)`, and the batch that each entry is of.
+
+    `batch_id[i]` is int32 `(K,)`, -1 where a pipeline stage had nothing to do.
+    """
+
+    values: tuple[dict[str, jax.Array], ...]
+    batch_id: tuple[jax.Array, ...]
+
+
+class Plan(NamedTuple):
+    """How a model is laid over stages.
+
+    Attributes:
+      cuts: stage s runs blocks `cuts[s] .. cuts[s + 1] - 1`.
+      costs: predicted cost of a training step of each block, in equivalent FLOPs.
+      flops: FLOPs of a training step of each block.
+      stage_bytes: bytes of state that each stage needs.
+      slot_bytes: bytes of state that each device holds: the stages' common layout.
+      uniform: the stages are one and the same program, so none is chosen by a switch.
+    """
+
+    cuts: tuple[int, ...]
+    costs: tuple[float, ...]
+    flops: tuple[float, ...]
+    stage_bytes: tuple[int, ...]
+    slot_bytes: int
+    uniform: bool
+
+    @property
+    def stage_costs(self) -> tuple[float, ...]:
+        return tuple(sum(self.costs[a:b]) for a, b in zip(self.cuts, self.cuts[1:], strict=False))
+
+
+class Engine(NamedTuple):
+    """Trains a model; both engines give the same numbers.
+
+    Attributes:
+      load: `(states, key) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like.
+      run: `(engine_state, batches) -> (engine_state, Metrics)`, jitted, the state donated.
+      states: `engine_state -> states`, one `BlockState` a block after all fed batches; leaves `engine_state` as it is.
+      drain: `engine_state -> (engine_state, Metrics)`: a copy in which the batches in flight have finished.
+      put: places a pytree of host arrays where `run` wants its batches, on every device alike; for arrays that are
+        passed again and again, and for runs of several processes.
+      plan: how the model is laid over stages.
+      mesh: the mesh, or None.
+    """
+
+    load: Callable[[tuple[BlockState, ...], Key], PyTree]
+    run: Callable[[PyTree, Batches], tuple[PyTree, Metrics]]
+    states: Callable[[PyTree], tuple[BlockState, ...]]
+    drain: Callable[[PyTree], tuple[PyTree, Metrics]]
+    put: Callable[[PyTree], PyTree]
+    plan: Plan
+    mesh: jax.sharding.Mesh | None = None
+
+
+class Source(NamedTuple):
+    """Training batches of one dataset, in an order fixed by its seed.
+
+    Attributes:
+      batches: `(first, count) -> Batches`, the batches `first .. first + count - 1` since the start of training.
+      steps_per_epoch: full batches in an epoch; a partial last batch is dropped.
+    """
+
+    batches: Callable[[int, int], Batches]
+    steps_per_epoch: int

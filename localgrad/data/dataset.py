@@ -1,0 +1,144 @@
+"""What a dataset is, which examples a split holds, and the checks that every reader's arrays go through."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+VALIDATION_NAMES = ("validation", "val", "valid")  # what published sets call theirs
+HELD_OUT = 5_000
+EMBEDDED = ("digits", "fashion_mnist")  # sets with a reader of their own
+
+
+class Dataset(NamedTuple):
+    """One split of an image classification set, as bytes.
+
+    Attributes:
+      name: what tables and messages call it.
+      images: uint8 `(N, H, W, C)`.
+      labels: int32 `(N,)`, each in `0 .. classes - 1`.
+      classes: number of classes.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    classes: int
+
+
+class Part(NamedTuple):
+    """The examples `start .. stop - 1` of a split as it was published."""
+
+    published: str
+    start: int
+    stop: int
+
+
+def part(name: str, split: str, sizes: Mapping[str, int]) -> Part:
+    r"""Says which published examples make up a split.
+
+    A set is used as it was published where it has a validation and a test split.  What it lacks is held out from the
+    end of its training split, k examples at a time: the last 5,000, or a tenth where that is fewer.
+
+    * no validation split: validation is the last k training examples;
+    * a validation but no test split: the validation split is the test, and validation is the last k training examples;
+    * neither: test is the last k training examples, validation the k before them.
+
+    Args:
+      name: the set's name, for messages.
+      split: `train`, `validation` or `test`.
+      sizes: number of examples of each published split.
+
+    Returns:
+      The published split and the range of its examples.
+
+    Raises:
+      ValueError: no published `train` split, or one too small to hold examples out of.
+
+    >>> part("mnist", "validation", {"train": 60_000, "test": 10_000})
+    Part(published='train', start=55000, stop=60000)
+    """
+    if "train" not in sizes:
+        raise ValueError(f"{name} has no split named 'train', only {sorted(sizes)}; choose another set")
+    total = sizes["train"]
+    tail = min(HELD_OUT, max(1, total // 10))
+    published_validation = next((other for other in VALIDATION_NAMES if other in sizes), None)
+
+    test = Part("test", 0, sizes["test"]) if "test" in sizes else None
+    validation = Part(published_validation, 0, sizes[published_validation]) if published_validation else None
+    if test is None and validation is not None:
+        test, validation = validation, None
+
+    kept = total
+    if test is None:
+        test, kept = Part("train", kept - tail, kept), kept - tail
+    if validation is None:
+        validation, kept = Part("train", kept - tail, kept), kept - tail
+    if kept < 1:
+        raise ValueError(
+            f"{name} has {total} training examples and splits {sorted(sizes)}: too few to hold out a validation split"
+        )
+    return {"train": Part("train", 0, kept), "validation": validation, "test": test}[split]
+
+
+def checked(name: str, images: np.ndarray, labels: np.ndarray, classes: int, *, where: str) -> Dataset:
+    """Makes a Dataset, or says what is wrong with its arrays.
+
+    Args:
+      name: the set's name.
+      images: uint8 `(N, H, W, C)`.
+      labels: integers `(N,)`.
+      classes: number of classes.
+      where: what the arrays were read from, for messages.
+
+    Returns:
+      The dataset, its labels as int32.
+
+    Raises:
+      ValueError: the shapes do not belong together, or a label is out of range.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise ValueError(
+            f"{where}: images are {images.dtype} {images.shape}; expected uint8 (N, H, W, C), none of them 0. "
+            "Read the set anew, or choose another"
+        )
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{where}: found {len(labels)} labels for {len(images)} images; expected one each. "
+            "The two files are not of one split, or one is damaged: fetch both again"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        unlabelled = " A label of -1 marks a split published without labels: use another split." if low == -1 else ""
+        raise ValueError(
+            f"{where}: labels run from {low} to {high}; expected 0 to {classes - 1}.{unlabelled} "
+            "Otherwise the labels are damaged or of another set: fetch them again"
+        )
+    return Dataset(name, images, labels.astype(np.int32), classes)
+
+
+def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, in units of bytes.
+
+    Take them of the training split and use them for all three.  A channel that never varies gets a deviation of 1,
+    so that it normalises to 0.
+
+    Args:
+      dataset: the training split.
+
+    Returns:
+      `(mean, std)`, each float64 `(C,)`.
+
+    >>> grey = Dataset("grey", np.array([[[[0]]], [[[4]]]], np.uint8), np.zeros(2, np.int32), 1)
+    >>> pixel_stats(grey)
+    (array([2.]), array([2.]))
+    """
+    # A histogram of the 256 bytes a channel is exact and needs no float copy of the images.
+    byte = np.arange(256, dtype=np.float64)
+    channels = np.moveaxis(dataset.images, -1, 0)
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
+    mean = (counts @ byte) / counts.sum(axis=1)
+    deviation = byte[None, :] - mean[:, None]
+    std = np.sqrt((counts * deviation**2).sum(axis=1) / counts.sum(axis=1))
+    return mean, np.where(std > 0, std, 1.0)

@@ -1,0 +1,303 @@
+"""Training and evaluation batches.
+
+All arithmetic on pictures happens on the device, inside the training step, with the same code in both modes: a resident
+source keeps the whole set there and gathers by the keyed order; a streamed one has the host gather the same bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from localgrad import base
+from localgrad.data.augment import Augment
+from localgrad.data.dataset import Dataset
+from localgrad.data.shuffle import LIMIT, permuted
+
+RESIDENT_LIMIT = 2 * 1024**3
+STREAM = 0x64617461  # sets the keys of the data apart from all others that are made of the same seed
+
+
+class Keys(NamedTuple):
+    """The randomness of a source, or of each of its trials: typed keys, scalar or `(R,)`."""
+
+    order: jax.Array
+    augment: jax.Array
+
+
+class Scale(NamedTuple):
+    """Normalisation `(bytes - mean) * inverse`, each `(C,)` of the type that it is computed in."""
+
+    mean: jax.Array
+    inverse: jax.Array
+
+
+class Config(NamedTuple):
+    """What is static in the jitted step; sources with equal ones share its compilation."""
+
+    examples: int
+    batch_size: int
+    shuffle: bool
+    augment: Augment | None
+    dtype: np.dtype
+    trials: int | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self.examples // self.batch_size
+
+
+def source(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    mean: np.ndarray,
+    std: np.ndarray,
+    dtype: Any = jnp.float32,
+    augment: Augment | None = None,
+    trials: int | None = None,
+    shuffle: bool = True,
+    resident: bool | None = None,
+    resident_limit: int = RESIDENT_LIMIT,
+    sharding: jax.sharding.Sharding | None = None,
+) -> base.Source:
+    """Makes training batches whose order and augmentation only depend on the seed, the batch id and the example.
+
+    `batches(first, count)` gives `base.Batches` whose `fetch(item, start, count)` returns x `(count, H, W, C)` of
+    `dtype`, normalised, and y int32 `(count,)`; count is static, start may be traced.  With `trials=R` both get a
+    leading axis R, and trial r is bit for bit what a source of `seed + r` gives.  Resident and streamed sources are
+    bit for bit equal too.  Any batch can be asked for at any time: there is no state.
+
+    Args:
+      dataset: the training split.
+      batch_size: examples a batch; a partial last batch of an epoch is dropped.
+      seed: seeds the order of each epoch and the augmentation.
+      mean, std: scalars or `(C,)`, in units of bytes, as `pixel_stats` gives them.
+      dtype: floating type of x; it is computed in float32 at least.
+      augment: `(keys (B,), images uint8 (B, H, W, C)) -> images`, see `augmentation`; None changes nothing.
+      trials: number of independent trials R, or None for one without the leading axis.
+      shuffle: False keeps the order of the dataset in every epoch.
+      resident: True keeps the whole set on the device, once for all trials; False sends it batch by batch; None
+        chooses the former if the images fit `resident_limit`.
+      resident_limit: bytes of images.
+      sharding: where the arrays are put, for a mesh a replicated `NamedSharding`; None is the default device.
+
+    Returns:
+      A `base.Source`.
+
+    Raises:
+      ValueError: an argument is out of range; the message names it.
+    """
+    examples, *_, channels = dataset.images.shape
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"batch_size={batch_size} with {examples} training examples of {dataset.name}; "
+            f"expected 1 .. {examples}: a partial batch is never trained on"
+        )
+    if trials is not None and trials < 1:
+        raise ValueError(f"trials={trials}; expected at least 1, or None for one without a trial axis")
+    if not 0 <= seed < 2**32 - (trials or 1):
+        raise ValueError(f"seed={seed}; expected 0 .. 2**32 - 1, together with the trials counted up from it")
+    config = Config(examples, batch_size, shuffle, augment, _float_type(dtype), trials)
+    scale = jax.device_put(_scale(mean, std, channels, config.dtype), sharding)
+    keys = _keys(seed, trials)
+    if resident is None:
+        resident = dataset.images.nbytes <= resident_limit
+
+    if resident:
+        bound = jax.device_put((keys, dataset.images, dataset.labels), sharding)
+        fetch = jax.tree_util.Partial(_resident(config), scale, *bound)
+    else:
+        fetch = jax.tree_util.Partial(_streamed(config), scale, jax.device_put(keys, sharding))
+        host_keys = jax.device_put(keys, _host())
+
+    def batches(first: int, count: int) -> base.Batches:
+        if first < 0 or count < 1 or first + count > LIMIT:
+            raise ValueError(
+                f"batches(first={first}, count={count}); expected first >= 0, count >= 1 and a sum of at most {LIMIT}"
+            )
+        batch_id = np.arange(first, first + count, dtype=np.int32)
+        if resident:
+            items: base.PyTree = batch_id
+        else:
+            example = np.asarray(_orders(config, host_keys, jax.device_put(batch_id, _host())))
+            items = {
+                "batch_id": batch_id,
+                "example": example,
+                "images": dataset.images[example],
+                "labels": dataset.labels[example],
+            }
+        on_device, items = jax.device_put((batch_id, items), sharding)
+        return base.Batches(on_device, items, fetch)
+
+    return base.Source(batches, config.steps_per_epoch)
+
+
+def eval_batches(
+    dataset: Dataset,
+    batch_size: int,
+    mean: np.ndarray,
+    std: np.ndarray,
+    dtype: Any = jnp.float32,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+    """Goes through a split once, in its order, in batches of one shape.
+
+    Args:
+      dataset: the split.
+      batch_size: examples a batch; the last one is filled up with zeros and masked.
+      mean, std, dtype, sharding: as for `source`.
+
+    Returns:
+      An iterator of x `(batch_size, H, W, C)` of `dtype`, y int32 `(batch_size,)` and mask bool `(batch_size,)`, the
+      mask being False where there is no example.
+
+    Raises:
+      ValueError: an argument is out of range; the message names it.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; expected at least 1")
+    dtype = _float_type(dtype)
+    scale = _scale(mean, std, dataset.images.shape[-1], dtype)
+
+    def iterate() -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        for start in range(0, len(dataset.images), batch_size):
+            images = dataset.images[start : start + batch_size]
+            labels = dataset.labels[start : start + batch_size]
+            missing = batch_size - len(images)
+            mask = np.arange(batch_size) < len(images)
+            images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            images, y, mask = jax.device_put((images, np.pad(labels, (0, missing)), mask), sharding)
+            yield _normalised(scale, images, dtype), y, mask
+
+    return iterate()  # a function around the generator, so that arguments are checked at the call
+
+
+# Fetching: one function for each configuration, so that a jitted step knows it again and is not traced anew.
+
+
+@cache
+def _resident(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The fetch of a resident source: an item is a batch id."""
+
+    def fetch(
+        scale: Scale, keys: Keys, images: jax.Array, labels: jax.Array, item: jax.Array, start: jax.Array, count: int
+    ) -> tuple[jax.Array, jax.Array]:
+        _check_count(config, count)
+
+        def one(keys: Keys) -> tuple[jax.Array, jax.Array]:
+            example = _order(config, keys, item, start, count)
+            return _finished(config, scale, keys, item, example, images[example]), labels[example]
+
+        return one(keys) if config.trials is None else jax.vmap(one)(keys)
+
+    return fetch
+
+
+@cache
+def _streamed(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The fetch of a streamed source: an item holds the bytes of its batch."""
+
+    def fetch(
+        scale: Scale, keys: Keys, item: dict[str, jax.Array], start: jax.Array, count: int
+    ) -> tuple[jax.Array, jax.Array]:
+        _check_count(config, count)
+        batch_id = item["batch_id"]
+
+        def one(keys: Keys, example: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+            window = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
+            return _finished(config, scale, keys, batch_id, window(example), window(images)), window(labels)
+
+        arrays = keys, item["example"], item["images"], item["labels"]
+        return one(*arrays) if config.trials is None else jax.vmap(one)(*arrays)
+
+    return fetch
+
+
+def _order(config: Config, keys: Keys, batch_id: jax.Array, start: jax.Array | int, count: int) -> jax.Array:
+    """The examples `start .. start + count - 1` of a batch, int32 `(count,)`."""
+    epoch, step = batch_id // config.steps_per_epoch, batch_id % config.steps_per_epoch
+    first = step * config.batch_size + jnp.asarray(start, jnp.int32)
+    position = first + jnp.arange(count, dtype=jnp.int32)
+    return permuted(keys.order, epoch, position, config.examples) if config.shuffle else position
+
+
+@partial(jax.jit, static_argnums=0)
+def _orders(config: Config, keys: Keys, batch_id: jax.Array) -> jax.Array:
+    """The examples of whole batches: int32 `(K, B)`, or `(K, R, B)` for R trials."""
+
+    def one(keys: Keys, batch_id: jax.Array) -> jax.Array:
+        return _order(config, keys, batch_id, 0, config.batch_size)
+
+    over_trials = one if config.trials is None else jax.vmap(one, in_axes=(0, None))
+    return jax.vmap(over_trials, in_axes=(None, 0))(keys, batch_id)
+
+
+def _finished(
+    config: Config, scale: Scale, keys: Keys, batch_id: jax.Array, example: jax.Array, images: jax.Array
+) -> jax.Array:
+    if config.augment is not None:
+        # By example and not by place in the batch: data shards draw what one device would.
+        batch_key = jax.random.fold_in(keys.augment, batch_id)
+        images = config.augment(jax.vmap(jax.random.fold_in, in_axes=(None, 0))(batch_key, example), images)
+    return _normalised(scale, images, config.dtype)
+
+
+@partial(jax.jit, static_argnums=2)
+def _normalised(scale: Scale, images: jax.Array, dtype: np.dtype) -> jax.Array:
+    mean, inverse = (jnp.expand_dims(values, (0, 1, 2)) for values in scale)
+    return ((images.astype(mean.dtype) - mean) * inverse).astype(dtype)
+
+
+# Arguments
+
+
+def _keys(seed: int, trials: int | None) -> Keys:
+    def one(seed: jax.Array) -> Keys:
+        order, augment = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
+        return Keys(order, augment)
+
+    if trials is None:
+        return one(jnp.uint32(seed))
+    return jax.vmap(one)(jnp.arange(trials, dtype=jnp.uint32) + jnp.uint32(seed))
+
+
+def _scale(mean: np.ndarray, std: np.ndarray, channels: int, dtype: np.dtype) -> Scale:
+    given = {"mean": np.asarray(mean, np.float64), "std": np.asarray(std, np.float64)}
+    for name, values in given.items():
+        if values.shape not in ((), (channels,)) or not np.isfinite(values).all():
+            raise ValueError(f"{name}={values}; expected one finite number, or one for each of {channels} channels")
+    if not (given["std"] > 0).all():
+        raise ValueError(f"std={given['std']}; expected positive numbers: use 1 for a channel that never varies")
+    work = jnp.float64 if dtype == np.float64 else jnp.float32
+    each = np.ones(channels)
+    return Scale(jnp.asarray(given["mean"] * each, work), jnp.asarray(each / given["std"], work))
+
+
+def _float_type(dtype: Any) -> np.dtype:
+    kind = jnp.dtype(dtype)
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise ValueError(f"dtype={kind}; expected a floating type such as float32 or bfloat16")
+    if kind == np.float64 and jax.dtypes.canonicalize_dtype(kind) != kind:
+        raise ValueError("dtype=float64 while jax has 64-bit types switched off; set JAX_ENABLE_X64=1")
+    return kind
+
+
+def _check_count(config: Config, count: int) -> None:
+    if not 1 <= count <= config.batch_size:
+        raise ValueError(f"fetch of count={count} examples; expected 1 .. {config.batch_size}, the batch_size")
+
+
+def _host() -> jax.Device | None:
+    """The CPU, where an order can be had without waiting for the training steps an accelerator is busy with."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None

@@ -1,0 +1,199 @@
+"""Associated Learning: every block learns to map its input towards an encoding of the target.
+
+Block i holds an encoder of the input side `f`, of the target side `g`, a bridge `b` and a decoder `h`:
+
+    s_i = f_i(sg(s_{i-1}))        t_i = g_i(sg(t_{i-1}))        s_0 = x,  t_0 = onehot(y)
+    loss_i = mean (b_i(s_i) - t_i)^2 + mean (h_i(t_i) - t_{i-1})^2
+    exit k predicts  h_1(...h_k(b_k(f_k(...f_1(x)))))
+
+References:
+  NECO: Kao and Chen, Associated Learning, Neural Computation 33(1), 2021, https://arxiv.org/abs/1906.05560
+  ICLR: Wu et al., Associated Learning: an Alternative to End-to-End Backpropagation that Works on CNN, RNN, and
+    Transformer, ICLR 2022, Eqs. 1-3
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.blocks.flax import from_linen
+from localgrad.losses import cross_entropy, mean_squared_error
+
+
+class Profile(NamedTuple):
+    """One published form of Associated Learning.
+
+    Attributes:
+      detach_target: the association loss trains f and b only, not g.
+      bridge: widths of the bridge's hidden layers, in units of the target width; the activation follows every layer.
+      bridge_activation, g_activation, h_activation: names in `flax.linen`, or `linear`.
+      first_h_activation: that of the decoder which returns to classes.
+      first_loss: the first block's autoencoder loss.
+      target_rate: learning rate of g and h in units of that of f and b.
+    """
+
+    detach_target: bool
+    bridge: tuple[int, ...]
+    bridge_activation: str
+    g_activation: str
+    h_activation: str
+    first_h_activation: str
+    first_loss: Callable[[jax.Array, jax.Array], jax.Array]
+    target_rate: float
+
+
+PROFILES: dict[str, Profile] = {
+    "neco": Profile(True, (5,), "sigmoid", "sigmoid", "sigmoid", "sigmoid", mean_squared_error, 2.0),
+    "iclr": Profile(False, (), "tanh", "tanh", "tanh", "tanh", mean_squared_error, 1.0),
+    "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0),
+}
+DEFAULT_PROFILE = "iclr_head"
+
+
+class _Dense(nn.Module):
+    """Dense layers on the flattened input, an activation after each."""
+
+    widths: tuple[int, ...]
+    activation: str
+
+    @nn.compact
+    def __call__(self, x):
+        x = x.reshape(x.shape[0], -1)
+        for width in self.widths:
+            x = nn.Dense(width)(x)
+            x = x if self.activation == "linear" else getattr(nn, self.activation)(x)
+        return x
+
+
+def al(
+    network: Sequence[Block],
+    x_spec: jax.ShapeDtypeStruct,
+    classes: int,
+    *,
+    tx: optax.GradientTransformation,
+    profile: str = DEFAULT_PROFILE,
+    target_width: int = 128,
+    bridge: Sequence[int] | None = None,
+) -> Model:
+    """Associated Learning of a network.
+
+    Args:
+      network: Blocks `(B, ...) -> (B, ...)`, without a classifier: the decoders are the output side.
+      x_spec: shape `(B, ...)` and dtype of a batch of inputs.
+      classes: number of classes C; labels are integers 0 .. C - 1.
+      tx: any optax transform over the groups f, b, g, h (see `by_group`); every block gets its own state of it.
+      profile: a key of `PROFILES`.
+      target_width: width n of every t_i.
+      bridge: hidden widths of the bridge in units of n, in place of the profile's.
+
+    Returns:
+      A `Model` whose every block is an exit.  A block above the first never sees the label, only t_{i-1}.
+
+    Raises:
+      ValueError: for an unknown profile, an empty network, fewer than two classes or a width below one.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
+    if not network:
+        raise ValueError("Associated Learning needs a network of at least one block; got none.")
+    if classes < 2 or target_width < 1:
+        raise ValueError(f"classes must be at least 2 and target_width at least 1; got {classes} and {target_width}.")
+    form = PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
+    parts = [_parts(form, f, target_width, classes if i == 0 else target_width, i == 0) for i, f in enumerate(network)]
+    first_losses = [form.first_loss] + [mean_squared_error] * (len(parts) - 1)
+    blocks = tuple(
+        _local_block(part, form.detach_target, reconstruction, tx)
+        for part, reconstruction in zip(parts, first_losses, strict=True)
+    )
+
+    def enter(x: jax.Array, y: jax.Array) -> Message:
+        return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=x.dtype)}
+
+    def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
+        exit = len(blocks) if exit is None else exit
+        if not 1 <= exit <= len(blocks):
+            raise ValueError(f"exit {exit} does not exist: this model has exits 1 to {len(blocks)}.")
+
+        def run(i: int, group: str, value: jax.Array) -> jax.Array:
+            state = states[i]
+            return parts[i][group].apply(
+                state.params[group], state.model_state[group], value, key=None, train=False
+            )[0]  # fmt: skip
+
+        for i in range(exit):
+            x = run(i, "f", x)
+        x = run(exit - 1, "b", x)
+        for i in reversed(range(exit)):
+            x = run(i, "h", x)
+        return x
+
+    top = len(blocks) - 1
+    effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
+    y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
+    exits = tuple(range(1, len(blocks) + 1))
+    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, exits, effective)
+
+
+def _parts(form: Profile, f: Block, width: int, below: int, first: bool) -> dict[str, Block]:
+    """The four functions of a block whose target side goes from `below` to `width` features."""
+    h_activation = form.first_h_activation if first else form.h_activation
+    bridge = (*(width * units for units in form.bridge), width)
+    return {
+        "f": f,
+        "b": from_linen(_Dense(bridge, form.bridge_activation), name="bridge"),
+        "g": from_linen(_Dense((width,), form.g_activation), name="g"),
+        "h": from_linen(_Dense((below,), h_activation), name="h"),
+    }
+
+
+def _local_block(
+    parts: dict[str, Block],
+    detach_target: bool,
+    reconstruction: Callable[[jax.Array, jax.Array], jax.Array],
+    tx: optax.GradientTransformation,
+) -> LocalBlock:
+    def init(key: Key, message: Spec) -> BlockState:
+        keys = dict(zip("fbgh", jax.random.split(key, 4), strict=True))
+        variables = {}
+
+        def build(group: str, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            params, model_state = variables[group] = parts[group].init(keys[group], x)
+            call = lambda x: parts[group].apply(params, model_state, x, key=keys[group], train=True)[0]
+            return jax.eval_shape(call, x)
+
+        build("b", build("f", message["s"]))
+        build("h", build("g", message["t"]))
+        params = {group: value[0] for group, value in variables.items()}
+        return BlockState(params, {group: value[1] for group, value in variables.items()}, tx.init(params))
+
+    def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
+        model_state = dict(state.model_state)
+
+        def run(group: str, value: jax.Array) -> jax.Array:
+            value, model_state[group] = parts[group].apply(
+                params[group], model_state[group], value, key=jax.random.fold_in(key, "fbgh".index(group)), train=True
+            )
+            return value
+
+        s_in, t_in = jax.lax.stop_gradient((message["s"], message["t"]))
+        s, t = run("f", s_in), run("g", t_in)
+        chex.assert_rank(t, 2)
+        association = mean_squared_error(run("b", s), jax.lax.stop_gradient(t) if detach_target else t)
+        autoencoder = reconstruction(run("h", t), t_in)
+        metrics = {"loss": association + autoencoder, "association": association, "autoencoder": autoencoder}
+        return metrics["loss"], ({"s": s, "t": t}, model_state, metrics)
+
+    def forward(state: BlockState, message: Message, key: Key):
+        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(state.params, state, message, key)
+        return jax.lax.stop_gradient(message), model_state, {"grads": grads, "metrics": metrics}
+
+    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+        return stash["grads"], stash["metrics"], None
+
+    return LocalBlock(parts["f"].name, "none", init, forward, grads, tx)

@@ -1,0 +1,44 @@
+"""One optax transform from several, one for each named group of a block's parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+
+def by_group(transforms: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Joins transforms of parameter groups into one.
+
+    A key names the groups that a transform updates together, joined by `+`: norms and clips span them.
+
+    Args:
+      transforms: for example `{"f+b": optax.adam(1e-3), "g+h": optax.adam(2e-3)}`.
+
+    Returns:
+      A transform of a dict with exactly those groups.
+
+    Raises:
+      ValueError: if a group is named twice; at `init`, if the groups are not those of the block.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> tx = by_group({"f": optax.sgd(1.0), "g+h": optax.sgd(2.0)})
+      >>> ones = {"f": jnp.ones(()), "g": jnp.ones(()), "h": jnp.ones(())}
+      >>> updates, _ = tx.update(ones, tx.init(ones), ones)
+      >>> {group: float(x) for group, x in updates.items()}
+      {'f': -1.0, 'g': -2.0, 'h': -2.0}
+    """
+    pairs = [(group, key) for key in transforms for group in key.split("+")]
+    labels = dict(pairs)
+    if len(labels) != len(pairs):
+        raise ValueError(f"a parameter group is named twice in the keys {list(transforms)}.")
+
+    def label(params: Mapping[str, Any]) -> dict[str, str]:
+        if set(params) != set(labels):
+            raise ValueError(
+                f"the optimizer has transforms for the groups {sorted(labels)}, but the block's parameters are in the "
+                f"groups {sorted(params)}: name each of those exactly once."
+            )
+        return labels
+
+    return optax.multi_transform(dict(transforms), label)

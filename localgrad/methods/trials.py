@@ -1,0 +1,61 @@
+"""Independent trials as one model: `vmap` of every function of every block."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from localgrad.base import BlockState, Key, LocalBlock, Model, Spec
+
+
+def trials(model: Model, count: int) -> Model:
+    """Trains `count` independent copies of a model as one.
+
+    Every array gains a first axis of that length, keys too: trial r has the r-th key, so its numbers are those of the
+    model alone with that key.  The optimizer is mapped as well, so norms and clips stay per trial.
+
+    Args:
+      model: a model without trials.
+      count: number of trials R, at least one.
+
+    Returns:
+      A `Model` of inputs `(R, B, ...)` and labels `(R, B)`; `predict` maps states over trials and shares `x (B, ...)`.
+
+    Raises:
+      ValueError: if `count` is below one or the model has trials already.
+    """
+    if count < 1 or model.trials is not None:
+        raise ValueError(f"trials must be at least 1, of a model without trials; got {count} of {model.trials}.")
+
+    def lead(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *spec.shape), spec.dtype)
+
+    def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
+        return jax.vmap(lambda states: model.predict(states, x, exit))(states)
+
+    return model._replace(
+        blocks=tuple(map(_mapped, model.blocks)),
+        x_spec=lead(model.x_spec),
+        y_spec=lead(model.y_spec),
+        enter=jax.vmap(model.enter),
+        predict=predict,
+        trials=count,
+    )
+
+
+def trial_keys(seed: int, count: int | None) -> Key:
+    """The key of one run, or the keys of trials: trial r has that of `seed + r`.
+
+    Examples:
+      >>> trial_keys(3, 2)[1] == jax.random.key(4)
+      Array(True, dtype=bool)
+    """
+    return jax.random.key(seed) if count is None else jax.vmap(jax.random.key)(seed + jnp.arange(count))
+
+
+def _mapped(block: LocalBlock) -> LocalBlock:
+    def init(key: Key, message: Spec) -> BlockState:
+        one = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape[1:], spec.dtype), message)
+        return jax.vmap(lambda key: block.init(key, one))(key)
+
+    tx = optax.GradientTransformation(jax.vmap(block.tx.init), jax.vmap(block.tx.update))
+    return block._replace(init=init, forward=jax.vmap(block.forward), grads=jax.vmap(block.grads), tx=tx)

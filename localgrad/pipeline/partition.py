@@ -1,0 +1,114 @@
+"""Which blocks run on which stage: contiguous, the most expensive stage as cheap as can be."""
+
+import hashlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad.base import Model, Plan, Spec
+from localgrad.pipeline import step
+from localgrad.pipeline.packing import Slots
+
+# Cost of moving one byte of a block's state, in FLOPs: optimizer updates are bound by memory, matrix products are not.
+FLOPS_PER_BYTE = 8.0
+
+
+def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) -> Plan:
+    """Lays a model over stages.
+
+    The cost of a block is `flops + FLOPS_PER_BYTE * bytes of state read and written`, both of its whole training step,
+    heads and optimizer included.
+
+    Args:
+      model: any model.
+      stages: number of stages S.
+      cuts: `S + 1` block indices from 0 to the number of blocks, to choose the stages by hand.
+
+    Returns:
+      A `Plan`.
+
+    Raises:
+      ValueError: if there are fewer blocks than stages, or `cuts` are not ascending from 0 to the number of blocks.
+    """
+    blocks = len(model.blocks)
+    if not 1 <= stages <= blocks:
+        raise ValueError(
+            f"{stages} stages for a network of {blocks} blocks: every stage needs at least one block, so choose "
+            f"--stages between 1 and {blocks}, or a network of more blocks."
+        )
+    if cuts is not None and (
+        len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)
+    ):
+        raise ValueError(f"cuts must be {stages + 1} ascending block indices from 0 to {blocks}; got {list(cuts)}.")
+    states, messages = step.specs(model)
+    programs = [_program(model, i, states[i], messages[i]) for i in range(blocks)]
+    flops = tuple(flops for flops, _ in programs)
+    costs = tuple(f + FLOPS_PER_BYTE * 2 * state_bytes(state) for f, state in zip(flops, states, strict=True))
+    cuts = tuple(cuts) if cuts is not None else balance(costs, stages)
+    spans = list(zip(cuts, cuts[1:], strict=False))
+    slots = Slots([states[a:b] for a, b in spans])
+    same_program = len({tuple(text for _, text in programs[a:b]) for a, b in spans}) == 1
+    same_message = len({str(messages[cut]) for cut in cuts}) == 1
+    return Plan(
+        cuts=cuts,
+        costs=costs,
+        flops=flops,
+        stage_bytes=tuple(state_bytes(states[a:b]) for a, b in spans),
+        slot_bytes=state_bytes(slots.specs),
+        uniform=same_program and same_message,
+    )
+
+
+def balance(costs: Sequence[float], stages: int) -> tuple[int, ...]:
+    """Cuts a sequence of costs into contiguous stages so that the dearest stage is as cheap as can be.
+
+    Among equals it takes the cuts whose stages have the least sum of squares.
+
+    Args:
+      costs: cost of each block, non-negative.
+      stages: number of stages S, at most `len(costs)`.
+
+    Returns:
+      `S + 1` block indices, from 0 to `len(costs)`.
+
+    Examples:
+      >>> balance([1, 1, 1, 3], 2)
+      (0, 3, 4)
+      >>> balance([5, 1, 1, 1], 3)
+      (0, 1, 2, 4)
+    """
+    total = np.concatenate([[0.0], np.cumsum(costs)])
+    # best[n]: (dearest stage, sum of squares, cuts) of the first n blocks over the stages so far
+    best = {0: (0.0, 0.0, (0,))}
+    for _ in range(stages):
+        best = {
+            end: min(
+                (max(dearest, total[end] - total[start]), squares + (total[end] - total[start]) ** 2, (*cuts, end))
+                for start, (dearest, squares, cuts) in best.items()
+                if start < end
+            )
+            for end in range(1, len(costs) + 1)
+            if any(start < end for start in best)
+        }
+    return best[len(costs)][2]
+
+
+def state_bytes(tree: Spec) -> int:
+    """Bytes of the arrays of a tree, or of their specs."""
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _program(model: Model, index: int, state: Spec, message: Spec) -> tuple[float, str]:
+    """FLOPs of a block's training step, and a digest of its program: equal digests are the same function."""
+    block = model.blocks[index]
+
+    def run(state, message, key):
+        if block.signal == "none":
+            return step.train(block, state, message, key, jnp.array(True))
+        return block.forward(state, message, key)
+
+    lowered = jax.jit(run).lower(state, message, step.key_spec(model))
+    analysis = lowered.cost_analysis() or lowered.compile().cost_analysis()
+    return float(analysis.get("flops", 0.0)), hashlib.sha256(lowered.as_text().encode()).hexdigest()

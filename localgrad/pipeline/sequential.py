@@ -1,0 +1,84 @@
+"""The sequential engine: one block after another.  It is the specification of every other engine."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, PyTree
+from localgrad.pipeline import step
+from localgrad.pipeline.partition import make_plan
+
+
+class SequentialState(NamedTuple):
+    """Blocks' states, the key of dropout and the like, and whether every loss so far was finite."""
+
+    blocks: tuple[BlockState, ...]
+    key: Key
+    ok: jax.Array
+
+
+def sequential(model: Model) -> Engine:
+    """Trains a model one block after another, on one device.
+
+    A scan over batches around a Python loop over blocks.  Blocks with `signal='none'` learn as the batch passes them.
+    With `error`, all blocks learn after the forward pass, from what the last block hands down; with `cotangent`, from
+    what the block above hands down.
+
+    Args:
+      model: any model.
+
+    Returns:
+      An `Engine`.
+    """
+    signals = {block.signal for block in model.blocks}
+    local = signals == {"none"}
+
+    def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
+        copy = jax.tree.map(jnp.array, (tuple(states), key))  # run donates its argument: the caller keeps theirs
+        return SequentialState(*copy, ok=jnp.array(True))
+
+    def train_local(state: SequentialState, message: PyTree, batch_id: jax.Array):
+        blocks, metrics, ok = [], [], state.ok
+        for i, (block, old) in enumerate(zip(model.blocks, state.blocks, strict=True)):
+            key = step.block_key(state.key, batch_id, i)
+            new, message, values, ok = step.train(block, old, message, key, ok)
+            blocks.append(new)
+            metrics.append(values)
+        return state._replace(blocks=tuple(blocks), ok=ok), tuple(metrics)
+
+    def train_global(state: SequentialState, message: PyTree, batch_id: jax.Array):
+        passed = []
+        for i, (block, old) in enumerate(zip(model.blocks, state.blocks, strict=True)):
+            message, model_state, stash = block.forward(old, message, step.block_key(state.key, batch_id, i))
+            passed.append((block, old, model_state, stash))
+        done, signal, ok = [], None, state.ok
+        for i, (block, old, model_state, stash) in reversed(list(enumerate(passed))):
+            grads, values, downward = block.grads(old, stash, signal)
+            if block.signal == "cotangent" or i == len(passed) - 1:
+                signal = downward
+            new, ok = step.learn(block, old, model_state, grads, values, ok)
+            done.append((new, values))
+        blocks, metrics = zip(*reversed(done), strict=True)
+        return state._replace(blocks=blocks, ok=ok), metrics
+
+    def run(state: SequentialState, batches: Batches) -> tuple[SequentialState, Metrics]:
+        def one(state: SequentialState, xs: tuple[jax.Array, PyTree]):
+            batch_id, item = xs
+            message = step.enter(model, batches.fetch(item, 0, model.batch_size))
+            return (train_local if local else train_global)(state, message, batch_id)
+
+        state, values = jax.lax.scan(one, state, (batches.batch_id, batches.items))
+        return state, Metrics(values, (batches.batch_id,) * len(values))
+
+    def drain(state: SequentialState) -> tuple[SequentialState, Metrics]:
+        return state, Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
+
+    return Engine(
+        load=load,
+        run=jax.jit(run, donate_argnums=0),
+        states=lambda state: jax.tree.map(jnp.array, state.blocks),
+        drain=drain,
+        put=lambda tree: jax.tree.map(jnp.asarray, tree),
+        plan=make_plan(model),
+    )

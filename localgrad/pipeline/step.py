@@ -1,0 +1,118 @@
+"""One block on one batch: the step that both engines share, which is why they agree.
+
+An `optimization_barrier` on either side keeps the compiler from fusing across blocks, so that a block's arithmetic does
+not depend on what stands beside it.  All randomness comes from the batch and the block, never from where or when the
+step runs.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+
+_barrier = jax.lax.optimization_barrier
+
+
+def fold_in(key: Key, data: jax.Array | int) -> Key:
+    """`jax.random.fold_in` for one key, or for each of an array of keys (one a trial)."""
+    return jax.random.fold_in(key, data) if key.ndim == 0 else jax.vmap(fold_in, (0, None))(key, data)
+
+
+def block_key(key: Key, batch_id: jax.Array, index: jax.Array | int, shard: jax.Array | None = None) -> Key:
+    """The key of block `index` for a batch; `shard` is its place on the data axis, None where there is one."""
+    key = fold_in(fold_in(key, batch_id), index)
+    return key if shard is None else fold_in(key, shard)
+
+
+def enter(model: Model, examples: tuple[jax.Array, jax.Array]) -> Message:
+    """The first block's message of examples (x, y)."""
+    return _barrier(model.enter(*_barrier(examples)))
+
+
+def work(block: LocalBlock, state: BlockState, message: Message, key: Key):
+    """The first half of a local step: `(message, model_state, grads, metrics)`, with no effect on the state."""
+    message, model_state, stash = block.forward(state, message, key)
+    grads, metrics, _ = block.grads(state, stash, None)
+    return message, model_state, grads, metrics
+
+
+def learn(
+    block: LocalBlock, state: BlockState, model_state: PyTree, grads: PyTree, metrics: dict[str, jax.Array], ok: jax.Array
+) -> tuple[BlockState, jax.Array]:
+    """The second half: the update, kept only while every loss so far was finite; `(state, ok)`."""
+    ok = ok & jnp.all(jnp.isfinite(metrics["loss"]))
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
+        updates, opt_state = block.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    new = BlockState(params, model_state, opt_state)  # type: ignore[arg-type]
+    return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok
+
+
+def train(
+    block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array
+) -> tuple[BlockState, Message, dict[str, jax.Array], jax.Array]:
+    """A whole step of a block with a local loss: `(state, message, metrics, ok)`."""
+    state, message, ok = _barrier((state, message, ok))
+    message, model_state, grads, metrics = work(block, state, message, key)
+    state, ok = learn(block, state, model_state, grads, metrics, ok)
+    return _barrier((state, message, metrics, ok))
+
+
+def init(model: Model, key: Key) -> tuple[BlockState, ...]:
+    """Initial state of every block; block i draws from `fold_in(key, i)`.
+
+    Args:
+      model: any model.
+      key: a key, or an array of keys for a model with trials.
+
+    Returns:
+      One `BlockState` a block.
+    """
+    states = []
+    message = jax.eval_shape(model.enter, model.x_spec, model.y_spec)
+    for i, block in enumerate(model.blocks):
+        state, message = _init_block(block, fold_in(key, i), message)
+        states.append(state)
+    return tuple(states)
+
+
+def _init_block(block: LocalBlock, key: Key, message: Spec) -> tuple[BlockState, Spec]:
+    # One compiled program a block: eager initialisation would compile every operation by itself.
+    state = jax.jit(lambda key: block.init(key, message))(key)
+    return state, jax.eval_shape(block.forward, state, message, key)[0]
+
+
+def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:
+    """Shapes and dtypes of `(states, messages)`: a state a block, and the message at every boundary, in to out.
+
+    Args:
+      model: any model.
+      shards: over how many devices each batch is split.
+
+    Raises:
+      ValueError: if the batch does not divide by `shards`.
+    """
+    if model.batch_size % shards:
+        raise ValueError(
+            f"a batch of {model.batch_size} does not divide over data_parallel={shards}: choose a batch_size that is a "
+            f"multiple of {shards}."
+        )
+
+    def shard(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = list(spec.shape)
+        shape[model.batch_axis] //= shards
+        return jax.ShapeDtypeStruct(tuple(shape), spec.dtype)
+
+    key = key_spec(model)
+    states, messages = [], [jax.eval_shape(model.enter, shard(model.x_spec), shard(model.y_spec))]
+    for block in model.blocks:
+        message = messages[-1]
+        states.append(jax.eval_shape(lambda key, block=block, message=message: block.init(key, message), key))
+        messages.append(jax.eval_shape(block.forward, states[-1], message, key)[0])
+    return states, messages
+
+
+def key_spec(model: Model) -> Spec:
+    shape = () if model.trials is None else (model.trials,)
+    return jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), shape))

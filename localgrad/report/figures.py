@@ -1,0 +1,40 @@
+"""Figures of a run, drawn from its records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws loss by block and accuracy by exit over epochs, as a PNG.
+
+    Args:
+      records: the objects of `metrics.jsonl`; figures of several trials are averaged.
+      path: the file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, accuracies = figure.subplots(1, 2)
+    for split, key, axes, style in (
+        ("train", "block_loss", losses, "-"),
+        ("validation", "exit_accuracy", accuracies, "--"),
+        ("test", "exit_accuracy", accuracies, "-"),
+    ):
+        of_split = [record for record in records if record["split"] == split]
+        epochs = [record["epoch"] for record in of_split]
+        lines = np.array([[np.mean(value) for value in record[key]] for record in of_split])
+        for i, line in enumerate(lines.T):
+            name = f"block {i + 1}" if split == "train" else f"exit {i + 1}, {split}"
+            axes.plot(epochs, line, style, color=f"C{i % 10}", marker="." if len(epochs) < 2 else "", label=name)
+    losses.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    accuracies.set(xlabel="epoch", ylabel="accuracy")
+    for axes in (losses, accuracies):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=7)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,126 @@
+"""The ledger: what each block and each stage costs, and what a pipeline should gain."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from localgrad.base import BlockState, Model, Plan, Spec
+
+
+class BlockRow(NamedTuple):
+    """One block: parameters that prediction at the last exit uses, those it does not, and FLOPs of a training step."""
+
+    name: str
+    effective: int
+    affiliated: int
+    flops: float
+
+
+class StageRow(NamedTuple):
+    """One stage: its blocks, share of the total cost, parameters, and the part of a device's state that is padding."""
+
+    blocks: tuple[int, int]
+    cost: float
+    params: int
+    waste: float
+
+
+class Ledger(NamedTuple):
+    """Blocks, stages, and the speed-up predicted for a run of a number of batches.
+
+    `speed_up` is sequential time over pipeline time, sum of costs / dearest stage * N / (N + S - 1), on devices that
+    are each as fast as the one of the sequential run and hand messages on at no cost.
+    """
+
+    blocks: tuple[BlockRow, ...]
+    stages: tuple[StageRow, ...]
+    speed_up: float
+    bubble: float
+
+    @property
+    def effective(self) -> int:
+        return sum(row.effective for row in self.blocks)
+
+    @property
+    def affiliated(self) -> int:
+        return sum(row.affiliated for row in self.blocks)
+
+
+def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int) -> Ledger:
+    """Draws up the ledger of a model.
+
+    Args:
+      model: any model.
+      states: one `BlockState` a block, of arrays or specs.
+      plan: how the model is laid over stages.
+      batches: batches in the run, N.
+
+    Returns:
+      A `Ledger`; parameters are those of one trial, costs and FLOPs those of all trials together.
+    """
+    share = model.trials or 1
+    rows = []
+    for block, state, used, flops in zip(model.blocks, states, model.effective, plan.flops, strict=True):
+        sizes = {group: _parameters(params) // share for group, params in state.params.items()}
+        effective = sum(size for group, size in sizes.items() if group in used)
+        rows.append(BlockRow(block.name, effective, sum(sizes.values()) - effective, flops))
+    stages = tuple(
+        StageRow(
+            (a, b),
+            cost / max(sum(plan.costs), 1.0),
+            sum(row.effective + row.affiliated for row in rows[a:b]),
+            1 - used / max(plan.slot_bytes, 1),
+        )
+        for a, b, cost, used in zip(plan.cuts, plan.cuts[1:], plan.stage_costs, plan.stage_bytes, strict=False)
+    )
+    ticks = batches + len(stages) - 1
+    speed_up = sum(plan.costs) / max(plan.stage_costs) * batches / ticks
+    return Ledger(tuple(rows), stages, speed_up, (len(stages) - 1) / ticks)
+
+
+def format_ledger(book: Ledger) -> str:
+    """The ledger as a text table."""
+    blocks = [
+        [i + 1, row.name, f"{row.effective:,}", f"{row.affiliated:,}", f"{row.flops / 1e6:,.1f}"]
+        for i, row in enumerate(book.blocks)
+    ]
+    total = ["", "all", f"{book.effective:,}", f"{book.affiliated:,}", f"{sum(r.flops for r in book.blocks) / 1e6:,.1f}"]
+    stages = [
+        [i + 1, _span(row.blocks), f"{row.cost:.1%}", f"{row.params:,}", f"{row.waste:.1%}"]
+        for i, row in enumerate(book.stages)
+    ]
+    return "\n\n".join(
+        [
+            table(["block", "name", "effective", "affiliated", "step MFLOP"], [*blocks, total]),
+            table(["stage", "blocks", "cost", "parameters", "padding"], stages),
+            f"bubble {book.bubble:.2%} of the ticks of the run; predicted speed-up {book.speed_up:.2f} on "
+            f"{len(book.stages)} equal device{'s' if len(book.stages) > 1 else ''}",
+        ]
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as aligned text: the first two columns to the left, numbers to the right.
+
+    Examples:
+      >>> print(table(["exit", "name", "accuracy"], [[1, "dense8", "95.0"]]))
+      exit  name    accuracy
+      1     dense8      95.0
+    """
+    cells = [list(map(str, row)) for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _span(blocks: tuple[int, int]) -> str:
+    return f"{blocks[0] + 1}" if blocks[1] == blocks[0] + 1 else f"{blocks[0] + 1}-{blocks[1]}"
+
+
+def _parameters(tree: Spec) -> int:
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))

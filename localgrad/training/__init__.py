@@ -1,0 +1,13 @@
+"""The one loop, its checkpoints and its files."""
+
+from localgrad.training.config import Config as Config
+from localgrad.training.evaluation import make_evaluator as make_evaluator
+from localgrad.training.job import Job as Job
+from localgrad.training.job import prepare as prepare
+from localgrad.training.loop import Interrupted as Interrupted
+from localgrad.training.loop import fit as fit
+from localgrad.training.meter import DivergedError as DivergedError
+from localgrad.training.run import format_summary as format_summary
+from localgrad.training.run import make_ledger as make_ledger
+from localgrad.training.run import prepare_all as prepare_all
+from localgrad.training.run import run as run

@@ -1,0 +1,82 @@
+"""Checkpoints: the canonical tree, one `BlockState` a block, and where the run stood."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from localgrad.base import BlockState, Spec
+
+
+class Checkpoint(NamedTuple):
+    """`states` after exactly `step` batches, as host arrays, and the JSON object saved with them."""
+
+    step: int
+    states: tuple[BlockState, ...]
+    meta: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last two, and the best on validation.
+
+    They hold no trace of the engine, so one made on four stages restores on any number.  For a method with local losses
+    nothing else is needed for a run to go on with the same bits: batches in flight were finished in the copy that was
+    saved.  Writing goes on in the background; a write that was cut off is not seen again.
+
+    Args:
+      folder: where they are; made if missing.
+    """
+
+    def __init__(self, folder: Path):
+        keep = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(2),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics["validation"], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def save(
+        self, step: int, states: Sequence[BlockState], meta: dict[str, Any], validation: float | None = None
+    ) -> None:
+        """Saves the state after `step` batches; does nothing if that is saved already."""
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(
+            blocks=ocp.args.StandardSave(tuple(jax.device_get(states))), meta=ocp.args.JsonSave(meta)
+        )
+        metrics = None if validation is None else {"validation": validation}
+        self._manager.save(step, args=args, metrics=metrics)
+
+    def restore(self, like: Spec, before: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint (at or before a step), or None; `like` has the structure and shapes of the states.
+
+        Raises:
+          ValueError: if the checkpoint is of another network or optimizer.
+        """
+        steps = [step for step in self._manager.all_steps() if before is None or step <= before]
+        if not steps:
+            return None
+        args = ocp.args.Composite(blocks=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+        found = self._manager.restore(max(steps), args=args)
+        wrong = [
+            f"{jax.tree_util.keystr(path)} is {x.shape} there and {spec.shape} here"
+            for (path, x), spec in zip(
+                jax.tree_util.tree_leaves_with_path(found.blocks), jax.tree.leaves(like), strict=True
+            )
+            if x.shape != spec.shape
+        ]
+        if wrong:
+            raise ValueError(f"the checkpoint of step {max(steps)} is of another network: {'; '.join(wrong[:3])}.")
+        return Checkpoint(max(steps), found.blocks, found.meta)
+
+    def close(self) -> None:
+        """Waits for writes under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,107 @@
+"""The configuration of a run: what a command line fills in, checked at the door."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+# Fields that say where and how a run is carried out, not what it computes: a workdir may be resumed with others.
+PLACEMENT = (
+    "workdir", "data_dir", "stages", "data_parallel", "cuts", "batches_per_call", "checkpoint_every_steps", "resident",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run.
+
+    Attributes:
+      method: name of the learning rule.
+      profile: the published form of the method; None is the method's default.
+      target_width: Associated Learning's target width; None is the method's default.
+      bridge: hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's.
+      net: name of the network.
+      widths: features of each block; None is the network's default.
+      activation, norm, dropout: of every block, see `localgrad.blocks`.
+      dataset, data_dir: what to train on, see `localgrad.data.get`.
+      augment: names of augmentations, in order.
+      resident: keep the training set on the device; None decides by its size.
+      batch_size: examples a batch, over all data shards.
+      epochs: passes over the training set.
+      optimizer, learning_rate, schedule, weight_decay, clip_norm: see `localgrad.training.optimizers`.
+      seed: seeds initialisation, order, augmentation and dropout; trial r has `seed + r`.
+      trials: independent repetitions.
+      trials_by: `vmap` trains them as one batched model, `loop` one after another.
+      dtype: float32 or float64.
+      stages, data_parallel: the mesh.
+      cuts: block indices at which stages begin and end; None balances them.
+      batches_per_call: most batches that one call of the engine trains on.
+      checkpoint_every_steps: batches between checkpoints besides the one at each epoch's end; 0 is none besides.
+      workdir: folder of everything the run writes.
+    """
+
+    method: str = "al"
+    profile: str | None = None
+    target_width: int | None = None
+    bridge: tuple[int, ...] | None = None
+    net: str = "mlp"
+    widths: tuple[int, ...] | None = None
+    activation: str = "elu"
+    norm: bool = False
+    dropout: float = 0.0
+    dataset: str = "digits"
+    data_dir: str | None = None
+    augment: tuple[str, ...] = ()
+    resident: bool | None = None
+    batch_size: int = 64
+    epochs: int = 5
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    seed: int = 0
+    trials: int = 1
+    trials_by: str = "vmap"
+    dtype: str = "float32"
+    stages: int = 1
+    data_parallel: int = 1
+    cuts: tuple[int, ...] | None = None
+    batches_per_call: int = 64
+    checkpoint_every_steps: int = 0
+    workdir: str = "runs/latest"
+
+    def __post_init__(self):
+        for name, least in (
+            ("batch_size", 1), ("epochs", 1), ("trials", 1), ("stages", 1), ("data_parallel", 1),
+            ("batches_per_call", 1), ("checkpoint_every_steps", 0), ("seed", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}.")
+        for name, known in (("dtype", ("float32", "float64")), ("trials_by", ("vmap", "loop"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        if self.seed + self.trials > 2**32:
+            raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as they stand in `config.json`."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+def check_same(config: Config, saved: dict[str, Any], path: Path) -> None:
+    """Refuses a workdir that was made by a run of another configuration.
+
+    Raises:
+      ValueError: naming every field that differs, with both values.
+    """
+    ours = config.to_json()
+    differing = [
+        f"{name} is {saved.get(name, 'missing')!r} there and {value!r} here"
+        for name, value in ours.items()
+        if name not in PLACEMENT and saved.get(name, "missing") != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
+            "--workdir, or repeat the command that made that one."
+        )

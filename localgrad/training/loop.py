@@ -1,0 +1,233 @@
+"""The one loop: calls of the engine, evaluation, records, checkpoints, and how each of them survives a kill."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from localgrad.base import BlockState, Key, PyTree
+from localgrad.methods import trial_keys
+from localgrad.pipeline import init
+from localgrad.pipeline.step import fold_in
+from localgrad.report import draw_curves
+from localgrad.training import workdir
+from localgrad.training.checkpoints import Checkpoints
+from localgrad.training.evaluation import make_evaluator
+from localgrad.training.job import Job
+from localgrad.training.meter import DivergedError, Meter
+
+_INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
+
+
+class Interrupted(Exception):  # noqa: N818  # not an error: the run was asked to stop, and did
+    """SIGTERM or Ctrl-C came; everything up to `step` is saved."""
+
+    def __init__(self, step: int, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} after batch {step}")
+        self.step, self.signum = step, signum
+
+
+class Outcome(NamedTuple):
+    """A finished run: the states of its blocks, its records, and the rate of training."""
+
+    states: tuple[BlockState, ...]
+    records: list[dict[str, Any]]
+    examples_per_sec: float
+
+
+class _Position(NamedTuple):
+    """Where training stands: `engine_state` has been fed `step` batches, all of them counted by `meter`."""
+
+    step: int
+    engine_state: PyTree
+    meter: Meter
+
+
+def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
+    """Trains to the end, from the newest checkpoint of the workdir if there is one.
+
+    Args:
+      job: the run.
+      log: takes a line of text for the user.
+
+    Returns:
+      An `Outcome`.
+
+    Raises:
+      Interrupted: after a SIGTERM or Ctrl-C, with everything saved.
+      DivergedError: if a loss is not finite, with the state before that batch saved.
+    """
+    config, model, engine = job.config, job.model, job.engine
+    folder = Path(config.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    main = jax.process_index() == 0
+    if main:
+        workdir.write_json(folder / "config.json", config.to_json())
+    records_path = folder / "metrics.jsonl"
+    steps_per_epoch = job.source.steps_per_epoch
+    keys = trial_keys(config.seed, model.trials)
+    names = [block.name for block in model.blocks]
+    initial = init(model, fold_in(keys, _INIT))
+    like = jax.eval_shape(lambda: initial)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    evaluate = make_evaluator(model)
+
+    def start(before: int | None = None) -> tuple[_Position, dict[str, Any]]:
+        """The newest saved position (at or before a step), or the very first one."""
+        found = checkpoints.restore(like, before)
+        if found is None:
+            return _Position(0, engine.load(initial, _train_key(keys)), Meter(names, 0)), {}
+        meter = Meter(names, found.step, found.meta["sums"])
+        return _Position(found.step, engine.load(found.states, _train_key(keys)), meter), found.meta
+
+    def advance(position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
+        """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
+        step, state, meter = position
+        waiting = None  # the metrics of the call before, read only once the next call is under way
+        while step < stop_at and not stopped():
+            count = min(config.batches_per_call, stop_at - step)
+            state, metrics = engine.run(state, job.source.batches(step, count))
+            if waiting is not None:
+                meter.add(jax.device_get(waiting))
+            waiting, step = metrics, step + count
+            bar.update(count)
+        if waiting is not None:
+            meter.add(jax.device_get(waiting))
+        return _Position(step, state, meter)
+
+    def settle(position: _Position) -> tuple[BlockState, ...]:
+        """The blocks' states after all batches fed; completes the meter."""
+        drained, metrics = engine.drain(position.engine_state)
+        position.meter.add(jax.device_get(metrics))
+        return engine.states(drained)
+
+    def rescue(error: DivergedError) -> DivergedError:
+        """Trains anew up to the batch that failed, from the last checkpoint, and saves the state before it."""
+        position, _ = start(before=error.batch)
+        with tqdm(disable=True) as bar:
+            position = advance(position, error.batch, lambda: 0, bar)
+        states = settle(position)
+        checkpoints.save(position.step, states, {"sums": position.meter.to_json(), "seconds": 0.0})
+        error.add_note(
+            f"No block was updated from there on, and the state before it is saved as step {position.step} in "
+            f"{folder / 'checkpoints'}. Lower --learning_rate or set --clip_norm, with another --workdir."
+        )
+        return error
+
+    position, meta = start()
+    records = workdir.rewind_records(records_path, position.step) if main else []
+    if position.step:
+        log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
+    rates: list[float] = []
+    try:
+        with (
+            _stop_signals() as stopped,
+            tqdm(
+                total=job.total_steps, initial=position.step, unit="batch", disable=None if main else True, leave=False
+            ) as bar,
+        ):
+            states = settle(position)
+            seconds = meta.get("seconds", 0.0)  # spent in the epoch under way
+            while position.step < job.total_steps:
+                epoch_end = (position.step // steps_per_epoch + 1) * steps_per_epoch
+                stop_at = _next_stop(position.step, config.checkpoint_every_steps, epoch_end)
+                began = time.perf_counter()
+                position = advance(position, stop_at, stopped, bar)
+                states = settle(position)
+                seconds += time.perf_counter() - began
+                accuracy = None
+                if position.step == epoch_end:
+                    rates.append(steps_per_epoch * config.batch_size / seconds)
+                    fresh = _epoch_records(job, position, rates[-1], states, evaluate)
+                    accuracy = float(np.mean(fresh[1]["accuracy"]))
+                    position.meter.reset()
+                    seconds = 0.0
+                    records += fresh
+                    if main:
+                        workdir.append_records(records_path, fresh)
+                        log(_line(fresh, config.epochs))
+                    bar.set_postfix_str(_postfix(fresh), refresh=False)
+                meta = {"sums": position.meter.to_json(), "seconds": seconds}
+                checkpoints.save(position.step, states, meta, validation=accuracy)
+                if stopped() and position.step < job.total_steps:
+                    raise Interrupted(position.step, stopped())
+    except DivergedError as error:
+        raise rescue(error) from None
+    finally:
+        checkpoints.close()
+    if main:
+        draw_curves(records, folder / "curves.png")
+    steady = rates[1:] or rates  # the first epoch of a process compiles
+    return Outcome(states, records, float(np.median(steady)) if steady else 0.0)
+
+
+def _train_key(keys: Key) -> Key:
+    return fold_in(keys, _TRAIN)
+
+
+def _next_stop(step: int, every: int, epoch_end: int) -> int:
+    return min(epoch_end, (step // every + 1) * every) if every else epoch_end
+
+
+def _epoch_records(
+    job: Job, position: _Position, rate: float, states: tuple[BlockState, ...], evaluate: Callable
+) -> list[dict[str, Any]]:
+    """One record of training and one of each evaluation; with trials each figure is a list over them."""
+    means = position.meter.means(job.source.steps_per_epoch)
+    where = {"step": position.step, "epoch": position.step // job.source.steps_per_epoch}
+    details = {key: [block[key].tolist() for block in means] for key in means[0] if key != "loss"}
+    losses = [block["loss"].tolist() for block in means]
+    records = [{**where, "split": "train", "block_loss": losses, **details, "examples_per_sec": rate}]
+    for split in ("validation", "test"):
+        by_exit = evaluate(states, job.eval_batches(split)).tolist()
+        records.append({**where, "split": split, "accuracy": by_exit[-1], "exit_accuracy": by_exit})
+    return records
+
+
+def _line(records: list[dict[str, Any]], epochs: int) -> str:
+    train, validation, test = records
+    losses = " ".join(f"{np.mean(loss):.3g}" for loss in train["block_loss"])
+    return (
+        f"epoch {train['epoch']}/{epochs}  loss by block {losses}  validation {np.mean(validation['accuracy']):.2f} %  "
+        f"test {np.mean(test['accuracy']):.2f} %  {train['examples_per_sec']:,.0f} examples/s"
+    )
+
+
+def _postfix(records: list[dict[str, Any]]) -> str:
+    train, validation, _ = records
+    losses = ", ".join(f"{np.mean(loss):.2g}" for loss in train["block_loss"])
+    return f"{train['examples_per_sec']:,.0f} ex/s, loss {losses}, val {np.mean(validation['accuracy']):.1f} %"
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns the signal that asked for a stop, or 0; a second signal stops at once."""
+    caught = [0]
+
+    def catch(signum: int, frame: Any) -> None:
+        caught[0] = signum
+        signal.signal(signum, before[signum])
+
+    before: dict[int, Any] = {}
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        before[signum] = signal.signal(signum, catch)
+
+    def stopped() -> int:
+        if jax.process_count() == 1:
+            return caught[0]
+        from jax.experimental import multihost_utils  # all processes must stop at the same batch
+
+        return int(jnp.max(multihost_utils.process_allgather(np.int32(caught[0]))))
+
+    try:
+        yield stopped
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
