@@ -27,7 +27,7 @@ def devices(count: int, *, x64: bool = False) -> None:
     Raises:
       ValueError: if the devices do not divide over the processes, or only some of the process flags are given.
     """
-    if FLAGS["verbosity"].using_default_value:
+    if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the checkpoint library tells a lot
     processes = FLAGS.num_processes or 1
     if FLAGS.coordinator != "auto":

@@ -158,14 +158,24 @@ class Plan(NamedTuple):
         return tuple(sum(self.costs[a:b]) for a, b in zip(self.cuts, self.cuts[1:], strict=False))
 
 
+class States(Protocol):
+    def __call__(self, engine_state: PyTree, compiled_for: Batches | None = None) -> tuple[BlockState, ...]: ...
+
+
+class Drain(Protocol):
+    def __call__(self, engine_state: PyTree, compiled_for: Batches | None = None) -> tuple[PyTree, Metrics]: ...
+
+
 class Engine(NamedTuple):
     """Trains a model; both engines give the same numbers.
 
     Attributes:
       load: `(states, key) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like.
       run: `(engine_state, batches) -> (engine_state, Metrics)`, jitted, the state donated.
-      states: `engine_state -> states`, one `BlockState` a block after all fed batches; leaves `engine_state` as it is.
-      drain: `engine_state -> (engine_state, Metrics)`: a copy in which the batches in flight have finished.
+      states: `(engine_state, compiled_for=None) -> states`, one `BlockState` a block after all fed batches; leaves
+        `engine_state` as it is.
+      drain: `(engine_state, compiled_for=None) -> (engine_state, Metrics)`: a copy in which the batches in flight have
+        finished.  Given any batches that `run` was called with, both use its program and need not compile another.
       put: places a pytree of host arrays where `run` wants its batches, on every device alike; for arrays that are
         passed again and again, and for runs of several processes.
       plan: how the model is laid over stages.
@@ -174,8 +184,8 @@ class Engine(NamedTuple):
 
     load: Callable[[tuple[BlockState, ...], Key], PyTree]
     run: Callable[[PyTree, Batches], tuple[PyTree, Metrics]]
-    states: Callable[[PyTree], tuple[BlockState, ...]]
-    drain: Callable[[PyTree], tuple[PyTree, Metrics]]
+    states: States
+    drain: Drain
     put: Callable[[PyTree], PyTree]
     plan: Plan
     mesh: jax.sharding.Mesh | None = None

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localgrad.base import Batches
+from localgrad.base import Batches, BlockState, Model, Spec
+from localgrad.pipeline import specs
 
 os.environ["MPLBACKEND"] = "Agg"
 jax.config.update("jax_platforms", "cpu")
@@ -38,5 +39,35 @@ def as_batches() -> Callable[..., Batches]:
     def make(xs: np.ndarray, ys: np.ndarray, first: int = 0) -> Batches:
         batch_id = jnp.arange(first, first + len(xs), dtype=jnp.int32)
         return Batches(batch_id, (jnp.asarray(xs), jnp.asarray(ys)), jax.tree_util.Partial(_whole))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_states() -> Callable[..., tuple[BlockState, ...]]:
+    """`(model, seed=0) -> states`: random parameters, biases too, and a fresh optimizer; compiles nothing."""
+
+    def make(model: Model, seed: int = 0) -> tuple[BlockState, ...]:
+        rng = np.random.default_rng(seed)
+
+        def noise(spec: Spec) -> jax.Array:
+            scale = np.prod(spec.shape[:-1]) ** -0.5 if spec.ndim > 1 else 0.3  # no activation saturates
+            return jnp.asarray(scale * rng.normal(size=spec.shape), spec.dtype)
+
+        def positive(spec: Spec) -> jax.Array:  # a running variance is
+            is_float = jnp.issubdtype(spec.dtype, jnp.floating)
+            return jnp.abs(noise(spec)) if is_float else jnp.zeros(spec.shape, spec.dtype)
+
+        def zeros(spec: Spec) -> jax.Array:
+            return jnp.zeros(spec.shape, spec.dtype)
+
+        return tuple(
+            BlockState(
+                jax.tree.map(noise, state.params),
+                jax.tree.map(positive, state.model_state),
+                jax.tree.map(zeros, state.opt_state),
+            )
+            for state in specs(model)[0]
+        )
 
     return make

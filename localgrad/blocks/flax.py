@@ -48,7 +48,7 @@ def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[
         return variables.pop("params", {}), variables
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
-        streams = {stream: jax.random.fold_in(key, i) for i, stream in enumerate(rngs)} if key is not None else {}
+        streams = {} if key is None else {name: jax.random.fold_in(key, i) if i else key for i, name in enumerate(rngs)}
         variables = {"params": params, **model_state}
         with _lenient():
             if train and model_state:
@@ -109,7 +109,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
 
 
 def _lenient():
-    """Standard dtype promotion for Flax's own code: its batch norm mixes float64 with float32 while it chooses a dtype."""
+    """Standard dtype promotion for Flax's own code, whose batch norm meets float64 with float32 on its way."""
     return jax.numpy_dtype_promotion("standard")
 
 
@@ -132,7 +132,9 @@ def _to_dict(state: nnx.State) -> dict[str, jax.Array]:
 
 
 def _from_dict(spec: nnx.State, arrays: dict[str, jax.Array]) -> nnx.State:
-    return nnx.from_flat_state([(path, spec_v.replace(arrays[_path(path)])) for path, spec_v in nnx.to_flat_state(spec)])
+    return nnx.from_flat_state(
+        [(path, spec_v.replace(arrays[_path(path)])) for path, spec_v in nnx.to_flat_state(spec)]
+    )
 
 
 def _reseed(spec: nnx.State, key: Key) -> nnx.State:

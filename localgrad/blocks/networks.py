@@ -24,7 +24,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = nn.Dense(self.features, kernel_init=_HE)(x.reshape(x.shape[0], -1))
+        x = nn.Dense(self.features, use_bias=not self.norm, kernel_init=_HE)(x.reshape(x.shape[0], -1))
         return _finish(self, x, train)
 
 
@@ -39,10 +39,11 @@ class ConvLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = nn.Conv(self.features, (3, 3), strides=self.stride, kernel_init=_HE)(x)
+        x = nn.Conv(self.features, (3, 3), strides=self.stride, use_bias=not self.norm, kernel_init=_HE)(x)
         return _finish(self, x, train)
 
 
+# A layer with batch norm has no bias of its own: the norm cancels it, and Adam would make steps of rounding errors.
 def _finish(layer: DenseLayer | ConvLayer, x: jax.Array, train: bool) -> jax.Array:
     if layer.norm:
         x = nn.BatchNorm(use_running_average=not train)(x)

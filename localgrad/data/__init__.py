@@ -3,6 +3,7 @@
 Importing this package imports neither scikit-learn nor TensorFlow: a set's reader is imported when it is asked for.
 """
 
+from localgrad.data.arrays import batches
 from localgrad.data.augment import Augment, augmentation
 from localgrad.data.dataset import SPLITS, Dataset, pixel_stats
 from localgrad.data.door import get, names
@@ -15,6 +16,7 @@ __all__ = [
     "Augment",
     "Dataset",
     "augmentation",
+    "batches",
     "eval_batches",
     "get",
     "names",

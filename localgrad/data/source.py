@@ -65,7 +65,7 @@ def source(
     shuffle: bool = True,
     resident: bool | None = None,
     resident_limit: int = RESIDENT_LIMIT,
-    sharding: jax.sharding.Sharding | None = None,
+    put: Callable[[base.PyTree], base.PyTree] = jax.device_put,
 ) -> base.Source:
     """Makes training batches whose order and augmentation only depend on the seed, the batch id and the example.
 
@@ -86,7 +86,7 @@ def source(
       resident: True keeps the whole set on the device, once for all trials; False sends it batch by batch; None
         chooses the former if the images fit `resident_limit`.
       resident_limit: bytes of images.
-      sharding: where the arrays are put, for a mesh a replicated `NamedSharding`; None is the default device.
+      put: places a tree of host arrays; an engine's `put` for its mesh.
 
     Returns:
       A `base.Source`.
@@ -105,16 +105,16 @@ def source(
     if not 0 <= seed < 2**32 - (trials or 1):
         raise ValueError(f"seed={seed}; expected 0 .. 2**32 - 1, together with the trials counted up from it")
     config = Config(examples, batch_size, shuffle, augment, _float_type(dtype), trials)
-    scale = jax.device_put(_scale(mean, std, channels, config.dtype), sharding)
+    scale = put(_scale(mean, std, channels, config.dtype))
     keys = _keys(seed, trials)
     if resident is None:
         resident = dataset.images.nbytes <= resident_limit
 
     if resident:
-        bound = jax.device_put((keys, dataset.images, dataset.labels), sharding)
+        bound = put((keys, dataset.images, dataset.labels))
         fetch = jax.tree_util.Partial(_resident(config), scale, *bound)
     else:
-        fetch = jax.tree_util.Partial(_streamed(config), scale, jax.device_put(keys, sharding))
+        fetch = jax.tree_util.Partial(_streamed(config), scale, put(keys))
         host_keys = jax.device_put(keys, _host())
 
     def batches(first: int, count: int) -> base.Batches:
@@ -133,8 +133,7 @@ def source(
                 "images": dataset.images[example],
                 "labels": dataset.labels[example],
             }
-        on_device, items = jax.device_put((batch_id, items), sharding)
-        return base.Batches(on_device, items, fetch)
+        return base.Batches(*put((batch_id, items)), fetch)
 
     return base.Source(batches, config.steps_per_epoch)
 
@@ -145,15 +144,13 @@ def eval_batches(
     mean: np.ndarray,
     std: np.ndarray,
     dtype: Any = jnp.float32,
-    *,
-    sharding: jax.sharding.Sharding | None = None,
 ) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
     """Goes through a split once, in its order, in batches of one shape.
 
     Args:
       dataset: the split.
       batch_size: examples a batch; the last one is filled up with zeros and masked.
-      mean, std, dtype, sharding: as for `source`.
+      mean, std, dtype: as for `source`.
 
     Returns:
       An iterator of x `(batch_size, H, W, C)` of `dtype`, y int32 `(batch_size,)` and mask bool `(batch_size,)`, the
@@ -174,7 +171,7 @@ def eval_batches(
             missing = batch_size - len(images)
             mask = np.arange(batch_size) < len(images)
             images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            images, y, mask = jax.device_put((images, np.pad(labels, (0, missing)), mask), sharding)
+            images, y, mask = jax.device_put((images, np.pad(labels, (0, missing)), mask))
             yield _normalised(scale, images, dtype), y, mask
 
     return iterate()  # a function around the generator, so that arguments are checked at the call

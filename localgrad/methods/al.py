@@ -176,8 +176,9 @@ def _local_block(
         model_state = dict(state.model_state)
 
         def run(group: str, value: jax.Array) -> jax.Array:
+            own_key = key if group == "f" else None  # the dense layers of b, g and h draw nothing
             value, model_state[group] = parts[group].apply(
-                params[group], model_state[group], value, key=jax.random.fold_in(key, "fbgh".index(group)), train=True
+                params[group], model_state[group], value, key=own_key, train=True
             )
             return value
 

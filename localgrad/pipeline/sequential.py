@@ -35,7 +35,7 @@ def sequential(model: Model) -> Engine:
     local = signals == {"none"}
 
     def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
-        copy = jax.tree.map(jnp.array, (tuple(states), key))  # run donates its argument: the caller keeps theirs
+        copy = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(states), key))  # run donates its argument: the caller keeps theirs
         return SequentialState(*copy, ok=jnp.array(True))
 
     def train_local(state: SequentialState, message: PyTree, batch_id: jax.Array):
@@ -71,13 +71,14 @@ def sequential(model: Model) -> Engine:
         state, values = jax.lax.scan(one, state, (batches.batch_id, batches.items))
         return state, Metrics(values, (batches.batch_id,) * len(values))
 
-    def drain(state: SequentialState) -> tuple[SequentialState, Metrics]:
-        return state, Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
+    def drain(state: SequentialState, compiled_for: Batches | None = None) -> tuple[SequentialState, Metrics]:
+        nothing = Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
+        return jax.tree.map(jnp.copy, state), nothing
 
     return Engine(
         load=load,
         run=jax.jit(run, donate_argnums=0),
-        states=lambda state: jax.tree.map(jnp.array, state.blocks),
+        states=lambda state, compiled_for=None: jax.tree.map(jnp.copy, state.blocks),
         drain=drain,
         put=lambda tree: jax.tree.map(jnp.asarray, tree),
         plan=make_plan(model),

@@ -253,13 +253,27 @@ def spmd(
         nothing = jnp.full((stages - 1,), -1, jnp.int32)
         return jax.lax.scan(lambda state, batch_id: advance(state, batch_id, None), state, nothing)
 
-    drain = over_mesh(flush, P())
+    run = jax.jit(over_mesh(feed, P()), donate_argnums=0)
+    flush_alone = jax.jit(over_mesh(flush, P()))
 
-    def canonical(state: PipelineState) -> tuple[BlockState, ...]:
-        state, _ = drain(state, ())
-        slots = jax.lax.with_sharding_constraint(state.slots, NamedSharding(mesh, P()))
+    def drain(state: PipelineState, compiled_for: Batches | None = None) -> tuple[PipelineState, Metrics]:
+        if compiled_for is None:
+            return flush_alone(state, ())
+        bubbles = compiled_for._replace(batch_id=compiled_for.batch_id * 0 - 1)
+        state, calls = jax.tree.map(jnp.copy, state), []
+        for _ in range(0, stages - 1, len(bubbles.batch_id)):
+            state, metrics = run(state, bubbles)
+            calls.append(metrics)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *calls) if calls else _nothing(model)
+
+    @jax.jit
+    def unpack(slots: list[jax.Array]) -> tuple[BlockState, ...]:
+        slots = jax.lax.with_sharding_constraint(slots, NamedSharding(mesh, P()))
         by_stage = [states.unpack(s, [slot[s] for slot in slots]) for s in range(stages)]
         return tuple(block for stage in by_stage for block in stage)
+
+    def canonical(state: PipelineState, compiled_for: Batches | None = None) -> tuple[BlockState, ...]:
+        return jax.tree.map(lambda x: x.addressable_data(0), unpack(drain(state, compiled_for)[0].slots))
 
     place = lambda x, spec: _place(x, NamedSharding(mesh, spec))
 
@@ -277,16 +291,20 @@ def spmd(
             key=place(key, P()),
         )
 
-    jitted_canonical, jitted_drain = jax.jit(canonical), jax.jit(drain)
     return Engine(
         load=load,
-        run=jax.jit(over_mesh(feed, P()), donate_argnums=0),
-        states=lambda state: jax.tree.map(lambda x: x.addressable_data(0), jitted_canonical(state)),
-        drain=lambda state: jitted_drain(state, ()),
+        run=run,
+        states=canonical,
+        drain=drain,
         put=lambda tree: jax.tree.map(lambda x: place(x, P()), tree),
         plan=plan,
         mesh=mesh,
     )
+
+
+def _nothing(model: Model) -> Metrics:
+    """The metrics of no ticks."""
+    return Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
 
 
 def _mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | None) -> Mesh:

@@ -5,6 +5,8 @@ not depend on what stands beside it.  All randomness comes from the batch and th
 step runs.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,6 +14,7 @@ import optax
 from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
 
 _barrier = jax.lax.optimization_barrier
+_COMPILE_ONCE = {"xla_backend_optimization_level": 0}  # half the compilation of a program that runs once
 
 
 def fold_in(key: Key, data: jax.Array | int) -> Key:
@@ -69,18 +72,16 @@ def init(model: Model, key: Key) -> tuple[BlockState, ...]:
     Returns:
       One `BlockState` a block.
     """
-    states = []
-    message = jax.eval_shape(model.enter, model.x_spec, model.y_spec)
-    for i, block in enumerate(model.blocks):
-        state, message = _init_block(block, fold_in(key, i), message)
-        states.append(state)
+    states: list[BlockState] = []
+    programs: dict[str, Callable[[Key], BlockState]] = {}  # equal blocks are compiled once
+    for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):
+        block_key = fold_in(key, i)
+        lowered = jax.jit(lambda key, block=block, message=message: block.init(key, message)).lower(block_key)
+        text = lowered.as_text()
+        if text not in programs:
+            programs[text] = lowered.compile(_COMPILE_ONCE if jax.default_backend() == "cpu" else None)
+        states.append(programs[text](block_key))
     return tuple(states)
-
-
-def _init_block(block: LocalBlock, key: Key, message: Spec) -> tuple[BlockState, Spec]:
-    # One compiled program a block: eager initialisation would compile every operation by itself.
-    state = jax.jit(lambda key: block.init(key, message))(key)
-    return state, jax.eval_shape(block.forward, state, message, key)[0]
 
 
 def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:

@@ -54,7 +54,7 @@ class Checkpoints:
         metrics = None if validation is None else {"validation": validation}
         self._manager.save(step, args=args, metrics=metrics)
 
-    def restore(self, like: Spec, before: int | None = None) -> Checkpoint | None:
+    def restore(self, like: Sequence[Spec], before: int | None = None) -> Checkpoint | None:
         """The newest checkpoint (at or before a step), or None; `like` has the structure and shapes of the states.
 
         Raises:
@@ -63,7 +63,7 @@ class Checkpoints:
         steps = [step for step in self._manager.all_steps() if before is None or step <= before]
         if not steps:
             return None
-        args = ocp.args.Composite(blocks=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+        args = ocp.args.Composite(blocks=ocp.args.StandardRestore(tuple(like)), meta=ocp.args.JsonRestore())
         found = self._manager.restore(max(steps), args=args)
         wrong = [
             f"{jax.tree_util.keystr(path)} is {x.shape} there and {spec.shape} here"

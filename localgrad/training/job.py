@@ -104,7 +104,7 @@ def prepare(config: Config) -> Job:
         augment=augment,
         trials=count,
         resident=config.resident,
-        #put=engine.put,
+        put=engine.put,
     )
     return Job(config, model, engine, source, {"validation": validation, "test": test}, stats, total_steps)
 

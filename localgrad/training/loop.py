@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from localgrad.base import BlockState, Key, PyTree
+from localgrad.base import Batches, BlockState, PyTree
 from localgrad.methods import trial_keys
-from localgrad.pipeline import init
+from localgrad.pipeline import init, specs
 from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves
 from localgrad.training import workdir
@@ -43,11 +43,12 @@ class Outcome(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """Where training stands: `engine_state` has been fed `step` batches, all of them counted by `meter`."""
+    """Where training stands: `engine_state` has been fed `step` batches, the last of them `batches`."""
 
     step: int
     engine_state: PyTree
     meter: Meter
+    batches: Batches | None = None
 
 
 def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
@@ -74,8 +75,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
     steps_per_epoch = job.source.steps_per_epoch
     keys = trial_keys(config.seed, model.trials)
     names = [block.name for block in model.blocks]
-    initial = init(model, fold_in(keys, _INIT))
-    like = jax.eval_shape(lambda: initial)
+    like = specs(model)[0]
     checkpoints = Checkpoints(folder / "checkpoints")
     evaluate = make_evaluator(model)
 
@@ -83,30 +83,33 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         """The newest saved position (at or before a step), or the very first one."""
         found = checkpoints.restore(like, before)
         if found is None:
-            return _Position(0, engine.load(initial, _train_key(keys)), Meter(names, 0)), {}
-        meter = Meter(names, found.step, found.meta["sums"])
-        return _Position(found.step, engine.load(found.states, _train_key(keys)), meter), found.meta
+            states, meter, step, meta = init(model, fold_in(keys, _INIT)), Meter(names, 0), 0, {}
+        else:
+            step, states, meta = found
+            meter = Meter(names, step, meta["sums"])
+        return _Position(step, engine.load(states, fold_in(keys, _TRAIN)), meter), meta
 
     def advance(position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
-        step, state, meter = position
+        step, state, meter, batches = position
         waiting = None  # the metrics of the call before, read only once the next call is under way
         while step < stop_at and not stopped():
             count = min(config.batches_per_call, stop_at - step)
-            state, metrics = engine.run(state, job.source.batches(step, count))
+            batches = job.source.batches(step, count)
+            state, metrics = engine.run(state, batches)
             if waiting is not None:
                 meter.add(jax.device_get(waiting))
             waiting, step = metrics, step + count
             bar.update(count)
         if waiting is not None:
             meter.add(jax.device_get(waiting))
-        return _Position(step, state, meter)
+        return _Position(step, state, meter, batches)
 
     def settle(position: _Position) -> tuple[BlockState, ...]:
         """The blocks' states after all batches fed; completes the meter."""
-        drained, metrics = engine.drain(position.engine_state)
+        drained, metrics = engine.drain(position.engine_state, position.batches)
         position.meter.add(jax.device_get(metrics))
-        return engine.states(drained)
+        return engine.states(drained, position.batches)
 
     def rescue(error: DivergedError) -> DivergedError:
         """Trains anew up to the batch that failed, from the last checkpoint, and saves the state before it."""
@@ -133,7 +136,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
                 total=job.total_steps, initial=position.step, unit="batch", disable=None if main else True, leave=False
             ) as bar,
         ):
-            states = settle(position)
+            states = None
             seconds = meta.get("seconds", 0.0)  # spent in the epoch under way
             while position.step < job.total_steps:
                 epoch_end = (position.step // steps_per_epoch + 1) * steps_per_epoch
@@ -158,6 +161,8 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
                 checkpoints.save(position.step, states, meta, validation=accuracy)
                 if stopped() and position.step < job.total_steps:
                     raise Interrupted(position.step, stopped())
+            if states is None:  # killed between the last checkpoint and the summary
+                states = settle(position)
     except DivergedError as error:
         raise rescue(error) from None
     finally:
@@ -166,10 +171,6 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         draw_curves(records, folder / "curves.png")
     steady = rates[1:] or rates  # the first epoch of a process compiles
     return Outcome(states, records, float(np.median(steady)) if steady else 0.0)
-
-
-def _train_key(keys: Key) -> Key:
-    return fold_in(keys, _TRAIN)
 
 
 def _next_stop(step: int, every: int, epoch_end: int) -> int:

@@ -22,7 +22,7 @@ def orders(n: int, epochs: int, seed: int = 0) -> np.ndarray:
     return np.asarray(every_epoch(jax.random.key(seed), n, epochs))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 64, 65, 1000, 1197])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 64, 1000, 1197])
 def test_every_epoch_is_a_permutation(n: int) -> None:
     found = orders(n, 8)
     assert found.dtype == np.int32
@@ -51,7 +51,7 @@ def chi_square_is_likely(counts: np.ndarray) -> None:
     assert abs(statistic - freedom) < 5 * math.sqrt(2 * freedom), (statistic, freedom)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 64])
+@pytest.mark.parametrize("n", [2, 5, 64])
 @pytest.mark.parametrize("position", [0, 1])
 def test_an_example_lands_anywhere_equally_often(n: int, position: int) -> None:
     landed = orders(n, 200 * n)[:, position]

@@ -77,19 +77,19 @@ def test_x_is_normalised() -> None:
     [
         (None, None, jnp.float32),
         (None, augmentation("crop,flip", pad=1), jnp.bfloat16),
-        (2, augmentation("crop,flip", pad=1), jnp.float32),
+        (2, augmentation("flip"), jnp.float32),
     ],
 )
 def test_streamed_equals_resident(trials: int | None, augment: Any, dtype: Any) -> None:
-    made = [make(resident=r, trials=trials, augment=augment, dtype=dtype).batches(4, 4) for r in (True, False)]
-    assert made[0].items.nbytes == 16  # four batch ids
+    made = [make(resident=r, trials=trials, augment=augment, dtype=dtype).batches(5, 2) for r in (True, False)]
+    assert made[0].items.nbytes == 8  # two batch ids
     assert fetch_all(made[0])[0].dtype == dtype
     equal(*map(fetch_all, made))
 
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_trials_equal_sources_of_their_own_seeds(resident: bool) -> None:
-    change = augmentation("crop,flip", pad=1)
+    change = augmentation("crop", pad=1) if resident else augmentation("flip")
     x, y = fetch_all(make(trials=3, augment=change, resident=resident).batches(5, 2))
     assert x.shape == (2, 3, BATCH, 6, 6, 3) and y.shape == (2, 3, BATCH)
     for trial in range(3):
@@ -106,7 +106,7 @@ def test_trials_share_the_resident_images() -> None:
 @pytest.mark.parametrize(("resident", "trials"), [(True, None), (False, 2)])
 def test_parts_of_a_batch_are_parts_of_the_whole(resident: bool, trials: int | None) -> None:
     """Data shards draw, augmentation and all, what one device would; start is traced here, count is not."""
-    batches = make(resident=resident, trials=trials, augment=augmentation("crop,flip", pad=1)).batches(5, 2)
+    batches = make(resident=resident, trials=trials, augment=augmentation("flip")).batches(5, 2)
     axis = 1 if trials is None else 2
     parts = [fetch_all(batches, jnp.int32(start), count=4) for start in (0, 4)]
     equal(fetch_all(batches), jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), *parts))
@@ -115,15 +115,15 @@ def test_parts_of_a_batch_are_parts_of_the_whole(resident: bool, trials: int | N
 @pytest.mark.parametrize("resident", [True, False])
 def test_how_batches_are_called_for_does_not_matter(resident: bool) -> None:
     made = make(resident=resident, augment=augmentation("flip"))
-    whole = fetch_all(made.batches(0, 14))
-    for first, count in ((0, 3), (5, 3), (11, 3)):
-        equal(fetch_all(made.batches(first, count)), jax.tree.map(lambda a: a[first : first + count], whole))  # noqa: B023
+    whole = fetch_all(made.batches(3, 6))
+    for first, count in ((0, 2), (2, 2), (4, 2)):
+        equal(fetch_all(made.batches(3 + first, count)), jax.tree.map(lambda a: a[first : first + count], whole))  # noqa: B023
 
 
 def test_seeds_and_epochs_augment_differently() -> None:
-    change = augmentation("crop,flip", pad=1)
-    first, later = (fetch_all(make(augment=change, shuffle=False).batches(start, 1)) for start in (0, 6))
-    other = fetch_all(make(augment=change, shuffle=False, seed=4).batches(0, 1))
+    change = augmentation("crop", pad=1)
+    first, later = (fetch_all(make(augment=change, shuffle=False).batches(start, 2)) for start in (0, 6))
+    other = fetch_all(make(augment=change, shuffle=False, seed=4).batches(0, 2))
     equal(first[1], later[1])
     assert not np.array_equal(first[0], later[0]) and not np.array_equal(first[0], other[0])
 
@@ -163,26 +163,23 @@ def test_the_limit_chooses_where_the_images_live() -> None:
     assert isinstance(make(resident_limit=size - 1).batches(0, 1).items, dict)
 
 
-def test_all_arrays_follow_the_sharding() -> None:
+def test_all_arrays_are_placed_by_put() -> None:
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere = jax.NamedSharding(mesh, jax.P())
     for resident in (True, False):
-        batches = make(resident=resident, sharding=everywhere).batches(0, 2)
+        batches = make(resident=resident, put=lambda tree: jax.device_put(tree, everywhere)).batches(0, 2)
         assert all(leaf.sharding.is_equivalent_to(everywhere, leaf.ndim) for leaf in jax.tree.leaves(batches))
-        equal(fetch_all(batches), fetch_all(make(resident=resident).batches(0, 2)))
-    for arrays in eval_batches(colours(), 20, 0.0, 1.0, sharding=everywhere):  # type: ignore[arg-type]
-        assert all(array.sharding.is_equivalent_to(everywhere, array.ndim) for array in arrays)
 
 
 def test_float64_where_it_is_switched_on() -> None:
-    if not jax.config.read("jax_enable_x64"):
-        with pytest.raises(ValueError, match=r"dtype=float64 while .*JAX_ENABLE_X64=1"):
-            make(dtype=jnp.float64)
-        return
     mean, std = pixel_stats(colours())
-    found, _ = fetch_all(make(dtype=jnp.float64).batches(0, 1))
-    plain, _ = fetch_all(raw().batches(0, 1))
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"dtype=float64 while .*JAX_ENABLE_X64=1"):
+        make(dtype=jnp.float64)
+    plain, narrow_y = fetch_all(raw().batches(0, 2))
+    with jax.enable_x64(True):
+        found, y = fetch_all(make(dtype=jnp.float64).batches(0, 2))
     np.testing.assert_allclose(found, (np.asarray(plain, np.float64) - mean) / std, rtol=1e-13, atol=1e-13)
+    equal(y, narrow_y)  # the order is the same, and labels stay int32
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Pipeline over processes of one core each, against the sequential engine on one core.
+
+Same model, same batches, one run: S processes joined by `jax.distributed`, each pinned to a core, and one sequential
+process pinned to the first of these cores, take turns.  Prints a table and writes JSON.
+
+    python -m experiments.bench_pipeline --stages=2 --repetitions=7
+
+Hardware: any machine with S cores.  Expect 1.75 times or more at S = 2 on a balanced MLP; about five minutes.
+"""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+from experiments import setup
+from localgrad import Engine, al, init, ledger, mlp, sequential, spmd
+from localgrad.data import batches
+from localgrad.report import table
+
+flags.DEFINE_integer("stages", 2, "stages, processes and cores")
+flags.DEFINE_integer("depth", 8, "blocks of the MLP, all of one width")
+flags.DEFINE_integer("width", 768, "width of every block")
+flags.DEFINE_integer("batch_size", 512, "examples a batch")
+flags.DEFINE_integer("batches", 32, "batches a measurement")
+flags.DEFINE_integer("repetitions", 7, "measurements of each engine, taken in turns")
+flags.DEFINE_string("out", "experiments/results/bench_pipeline.json", "file to write")
+flags.DEFINE_string("role", None, "set by the program itself: sequential or pipeline")
+setup.define_process_flags()
+FLAGS = flags.FLAGS
+
+
+def build(role: str) -> tuple[Engine, float]:
+    """The engine of a role, and the speed-up that the ledger predicts for it."""
+    model = al(
+        mlp((FLAGS.width,) * FLAGS.depth),
+        jax.ShapeDtypeStruct((FLAGS.batch_size, FLAGS.width), jnp.float32),
+        10,
+        tx=optax.adam(1e-3),
+        profile="neco",
+        bridge=(),
+    )
+    engine = sequential(model) if role == "sequential" else spmd(model, stages=FLAGS.stages)
+    states = init(model, jax.random.key(0))
+    return engine, engine.load(states, jax.random.key(1)), ledger(model, states, engine.plan, FLAGS.batches).speed_up
+
+
+def work(role: str) -> None:
+    """Answers every line of standard input with the seconds that it took to train on the batches."""
+    setup.devices(1 if role == "sequential" else FLAGS.stages)
+    engine, state, predicted = build(role)
+    rng = np.random.default_rng(0)
+    xs = rng.standard_normal((FLAGS.batches, FLAGS.batch_size, FLAGS.width), np.float32)
+    ys = rng.integers(0, 10, (FLAGS.batches, FLAGS.batch_size), np.int32)
+    fed = engine.put(batches(xs, ys))
+    state, _ = jax.block_until_ready(engine.run(state, fed))
+    print(json.dumps({"ready": role, "predicted": predicted, "uniform": engine.plan.uniform}), flush=True)
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        state, metrics = jax.block_until_ready(engine.run(state, fed))
+        seconds = time.perf_counter() - begun
+        print(json.dumps({"seconds": seconds, "loss": float(metrics.values[-1]["loss"][-1])}), flush=True)
+
+
+def start(role: str, core: int, *more: str) -> subprocess.Popen:
+    """Starts this program again in a role, pinned to a core."""
+    own = [flag for flag in sys.argv[1:] if not flag.startswith("--role")]
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "experiments.bench_pipeline", *own]
+    return subprocess.Popen([*command, f"--role={role}", *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(workers: list[subprocess.Popen]) -> list[dict]:
+    """Sends every worker one line, and returns their answers."""
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    return [hear(worker) for worker in workers]
+
+
+def hear(worker: subprocess.Popen) -> dict:
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError("a worker stopped; its own message is above.")
+    return json.loads(line)
+
+
+def main(argv: list[str]) -> int:
+    if FLAGS.role:
+        work(FLAGS.role)
+        return 0
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < FLAGS.stages:
+        return setup.refuse(f"--stages={FLAGS.stages} needs as many cores; this machine has {len(cores)}.")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        join = [f"--coordinator=127.0.0.1:{probe.getsockname()[1]}", f"--num_processes={FLAGS.stages}"]
+    alone = [start("sequential", cores[0])]
+    hear(alone[0])  # compiles before the others start, so that nobody shares a core
+    together = [start("pipeline", cores[i], *join, f"--process_id={i}") for i in range(FLAGS.stages)]
+    plan = [hear(worker) for worker in together][0]
+    rows = []
+    for repetition in range(FLAGS.repetitions):
+        one = ask(alone)[0]
+        all_of_them = ask(together)
+        seconds = max(answer["seconds"] for answer in all_of_them)
+        rows.append({"sequential_s": one["seconds"], "pipeline_s": seconds, "ratio": one["seconds"] / seconds})
+        print(f"{repetition + 1}/{FLAGS.repetitions}: {one['seconds']:.2f} s, {seconds:.2f} s, {rows[-1]['ratio']:.3f}", flush=True)
+    for worker in alone + together:
+        worker.stdin.close()
+        worker.wait()
+    ratios = [row["ratio"] for row in rows]
+    result = {
+        "command": "python -m experiments.bench_pipeline " + " ".join(sys.argv[1:]),
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": len(cores)},
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "model": {"depth": FLAGS.depth, "width": FLAGS.width, "batch_size": FLAGS.batch_size, "uniform": plan["uniform"]},
+        "stages": FLAGS.stages,
+        "speed_up": {"median": float(np.median(ratios)), "min": min(ratios), "max": max(ratios)},
+        "predicted_speed_up": plan["predicted"],
+        "repetitions": rows,
+    }
+    Path(FLAGS.out).write_text(json.dumps(result, indent=2) + "\n")
+    print(
+        table(
+            ["engine", "processes", "median s", "speed-up", "predicted"],
+            [
+                ["sequential", 1, f"{np.median([row['sequential_s'] for row in rows]):.2f}", "1", "1"],
+                ["pipeline", FLAGS.stages, f"{np.median([row['pipeline_s'] for row in rows]):.2f}",
+                 f"{np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", f"{plan['predicted']:.3f}"],
+            ],
+        )
+    )  # fmt: skip
+    print(f"wrote {FLAGS.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

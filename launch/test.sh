@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Makes an environment in .venv-test and runs lint, types, doctests and tests; then, where a Python 3.12 or later is
+# found, the exactness tests on the newest jax as well (in .venv-newest).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh
+python=$(find_python 11 ${PYTHON:-} python3.11 python3 python) || {
+  echo "error: no Python 3.11 or later with venv was found; install one, or name it: PYTHON=/path/to/python bash $0" >&2
+  exit 2
+}
+environment .venv-test "$python" "[dev,tensorflow]"
+bin=.venv-test/bin
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+"$bin/mypy"
+"$bin/python" -m pytest -m "not slow"
+"$bin/python" -m pytest -m slow
+if newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3); then
+  environment .venv-newest "$newest" "[test]"
+  .venv-newest/bin/python -m pytest tests/pipeline
+else
+  echo "no Python 3.12 or later: the exactness tests ran on $("$bin/python" -c 'import jax; print("jax", jax.__version__)') only"
+fi

@@ -1,0 +1,57 @@
+"""The command line: a plan, one clear line for what is refused, and kills."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def command(*flags, program="experiments.train"):
+    return subprocess.run([sys.executable, "-m", program, *flags], capture_output=True, text=True, timeout=600)
+
+
+def test_dry_run_prints_the_plan_and_stops(tmp_path):
+    done = command("--stages=3", "--net=cnn", "--widths=4,8,8", "--dry_run", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    for word in ("effective", "affiliated", "step MFLOP", "padding", "predicted speed-up", "bubble"):
+        assert word in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--method=magic"], "error: unknown method 'magic'; there are al."),
+        (["--widths=64,many"], "error: --widths is a list of whole numbers such as 64,32; got '64,many'."),
+        (["--stages=9"], "error: 9 stages for a network of 4 blocks"),
+        (["--num_processes=2"], "go together"),
+    ],
+)
+def test_bad_input_gets_one_line_and_a_status(flags, says, tmp_path):
+    done = command(*flags, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
+    done = command("--widths=8", "--optimizer=sgd", "--learning_rate=1e20", "--epochs=1", f"--workdir={tmp_path}")
+    assert done.returncode == 1
+    assert "is not finite on batch" in done.stderr
+    assert "saved as step" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_three_kills_one_of_them_in_a_checkpoint_write(tmp_path):
+    out = tmp_path / "kills.json"
+    done = command("--trials=3", "--writes=1", f"--out={out}", program="experiments.check_kills")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(out.read_text())
+    assert result["same_digest"] == 3
+    assert result["inside_a_write"] >= 1

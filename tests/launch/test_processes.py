@@ -1,0 +1,57 @@
+"""Two processes over jax.distributed train the network that one trains."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = "-m experiments.train --net=mlp --widths=32,24,16 --target_width=16 --epochs=2 --stages=2 --dropout=0.1".split()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"),
+]
+
+
+def two(*flags):
+    run(["bash", "launch/processes.sh", "2", *RUN, *flags], PYTHON=sys.executable)
+
+
+def one(*flags):
+    run(["taskset", "-c", "0", sys.executable, *RUN, *flags])
+
+
+def run(command, **environment):
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def saved(folder):
+    manager = ocp.CheckpointManager(folder / "checkpoints")
+    return manager.restore(manager.latest_step(), args=ocp.args.Composite(blocks=ocp.args.StandardRestore()))["blocks"]
+
+
+def digest(folder):
+    return json.loads((folder / "summary.json").read_text())["params_sha256"]
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    import jax
+
+    two("--dtype=float64", f"--workdir={tmp_path / 'two'}")
+    one("--dtype=float64", f"--workdir={tmp_path / 'one'}")
+    ours, theirs = jax.tree.leaves(saved(tmp_path / "two")), jax.tree.leaves(saved(tmp_path / "one"))
+    assert len(ours) == len(theirs) > 20
+    assert all(np.max(np.abs(a - b)) < 1e-12 for a, b in zip(ours, theirs, strict=True))
+
+
+def test_digests_are_equal_where_each_process_has_as_many_cores(tmp_path):
+    two(f"--workdir={tmp_path / 'two'}")
+    one(f"--workdir={tmp_path / 'one'}")
+    assert digest(tmp_path / "two") == digest(tmp_path / "one")

@@ -1,0 +1,308 @@
+"""Associated Learning against its equations, written out again here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from localgrad.base import Batches, BlockState, Model
+from localgrad.blocks import mlp
+from localgrad.methods import al, by_group
+from localgrad.methods.al import DEFAULT_PROFILE, PROFILES
+from localgrad.pipeline import sequential
+
+BATCH, FEATURES, CLASSES, WIDTH = 6, 5, 3, 4
+KEY = jax.random.key(0)
+States = tuple[BlockState, ...]
+RandomStates = Callable[..., States]
+
+every_profile = pytest.mark.parametrize("profile", ["neco", "iclr", "iclr_head"])
+
+
+def network(profile: str, depth: int = 3, tx: optax.GradientTransformation | None = None, dtype: Any = None) -> Model:
+    spec = jax.ShapeDtypeStruct((BATCH, FEATURES), dtype or jnp.float64)
+    widths = (7, 6, 5)[:depth]
+    return al(mlp(widths), spec, CLASSES, tx=tx or optax.sgd(0.1), profile=profile, target_width=WIDTH)
+
+
+def examples() -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.normal(size=(BATCH, FEATURES))), jnp.asarray([0, 1, 2, 0, 1, 1], jnp.int32)
+
+
+def messages(model: Model, states: States, x: jax.Array, y: jax.Array) -> list[Any]:
+    """What each block receives, and last what the top one hands on."""
+    found = [model.enter(x, y)]
+    for block, state in zip(model.blocks, states, strict=True):
+        found.append(block.forward(state, found[-1], KEY)[0])
+    return found
+
+
+# --- the equations ------------------------------------------------------------------------------------------------
+
+
+def dense(params: Any, x: Any, layer: int = 0) -> Any:
+    kernel, bias = params[f"Dense_{layer}"]["kernel"], params[f"Dense_{layer}"]["bias"]
+    return x @ kernel + jnp.broadcast_to(bias, (x.shape[0], bias.shape[0]))
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + jnp.exp(-x))
+
+
+def elu(x: Any) -> Any:
+    return jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0)))
+
+
+def f(params: Any, s: Any) -> Any:
+    return elu(dense(params, s))
+
+
+def b(profile: str, params: Any, s: Any) -> Any:
+    if profile == "neco":
+        return sigmoid(dense(params, sigmoid(dense(params, s)), 1))
+    return jnp.tanh(dense(params, s))
+
+
+def g(profile: str, params: Any, t: Any) -> Any:
+    return sigmoid(dense(params, t)) if profile == "neco" else jnp.tanh(dense(params, t))
+
+
+def h(profile: str, params: Any, t: Any, first: bool) -> Any:
+    out = dense(params, t)
+    if profile == "neco":
+        return sigmoid(out)
+    return jnp.tanh(out) if profile == "iclr" or first else out
+
+
+def association(profile: str, params: Any, s: Any, t: Any) -> Any:
+    difference = b(profile, params["b"], f(params["f"], s)) - g(profile, params["g"], t)
+    return jnp.sum(difference**2) / difference.size
+
+
+def autoencoder(profile: str, params: Any, t: Any, first: bool) -> Any:
+    decoded = h(profile, params["h"], g(profile, params["g"], t), first)
+    if profile == "iclr_head" and first:
+        return -jnp.sum(t * (decoded - jnp.log(jnp.sum(jnp.exp(decoded), 1, keepdims=True)))) / t.shape[0]
+    return jnp.sum((decoded - t) ** 2) / t.size
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@every_profile
+def test_losses_and_gradients(profile: str, depth: int, x64: None, random_states: RandomStates) -> None:
+    model = network(profile, depth)
+    states = random_states(model)
+    x, y = examples()
+
+    @jax.jit
+    def ours(states):
+        return [
+            block.grads(state, block.forward(state, message, KEY)[2], None)
+            for block, state, message in zip(model.blocks, states, messages(model, states, x, y), strict=False)
+        ]
+
+    @jax.jit
+    def theirs(states):
+        found, s, t = [], x, jnp.eye(CLASSES)[y]
+        for i, state in enumerate(states):
+            a, of_a = jax.value_and_grad(lambda p, s=s, t=t: association(profile, p, s, t))(state.params)
+            e, of_e = jax.value_and_grad(lambda p, t=t, i=i: autoencoder(profile, p, t, i == 0))(state.params)
+            # f and b learn from the association, h from the autoencoder, g from the latter or, in `iclr`, from both
+            both = jax.tree.map(jnp.add, of_a["g"], of_e["g"])
+            grads = {"f": of_a["f"], "b": of_a["b"], "g": both if profile == "iclr" else of_e["g"], "h": of_e["h"]}
+            found.append((grads, {"loss": a + e, "association": a, "autoencoder": e}, None))
+            s, t = f(state.params["f"], s), g(profile, state.params["g"], t)
+        return found
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), ours(states), theirs(states))
+    for grads, _, _ in ours(states):
+        assert all(np.abs(x).max() > 1e-6 for x in jax.tree.leaves(grads))
+
+
+@every_profile
+def test_predict_at_every_exit(profile: str, x64: None, random_states: RandomStates) -> None:
+    model = network(profile)
+    states = random_states(model)
+    params = [state.params for state in states]
+    x, _ = examples()
+    assert model.exits == (1, 2, 3)
+    found = []
+    for exit in (1, 2, 3):
+        s = x
+        for i in range(exit):
+            s = f(params[i]["f"], s)
+        t = b(profile, params[exit - 1]["b"], s)
+        for i in reversed(range(exit)):
+            t = h(profile, params[i]["h"], t, i == 0)
+        found.append(t)
+        scores = jax.jit(model.predict, static_argnums=2)(states, x, exit)
+        assert scores.shape == (BATCH, CLASSES)
+        np.testing.assert_allclose(scores, t, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(jax.jit(model.predict)(states, x), scores)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("exit", [0, 4, -1])
+def test_an_exit_out_of_range_is_refused(exit: int, x64: None, random_states: RandomStates) -> None:
+    model = network("iclr")
+    with pytest.raises(ValueError, match=f"exit {exit} does not exist: this model has exits 1 to 3"):
+        model.predict(random_states(model), examples()[0], exit)
+
+
+# --- who learns from what -----------------------------------------------------------------------------------------
+
+
+@every_profile
+def test_the_association_reaches_g_in_iclr_only(profile: str, x64: None, random_states: RandomStates) -> None:
+    model = network(profile)
+    states = random_states(model)
+    x, y = examples()
+
+    @jax.jit
+    def gradients(states):
+        def association(params, block, state, message):
+            return block.forward(state._replace(params=params), message, KEY)[2]["metrics"]["association"]
+
+        return [
+            jax.grad(association)(state.params, block, state, message)
+            for block, state, message in zip(model.blocks, states, messages(model, states, x, y), strict=False)
+        ]
+
+    for grads in gradients(states):
+        largest = {group: max(np.abs(x).max() for x in jax.tree.leaves(grads[group])) for group in "fbgh"}
+        assert largest["f"] > 1e-6 and largest["b"] > 1e-6 and largest["h"] == 0
+        assert (largest["g"] > 1e-6) if profile == "iclr" else (largest["g"] == 0)
+
+
+def test_a_block_above_the_first_never_sees_the_label(x64: None, random_states: RandomStates) -> None:
+    model = network("iclr_head", 2)
+    states = random_states(model)
+    x, y = examples()
+    permuted = jnp.roll(y, 1)
+    assert np.asarray(permuted != y).any()
+
+    def step(i: int, message: Any) -> Any:
+        return model.blocks[i].forward(states[i], message, KEY)
+
+    (one, _, below), (two, _, other_below) = step(0, model.enter(x, y)), step(0, model.enter(x, permuted))
+    assert set(one) == {"s", "t"} and one["s"].shape == (BATCH, 7) and one["t"].shape == (BATCH, WIDTH)
+    assert float(below["metrics"]["loss"]) != float(other_below["metrics"]["loss"])
+    # The labels differ, and yet the input side of the message does not; with t held, nothing of the block above does.
+    np.testing.assert_array_equal(one["s"], two["s"])
+    held = step(1, {**two, "t": one["t"]})
+    jax.tree.map(np.testing.assert_array_equal, held, step(1, one))
+    assert float(step(1, two)[2]["metrics"]["loss"]) != float(held[2]["metrics"]["loss"])
+
+
+@every_profile
+def test_messages_are_detached(profile: str, x64: None, random_states: RandomStates) -> None:
+    model = network(profile, 1)
+    (state,) = random_states(model)
+    message = model.enter(*examples())
+
+    def total(params):
+        return sum(jnp.sum(x) for x in model.blocks[0].forward(state._replace(params=params), message, KEY)[0].values())
+
+    value, grads = jax.jit(jax.value_and_grad(total))(state.params)
+    assert value != 0 and not any(np.asarray(x).any() for x in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_effective_groups(depth: int, x64: None, random_states: RandomStates) -> None:
+    """Prediction at the last exit depends on exactly the groups that are called effective."""
+    model = network("iclr", depth)
+    states = random_states(model)
+    x, _ = examples()
+
+    def total(params):
+        return jnp.sum(model.predict(tuple(s._replace(params=p) for s, p in zip(states, params, strict=True)), x))
+
+    grads = jax.jit(jax.grad(total))(tuple(state.params for state in states))
+    used = [
+        {group for group in "fbgh" if any(np.asarray(x).any() for x in jax.tree.leaves(one[group]))} for one in grads
+    ]
+    assert used == [set(groups) for groups in model.effective]
+    assert used[-1] == set("fbh") and all(groups == set("fh") for groups in used[:-1])
+
+
+# --- optimizers and profiles --------------------------------------------------------------------------------------
+
+
+def test_two_adams_of_neco(x64: None, random_states: RandomStates, as_batches: Callable[..., Batches]) -> None:
+    rate, target_rate = 1e-2, PROFILES["neco"].target_rate
+    assert target_rate == 2 and PROFILES["iclr"].target_rate == PROFILES["iclr_head"].target_rate == 1
+    tx = by_group({"f+b": optax.adam(rate), "g+h": optax.adam(target_rate * rate)})
+    model = network("neco", 1, tx)
+    start = random_states(model)
+    x, y = examples()
+    engine = sequential(model)
+    state, _ = engine.run(engine.load(start, KEY), as_batches(np.stack([x, x]), np.stack([y, y])))
+    (trained,) = engine.states(state)
+
+    @jax.jit
+    def adam(params, moments, k):
+        grads = model.blocks[0].forward(start[0]._replace(params=params), model.enter(x, y), KEY)[2]["grads"]
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], grads)
+        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, moments[1], grads)
+        rates = {"f": rate, "b": rate, "g": 2 * rate, "h": 2 * rate}
+        step = {
+            group: jax.tree.map(
+                lambda m, v, group=group: rates[group] * (m / (1 - 0.9**k)) / (jnp.sqrt(v / (1 - 0.999**k)) + 1e-8),
+                m[group],
+                v[group],
+            )
+            for group in "fbgh"
+        }
+        return jax.tree.map(jnp.subtract, params, step), (m, v)
+
+    params = start[0].params
+    moments = (jax.tree.map(jnp.zeros_like, params),) * 2
+    for k in (1.0, 2.0):
+        params, moments = adam(params, moments, k)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), trained.params, params)
+
+
+def test_bridges() -> None:
+    def widths(**options: Any) -> list[int]:
+        spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float32)
+        model = al(mlp((7,)), spec, CLASSES, tx=optax.sgd(0.1), target_width=WIDTH, **options)
+        message = jax.eval_shape(model.enter, model.x_spec, model.y_spec)
+        bridge = jax.eval_shape(lambda key: model.blocks[0].init(key, message), KEY).params["b"]
+        return [bridge[f"Dense_{i}"]["kernel"].shape[1] for i in range(len(bridge))]
+
+    assert widths(profile="neco") == [5 * WIDTH, WIDTH]
+    assert widths(profile="iclr") == widths(profile="iclr_head") == [WIDTH]
+    assert widths(profile="neco", bridge=()) == [WIDTH]
+    assert widths(bridge=(2, 3)) == [2 * WIDTH, 3 * WIDTH, WIDTH]
+
+
+def test_the_default_profile() -> None:
+    assert DEFAULT_PROFILE == "iclr_head"
+    assert set(PROFILES) == {"neco", "iclr", "iclr_head"}
+
+
+def test_the_message_has_the_dtype_of_the_input() -> None:
+    model = network("iclr", dtype=jnp.float32)
+    message = model.enter(jnp.ones((BATCH, FEATURES)), examples()[1])
+    assert message["s"].dtype == message["t"].dtype == jnp.float32
+    np.testing.assert_array_equal(message["t"], np.eye(CLASSES)[[0, 1, 2, 0, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"profile": "icml"}, "unknown profile 'icml' of method 'al'; there are neco, iclr, iclr_head"),
+        ({"network": []}, "needs a network of at least one block; got none"),
+        ({"classes": 1}, "classes must be at least 2 and target_width at least 1; got 1 and 4"),
+        ({"target_width": 0}, "classes must be at least 2 and target_width at least 1; got 3 and 0"),
+    ],
+)
+def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:
+    spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float32)
+    good = {"network": mlp((4,)), "x_spec": spec, "classes": CLASSES, "tx": optax.sgd(0.1), "target_width": WIDTH}
+    with pytest.raises(ValueError, match=message):
+        al(**{**good, **options})

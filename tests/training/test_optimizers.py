@@ -1,0 +1,54 @@
+"""Optimizers by name do what optax's own do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from localgrad.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+
+PARAMS = {"w": jnp.array([1.0, -2.0, 3.0])}
+GRADS = {"w": jnp.array([0.5, -4.0, 0.1])}
+
+
+def steps(tx, count=3):
+    params, state = PARAMS, tx.init(PARAMS)
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(count):
+            updates, state = tx.update(GRADS, state, params)
+            params = optax.apply_updates(params, updates)
+    return np.asarray(params["w"])
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_every_optimizer_moves_the_parameters(name, schedule):
+    assert np.all(steps(make_optimizer(name, 0.1, schedule=schedule, steps=10)(1.0)) != PARAMS["w"])
+
+
+def test_scale_clip_and_decay():
+    make = make_optimizer("sgd", 0.1, schedule="constant", steps=10, weight_decay=0.01, clip_norm=1.0)
+    norm = float(jnp.linalg.norm(GRADS["w"]))
+    expected = PARAMS["w"] - 0.2 * (GRADS["w"] / norm + 0.01 * PARAMS["w"])
+    np.testing.assert_allclose(steps(make(2.0), 1), expected, rtol=1e-6)
+
+
+def test_the_schedule_of_neco():
+    rates = [float(SCHEDULES["neco"](1.0, 100)(step)) for step in (0, 50, 70, 85, 95)]
+    np.testing.assert_allclose(rates, [1, 0.1, 0.01, 0.001, 0.0005], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "options", "says"),
+    [
+        ("adamm", 0.1, {"schedule": "constant"}, "unknown optimizer 'adamm'; there are adam"),
+        ("adam", 0.1, {"schedule": "linear"}, "unknown schedule 'linear'"),
+        ("adam", 0.0, {"schedule": "constant"}, "must be positive"),
+        ("adam", float("nan"), {"schedule": "constant"}, "must be positive"),
+        ("adam", 0.1, {"schedule": "constant", "clip_norm": 0.0}, "must be positive"),
+    ],
+)
+def test_what_cannot_be_is_refused(name, rate, options, says):
+    with pytest.raises(ValueError, match=says):
+        make_optimizer(name, rate, steps=10, **options)

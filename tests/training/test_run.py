@@ -1,0 +1,119 @@
+"""Whole runs: what they write, and that no interruption changes what they compute."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from localgrad import params_sha256
+from localgrad.pipeline import specs
+from localgrad.training import Config, DivergedError, Interrupted, format_summary, prepare_all, run
+from localgrad.training.checkpoints import Checkpoints
+
+SMALL = Config(widths=(16, 12), target_width=8, dropout=0.1, epochs=3, batch_size=128, batches_per_call=4)
+
+
+def go(config, log=lambda line: None):
+    return run(config, prepare_all(config), log)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder and the summary of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, go(dataclasses.replace(SMALL, workdir=str(folder)))
+
+
+def test_a_run_writes_what_the_readme_says(undisturbed):
+    folder, summary = undisturbed
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "metrics.jsonl", "curves.png", "summary.json", "checkpoints",
+    }  # fmt: skip
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert summary["steps"] == 3 * (1197 // 128)
+    assert len(summary["exit_accuracy"]) == len(summary["block_loss"]) == 2
+    assert summary["test_accuracy"] == summary["exit_accuracy"][-1]
+    # f: 64*16+16, 16*12+12; h: 8*10+10, 8*8+8; top bridge: 12*8+8
+    assert summary["params"]["effective"] == 1040 + 204 + 90 + 72 + 104
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["epoch"], record["split"]) for record in records] == [
+        (epoch, split) for epoch in (1, 2, 3) for split in ("train", "validation", "test")
+    ]
+    assert records[-1]["accuracy"] == summary["test_accuracy"]
+    assert summary["best_validation_accuracy"] == max(r["accuracy"] for r in records if r["split"] == "validation")
+    assert str(folder) in format_summary(summary, str(folder))
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed):
+    folder, summary = undisturbed
+    said = []
+    before = (folder / "metrics.jsonl").stat().st_mtime_ns
+    assert go(dataclasses.replace(SMALL, workdir=str(folder)), said.append) == summary
+    assert "finished run" in said[0]
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("signum", "stages", "then"), [(signal.SIGTERM, 1, 2), (signal.SIGINT, 2, 1)])
+def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undisturbed, tmp_path):
+    """Stopped in the second epoch on one number of stages, and gone on with on another."""
+    config = dataclasses.replace(SMALL, workdir=str(tmp_path / "run"), stages=stages, checkpoint_every_steps=6)
+    handler = signal.getsignal(signum)
+    with pytest.raises(Interrupted, match=signum.name) as stopped:
+        go(config, lambda line: os.kill(os.getpid(), signum) if line.startswith("epoch 1/") else None)
+    assert signal.getsignal(signum) == handler
+    assert stopped.value.signum == signum
+    assert 0 < stopped.value.step < 27
+    said = []
+    summary = go(dataclasses.replace(config, stages=then), said.append)
+    assert f"at batch {stopped.value.step} of 27" in said[0]
+    assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "run", undisturbed[0])
+    )
+    for record in ours + theirs:
+        record.pop("examples_per_sec", None)
+    assert ours == theirs
+
+
+def test_a_loss_that_is_not_finite_saves_the_state_before_it(tmp_path):
+    config = dataclasses.replace(
+        SMALL, workdir=str(tmp_path), optimizer="sgd", learning_rate=1e3, stages=2, dropout=0.0, batches_per_call=5
+    )
+    with pytest.raises(DivergedError, match=r"block \d \(dense\d+\) is not finite on batch \d+") as caught:
+        go(config)
+    assert "saved as step" in caught.value.__notes__[0]
+    batch = caught.value.batch
+    assert 0 < batch < 27
+
+    job = prepare_all(config)[0]
+    saved = Checkpoints(tmp_path / "checkpoints").restore(specs(job.model)[0])
+    assert saved.step == batch
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(saved.states))
+    # it is the state of a run that was never fed the batch that failed
+    from localgrad import init, sequential
+    from localgrad.methods import trial_keys
+
+    engine, key = sequential(job.model), trial_keys(config.seed, None)
+    state = engine.load(init(job.model, jax.random.fold_in(key, 0)), jax.random.fold_in(key, 1))
+    state, _ = engine.run(state, job.source.batches(0, batch))
+    assert params_sha256(engine.states(state)) == params_sha256(saved.states)
+
+
+@pytest.mark.parametrize("by", ["vmap", "loop"])
+def test_trials_are_runs_of_their_own_seeds(by, undisturbed, tmp_path):
+    config = dataclasses.replace(SMALL, workdir=str(tmp_path), trials=2, trials_by=by)
+    summary = go(config)
+    assert set(summary["test_accuracy"]) == {"mean", "std", "values"}
+    assert len(set(summary["params_sha256"])) == 2
+    alone = undisturbed[1]
+    for figure, expected in zip(summary["block_loss"], alone["block_loss"], strict=True):
+        np.testing.assert_allclose(figure["values"][0], expected, rtol=1e-3)
+    if by == "loop":
+        assert summary["params_sha256"][0] == alone["params_sha256"]
+    assert "±" in format_summary(summary, str(tmp_path))
