@@ -51,7 +51,7 @@ def random_states() -> Callable[..., tuple[BlockState, ...]]:
         rng = np.random.default_rng(seed)
 
         def noise(spec: Spec) -> jax.Array:
-            scale = np.prod(spec.shape[:-1]) ** -0.5 if spec.ndim > 1 else 0.3  # no activation saturates
+            scale = max(1, np.prod(spec.shape[:-1])) ** -0.5 if spec.ndim > 1 else 0.3  # no activation saturates
             return jnp.asarray(scale * rng.normal(size=spec.shape), spec.dtype)
 
         def positive(spec: Spec) -> jax.Array:  # a running variance is

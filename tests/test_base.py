@@ -83,7 +83,7 @@ def test_local_losses(x64: None, as_batches: Callable[..., Batches], random_stat
             assert downward is None
             with jax.numpy_dtype_promotion("standard"):
                 updates, opt_state = tx.update(grads, old.opt_state, old.params)
-            new.append(BlockState(optax.apply_updates(old.params, updates), model_state, opt_state))  # type: ignore[arg-type]
+            new.append(BlockState(optax.apply_updates(old.params, updates), model_state, opt_state))
             losses.append(values["loss"])
         return tuple(new), losses
 
@@ -283,7 +283,7 @@ def test_delayed_errors(x64: None, random_states: Callable[..., States]) -> None
 def learn(block: LocalBlock, state: BlockState, stash: Any, signal: Any) -> BlockState:
     """An update by itself, perhaps late: statistics stay as they are."""
     updates, opt_state = block.tx.update(block.grads(state, stash, signal)[0], state.opt_state, state.params)
-    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)  # type: ignore[arg-type]
+    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
 def test_errors_without_delay(

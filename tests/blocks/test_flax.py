@@ -139,8 +139,8 @@ def test_deterministic_argument() -> None:
     block = from_linen(LinenDropout())
     params, model_state = started(block)
     assert (params, model_state) == ({}, {})
-    x = jnp.ones((16, 4))
-    assert set(np.unique(block.apply(params, model_state, x, key=KEY, train=True)[0])) == {0.0, 2.0}
+    x = jnp.asarray(X)
+    assert set(np.unique(block.apply(params, model_state, x, key=KEY, train=True)[0] / x)) == {0.0, 2.0}
     np.testing.assert_array_equal(block.apply(params, model_state, x, key=None, train=False)[0], x)
 
 
@@ -152,7 +152,7 @@ def test_float64_throughout(kind: str, x64: None) -> None:
     for train in (True, False):
         y, new = block.apply(params, model_state, jnp.asarray(X, jnp.float64), key=KEY, train=train)
         assert {x.dtype for x in jax.tree.leaves((y, new))} == {np.dtype("float64")}
-        assert jax.tree.structure(new) == jax.tree.structure(model_state)
+        jax.tree.map(lambda a, b: None, new, model_state)  # of the same structure, or this raises
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_linen_and_nnx_agree() -> None:
     linen, nnx_ = from_linen(nn.Dense(3)), from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
     params, _ = started(linen)
     assert set(params) == set(started(nnx_)[0]) == {"kernel", "bias"}
-    params = {"kernel": params["kernel"], "bias": jnp.arange(3.0)}
+    params = {"kernel": params["kernel"], "bias": jnp.arange(3, dtype=jnp.float32)}
 
     def outputs(block: Block) -> tuple[Any, Any]:
         def total(params: Any) -> jax.Array:

@@ -49,7 +49,7 @@ def test_cnn() -> None:
 def test_activations(activation: str, expected: Callable[[np.ndarray], np.ndarray]) -> None:
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
-    params = {"Dense_0": {"kernel": jnp.asarray(kernel), "bias": jnp.arange(3.0)}}
+    params = {"Dense_0": {"kernel": jnp.asarray(kernel), "bias": jnp.arange(3, dtype=jnp.float32)}}
     y, _ = mlp((3,), activation=activation)[0].apply(params, {}, jnp.asarray(x), key=None, train=False)
     np.testing.assert_allclose(y, expected(x @ kernel + np.arange(3.0)), rtol=1e-4, atol=1e-5)
 
@@ -79,7 +79,7 @@ def test_norm_and_dropout_are_asked_for(make: Callable[..., list[Block]], shape:
         spec = jax.ShapeDtypeStruct(shape, jnp.float32)
         run = jax.jit(
             lambda key, block=block, spec=spec: block.apply(
-                *block.init(key, spec), jnp.ones(shape), key=key, train=True
+                *block.init(key, spec), jnp.ones(shape, jnp.float32), key=key, train=True
             )[0]
         )
         assert bool((run(jax.random.key(0)) == 0).any()) is some

@@ -287,7 +287,7 @@ def test_the_default_profile() -> None:
 
 def test_the_message_has_the_dtype_of_the_input() -> None:
     model = network("iclr", dtype=jnp.float32)
-    message = model.enter(jnp.ones((BATCH, FEATURES)), examples()[1])
+    message = model.enter(jnp.ones((BATCH, FEATURES), jnp.float32), examples()[1])
     assert message["s"].dtype == message["t"].dtype == jnp.float32
     np.testing.assert_array_equal(message["t"], np.eye(CLASSES)[[0, 1, 2, 0, 1, 1]])
 

@@ -35,10 +35,11 @@ def random_trees(seed: int) -> list[Any]:
 
 
 def assert_same(tree: Any, other: Any) -> None:
-    assert jax.tree.structure(tree) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+    def same(a: Any, b: Any) -> None:
         assert a.dtype == b.dtype and a.shape == b.shape
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+    jax.tree.map(same, tree, other)  # which raises where the structures differ
 
 
 @pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jnp"])
@@ -80,7 +81,7 @@ def test_leading_axes_are_kept(lead: tuple[int, ...]) -> None:
     trees = random_trees(1)
     slots = Slots(trees)
     for which, tree in enumerate(trees):
-        packed = [np.broadcast_to(x, (*lead, *x.shape)) for x in slots.pack(which, tree, np)]
+        packed = [jnp.broadcast_to(x, (*lead, *x.shape)) for x in slots.pack(which, tree, np)]
         expected = jax.tree.map(lambda x: np.broadcast_to(x, (*lead, *x.shape)), tree)
         assert_same(slots.unpack(which, packed), expected)
 

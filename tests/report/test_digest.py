@@ -8,9 +8,11 @@ import numpy as np
 from localgrad.base import BlockState
 from localgrad.report.digest import params_sha256
 
+F32 = jnp.float32
+
 
 def states(**changes: Any) -> list[BlockState]:
-    leaves = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3), "n": jnp.int32(4), **changes}
+    leaves = {"w": jnp.arange(6, dtype=F32).reshape(2, 3), "b": jnp.ones(3, F32), "n": jnp.int32(4), **changes}
     params = {"f": {"w": leaves["w"], "b": leaves["b"]}, "g": (leaves["b"],)}
     return [BlockState(params, {"f": {"n": leaves["n"]}}, leaves.get("opt", ())), BlockState({"f": {}}, {}, ())]
 
@@ -32,14 +34,14 @@ def test_against_the_definition() -> None:
 def test_what_it_depends_on() -> None:
     first = params_sha256(states())
     assert params_sha256(states()) == first
-    assert params_sha256(states(opt=jnp.ones(2))) == first  # the optimizer is not the network
+    assert params_sha256(states(opt=jnp.ones(2, F32))) == first  # the optimizer is not the network
     nudged = np.arange(6, dtype=np.float32).reshape(2, 3)
     nudged[1, 1] = np.nextafter(nudged[1, 1], 9)
     others = [
         states(w=jnp.asarray(nudged)),
-        states(w=jnp.arange(6.0).reshape(3, 2)),
-        states(b=jnp.zeros(3)),
-        states(b=-jnp.zeros(3)),  # another bit
+        states(w=jnp.arange(6, dtype=F32).reshape(3, 2)),
+        states(b=jnp.zeros(3, F32)),
+        states(b=-jnp.zeros(3, F32)),  # another bit
         states(n=jnp.int32(5)),
         states(n=jnp.uint8(4)),
         states()[::-1],
@@ -50,7 +52,7 @@ def test_what_it_depends_on() -> None:
 
 def test_host_arrays_order_and_byte_order_do_not_matter() -> None:
     plain = states()
-    host = [BlockState(*(_to_host(tree) for tree in state)) for state in plain]  # type: ignore[arg-type]
+    host = [BlockState(*(_to_host(tree) for tree in state)) for state in plain]
     assert params_sha256(host) == params_sha256(plain)
 
 
