@@ -24,7 +24,8 @@ import optax
 from absl import app, flags
 
 from experiments import setup
-from localgrad import Engine, al, init, ledger, mlp, sequential, spmd
+from localgrad import al, init, ledger, mlp, sequential, spmd
+from localgrad.base import Engine, PyTree
 from localgrad.data import batches
 from localgrad.report import table
 
@@ -40,8 +41,8 @@ setup.define_process_flags()
 FLAGS = flags.FLAGS
 
 
-def build(role: str) -> tuple[Engine, float]:
-    """The engine of a role, and the speed-up that the ledger predicts for it."""
+def build(role: str) -> tuple[Engine, PyTree, float]:
+    """The engine of a role, its first state, and the speed-up that the ledger predicts for it."""
     model = al(
         mlp((FLAGS.width,) * FLAGS.depth),
         jax.ShapeDtypeStruct((FLAGS.batch_size, FLAGS.width), jnp.float32),
@@ -62,7 +63,7 @@ def work(role: str) -> None:
     rng = np.random.default_rng(0)
     xs = rng.standard_normal((FLAGS.batches, FLAGS.batch_size, FLAGS.width), np.float32)
     ys = rng.integers(0, 10, (FLAGS.batches, FLAGS.batch_size), np.int32)
-    fed = engine.put(batches(xs, ys))
+    fed = engine.put(batches(jnp.asarray(xs), jnp.asarray(ys)))
     state, _ = jax.block_until_ready(engine.run(state, fed))
     print(json.dumps({"ready": role, "predicted": predicted, "uniform": engine.plan.uniform}), flush=True)
     for _ in sys.stdin:
@@ -76,19 +77,20 @@ def start(role: str, core: int, *more: str) -> subprocess.Popen:
     """Starts this program again in a role, pinned to a core."""
     own = [flag for flag in sys.argv[1:] if not flag.startswith("--role")]
     command = ["taskset", "-c", str(core), sys.executable, "-m", "experiments.bench_pipeline", *own]
-    return subprocess.Popen([*command, f"--role={role}", *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*command, f"--role={role}", *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def ask(workers: list[subprocess.Popen]) -> list[dict]:
     """Sends every worker one line, and returns their answers."""
     for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
+        print("go", file=worker.stdin, flush=True)
     return [hear(worker) for worker in workers]
 
 
 def hear(worker: subprocess.Popen) -> dict:
-    line = worker.stdout.readline()
+    line = worker.stdout.readline() if worker.stdout else ""
     if not line:
         raise RuntimeError("a worker stopped; its own message is above.")
     return json.loads(line)
@@ -107,23 +109,30 @@ def main(argv: list[str]) -> int:
     alone = [start("sequential", cores[0])]
     hear(alone[0])  # compiles before the others start, so that nobody shares a core
     together = [start("pipeline", cores[i], *join, f"--process_id={i}") for i in range(FLAGS.stages)]
-    plan = [hear(worker) for worker in together][0]
+    plan, *_ = [hear(worker) for worker in together]
     rows = []
     for repetition in range(FLAGS.repetitions):
         one = ask(alone)[0]
         all_of_them = ask(together)
         seconds = max(answer["seconds"] for answer in all_of_them)
         rows.append({"sequential_s": one["seconds"], "pipeline_s": seconds, "ratio": one["seconds"] / seconds})
-        print(f"{repetition + 1}/{FLAGS.repetitions}: {one['seconds']:.2f} s, {seconds:.2f} s, {rows[-1]['ratio']:.3f}", flush=True)
+        print(
+            f"{repetition + 1}/{FLAGS.repetitions}: {one['seconds']:.2f} s, {seconds:.2f} s, {rows[-1]['ratio']:.3f}",
+            flush=True,
+        )
     for worker in alone + together:
-        worker.stdin.close()
-        worker.wait()
+        worker.communicate()
     ratios = [row["ratio"] for row in rows]
     result = {
         "command": "python -m experiments.bench_pipeline " + " ".join(sys.argv[1:]),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": len(cores)},
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "model": {"depth": FLAGS.depth, "width": FLAGS.width, "batch_size": FLAGS.batch_size, "uniform": plan["uniform"]},
+        "model": {
+            "depth": FLAGS.depth,
+            "width": FLAGS.width,
+            "batch_size": FLAGS.batch_size,
+            "uniform": plan["uniform"],
+        },
         "stages": FLAGS.stages,
         "speed_up": {"median": float(np.median(ratios)), "min": min(ratios), "max": max(ratios)},
         "predicted_speed_up": plan["predicted"],

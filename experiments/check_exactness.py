@@ -1,7 +1,7 @@
 """Trains the same networks on every number of stages and batches a call, and compares the digests.
 
-Float32, Adam with a cosine schedule, clipping by norm; a four-block MLP and a six-block CNN with dropout, and a CNN with
-batch norm.  Writes `experiments/results/exactness_jax-VERSION.json` with the cores that it ran on.
+Float32, Adam with a cosine schedule, clipping by norm; a four-block MLP and a six-block CNN with dropout, and a CNN
+with batch norm.  Writes `experiments/results/exactness_jax-VERSION.json` with the cores that it ran on.
 
     python -m experiments.check_exactness
 
@@ -57,7 +57,8 @@ def main(argv: list[str]) -> int:
                 trained = jax.device_get(engine.states(state))
                 digest = params_sha256(trained)
                 expected = expected or (digest, trained)
-                apart = [np.max(np.abs(a - b), initial=0) for a, b in zip(*map(jax.tree.leaves, (trained, expected[1])), strict=True)]  # fmt: skip
+                pairs = zip(jax.tree.leaves(trained), jax.tree.leaves(expected[1]), strict=True)
+                apart = [np.max(np.abs(ours - theirs), initial=0) for ours, theirs in pairs]
                 rows.append(
                     {
                         "network": name, "stages": stages or "sequential", "per_call": per_call,
@@ -75,7 +76,8 @@ def main(argv: list[str]) -> int:
         "rows": rows,
     }
     Path(out).write_text(json.dumps(result, indent=2) + "\n")
-    cells = [[r["network"], r["stages"], r["per_call"], "equal" if r["equal"] else f"{r['difference']:.1e}"] for r in rows]  # fmt: skip
+    show = lambda row: "equal" if row["equal"] else f"{row['difference']:.1e}"
+    cells = [[row["network"], row["stages"], row["per_call"], show(row)] for row in rows]
     print(table(["network", "stages", "batches a call", "digest"], cells))
     print(f"wrote {out}")
     return 0

@@ -26,10 +26,17 @@ flags.DEFINE_integer("seed", 0, "seeds the moments")
 flags.DEFINE_string("out", "experiments/results/check_kills.json", "file to write")
 FLAGS = flags.FLAGS
 
-RUN = (
-    "--method=al --net=mlp --widths=64,64 --dropout=0.1 --dataset=digits --stages=2 --epochs=12 --batches_per_call=5 "
-    "--checkpoint_every_steps=7"
-).split()
+RUN = [
+    "--method=al",
+    "--net=mlp",
+    "--widths=64,64",
+    "--dropout=0.1",
+    "--dataset=digits",
+    "--stages=2",
+    "--epochs=12",
+    "--batches_per_call=5",
+    "--checkpoint_every_steps=7",
+]
 
 
 def start(workdir: Path) -> subprocess.Popen:
@@ -95,7 +102,7 @@ def main(argv: list[str]) -> int:
             )
             print(f"{trial + 1}/{FLAGS.trials}: {trials[-1]}", flush=True)
             shutil.rmtree(workdir)
-    same = sum(trial["same_digest"] for trial in trials)
+    same = sum(bool(trial["same_digest"]) for trial in trials)
     inside = sum(bool(trial["unfinished_writes"]) for trial in trials)
     command = "python -m experiments.check_kills " + " ".join(sys.argv[1:])
     result = {

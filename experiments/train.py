@@ -9,6 +9,7 @@ says those itself (TPU pods, SLURM), with `--coordinator=auto`.
 
 import dataclasses
 import sys
+from typing import Any
 
 from absl import app, flags
 
@@ -24,12 +25,18 @@ from localgrad.training import (
     run,
 )
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
 _SAYS = setup.attribute_docs(Config)
 
-for _name in ("method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype", "workdir"):  # fmt: skip
+for _name in (
+    "method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype",
+    "workdir",
+):  # fmt: skip
     flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("target_width", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call", "checkpoint_every_steps"):  # fmt: skip
+for _name in (
+    "target_width", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
+    "checkpoint_every_steps",
+):  # fmt: skip
     flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm"):
     flags.DEFINE_float(_name, _DEFAULTS[_name], _SAYS[_name])
@@ -48,12 +55,13 @@ def config_from_flags() -> Config:
     Raises:
       ValueError: for a list flag that is not of whole numbers, or a field out of range.
     """
-    values = {name: FLAGS[name].value for name in _DEFAULTS}
+    values: dict[str, Any] = {name: FLAGS[name].value for name in _DEFAULTS}
     for name in ("widths", "bridge", "cuts"):
         try:
             values[name] = None if values[name] is None else tuple(map(int, values[name]))
         except ValueError:
-            raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {','.join(values[name])!r}.") from None  # fmt: skip
+            given = ",".join(values[name])
+            raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {given!r}.") from None
     values["augment"] = tuple(values["augment"])
     return Config(**values)
 

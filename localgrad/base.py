@@ -33,6 +33,8 @@ class Block(NamedTuple):
 
 
 class BlockApply(Protocol):
+    """`Block.apply`."""
+
     def __call__(
         self, params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool
     ) -> tuple[jax.Array, PyTree]: ...
@@ -71,6 +73,8 @@ class LocalBlock(NamedTuple):
 
 
 class Predict(Protocol):
+    """`Model.predict`."""
+
     def __call__(self, states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array: ...
 
 
@@ -159,11 +163,15 @@ class Plan(NamedTuple):
 
 
 class States(Protocol):
-    def __call__(self, engine_state: PyTree, compiled_for: Batches | None = None) -> tuple[BlockState, ...]: ...
+    """`Engine.states`."""
+
+    def __call__(self, state: Any, compiled_for: Batches | None = None) -> tuple[BlockState, ...]: ...
 
 
 class Drain(Protocol):
-    def __call__(self, engine_state: PyTree, compiled_for: Batches | None = None) -> tuple[PyTree, Metrics]: ...
+    """`Engine.drain`."""
+
+    def __call__(self, state: Any, compiled_for: Batches | None = None) -> tuple[PyTree, Metrics]: ...
 
 
 class Engine(NamedTuple):

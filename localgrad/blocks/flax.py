@@ -86,10 +86,10 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
     """
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     name = name or type(abstract).__name__
-    graph, *specs = nnx.split(abstract, nnx.Param, nnx.RngState, ...)
+    graph, specs = _split(abstract)
 
     def init(key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
-        _, params, _, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, nnx.RngState, ...)
+        params, _, rest = _split(make(nnx.Rngs(key)))[1]
         return _cast((_to_dict(params), _to_dict(rest)), x_spec.dtype)
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
@@ -100,9 +100,9 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
         else:
             module.eval()
         with _lenient():
-            y = module(x)  # type: ignore[operator]  # nnx.Module does not declare __call__
+            y = module(x)
         if train:
-            model_state = _to_dict(nnx.split(module, nnx.Param, nnx.RngState, ...)[3])
+            model_state = _to_dict(_split(module)[1][2])
         return _same_dtype(name, x, y), model_state
 
     return Block(init, apply, name)
@@ -113,7 +113,13 @@ def _lenient():
     return jax.numpy_dtype_promotion("standard")
 
 
-def _mode_argument(call: Callable) -> Callable[[bool], dict[str, bool]]:
+def _split(module: nnx.Module) -> tuple[nnx.GraphDef, tuple[nnx.State, ...]]:
+    """The static part of a module, and its (params, random streams, rest)."""
+    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)  # type: ignore[misc]
+    return graph, tuple(states)
+
+
+def _mode_argument(call: Callable) -> Callable[[bool], dict[str, Any]]:
     """Returns `train -> keyword arguments` that tell a linen module whether it trains."""
     names = inspect.signature(call).parameters
     if "train" in names:

@@ -133,7 +133,8 @@ def source(
                 "images": dataset.images[example],
                 "labels": dataset.labels[example],
             }
-        return base.Batches(*put((batch_id, items)), fetch)
+        placed_id, placed_items = put((batch_id, items))
+        return base.Batches(placed_id, placed_items, fetch)
 
     return base.Source(batches, config.steps_per_epoch)
 

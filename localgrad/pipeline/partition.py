@@ -38,9 +38,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
             f"{stages} stages for a network of {blocks} blocks: every stage needs at least one block, so choose "
             f"--stages between 1 and {blocks}, or a network of more blocks."
         )
-    if cuts is not None and (
-        len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)
-    ):
+    if cuts is not None and (len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)):
         raise ValueError(f"cuts must be {stages + 1} ascending block indices from 0 to {blocks}; got {list(cuts)}.")
     states, messages = step.specs(model)
     programs = [_program(model, i, states[i], messages[i]) for i in range(blocks)]
@@ -81,7 +79,7 @@ def balance(costs: Sequence[float], stages: int) -> tuple[int, ...]:
     """
     total = np.concatenate([[0.0], np.cumsum(costs)])
     # best[n]: (dearest stage, sum of squares, cuts) of the first n blocks over the stages so far
-    best = {0: (0.0, 0.0, (0,))}
+    best: dict[int, tuple[float, float, tuple[int, ...]]] = {0: (0.0, 0.0, (0,))}
     for _ in range(stages):
         best = {
             end: min(
@@ -110,5 +108,5 @@ def _program(model: Model, index: int, state: Spec, message: Spec) -> tuple[floa
         return block.forward(state, message, key)
 
     lowered = jax.jit(run).lower(state, message, step.key_spec(model))
-    analysis = lowered.cost_analysis() or lowered.compile().cost_analysis()
+    analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}
     return float(analysis.get("flops", 0.0)), hashlib.sha256(lowered.as_text().encode()).hexdigest()

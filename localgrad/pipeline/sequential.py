@@ -35,8 +35,10 @@ def sequential(model: Model) -> Engine:
     local = signals == {"none"}
 
     def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
-        copy = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(states), key))  # run donates its argument: the caller keeps theirs
-        return SequentialState(*copy, ok=jnp.array(True))
+        copy = jax.tree.map(
+            lambda x: jnp.array(x, copy=True), (tuple(states), key)
+        )  # run donates its argument: the caller keeps theirs
+        return SequentialState(copy[0], copy[1], jnp.array(True))
 
     def train_local(state: SequentialState, message: PyTree, batch_id: jax.Array):
         blocks, metrics, ok = [], [], state.ok

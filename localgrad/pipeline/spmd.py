@@ -41,7 +41,7 @@ class PipelineState(NamedTuple):
 
 
 _SPECS = PipelineState(P("stage"), P("data", "stage"), P("data", "stage"), P("data", "stage"), P("data", "stage"), P())  # type: ignore[arg-type]
-_LEADING = PipelineState(1, 2, 2, 2, 2, 0)  # type: ignore[arg-type]  # axes of length one on each device
+_LEADING = (1, 2, 2, 2, 2, 0)  # axes of length one that each part of the state has on a device
 
 
 def spmd(
@@ -221,10 +221,11 @@ def spmd(
         """Runs `function(state, batches) -> (state, (metrics, batch_id))` on every device's part of the state."""
 
         def run(state: PipelineState, batches: PyTree):
-            state = PipelineState(*map(_strip, state, _LEADING))
+            state = PipelineState(*(_strip(part, axes) for part, axes in zip(state, _LEADING, strict=True)))
             state, (metrics, batch_id) = function(state, batches)
             tail = [m[:, None] for m in (*metrics, batch_id)]
-            return PipelineState(*map(_unstrip, state, _LEADING)), tail
+            parts = (_unstrip(part, axes) for part, axes in zip(state, _LEADING, strict=True))
+            return PipelineState(*parts), tail
 
         # check_vma=False: a user's module may scan over a carry that does not vary over the mesh, and every output
         # here varies over 'stage' (the state over 'data' too, or it is the same there by pmean).

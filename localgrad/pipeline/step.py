@@ -6,6 +6,7 @@ step runs.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ import optax
 from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
 
 _barrier = jax.lax.optimization_barrier
-_COMPILE_ONCE = {"xla_backend_optimization_level": 0}  # half the compilation of a program that runs once
+_COMPILE_ONCE: dict[str, Any] = {
+    "xla_backend_optimization_level": 0
+}  # half the compilation of a program that runs once
 
 
 def fold_in(key: Key, data: jax.Array | int) -> Key:
@@ -41,14 +44,19 @@ def work(block: LocalBlock, state: BlockState, message: Message, key: Key):
 
 
 def learn(
-    block: LocalBlock, state: BlockState, model_state: PyTree, grads: PyTree, metrics: dict[str, jax.Array], ok: jax.Array
+    block: LocalBlock,
+    state: BlockState,
+    model_state: PyTree,
+    grads: PyTree,
+    metrics: dict[str, jax.Array],
+    ok: jax.Array,
 ) -> tuple[BlockState, jax.Array]:
     """The second half: the update, kept only while every loss so far was finite; `(state, ok)`."""
     ok = ok & jnp.all(jnp.isfinite(metrics["loss"]))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
         updates, opt_state = block.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-    new = BlockState(params, model_state, opt_state)  # type: ignore[arg-type]
+    new = BlockState(params, model_state, opt_state)
     return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok
 
 
@@ -115,5 +123,6 @@ def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:
 
 
 def key_spec(model: Model) -> Spec:
+    """Spec of the key that the blocks of a model are given: one, or one a trial."""
     shape = () if model.trials is None else (model.trials,)
     return jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), shape))

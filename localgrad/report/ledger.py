@@ -86,7 +86,13 @@ def format_ledger(book: Ledger) -> str:
         [i + 1, row.name, f"{row.effective:,}", f"{row.affiliated:,}", f"{row.flops / 1e6:,.1f}"]
         for i, row in enumerate(book.blocks)
     ]
-    total = ["", "all", f"{book.effective:,}", f"{book.affiliated:,}", f"{sum(r.flops for r in book.blocks) / 1e6:,.1f}"]
+    total = [
+        "",
+        "all",
+        f"{book.effective:,}",
+        f"{book.affiliated:,}",
+        f"{sum(r.flops for r in book.blocks) / 1e6:,.1f}",
+    ]
     stages = [
         [i + 1, _span(row.blocks), f"{row.cost:.1%}", f"{row.params:,}", f"{row.waste:.1%}"]
         for i, row in enumerate(book.stages)
@@ -112,7 +118,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [list(map(str, row)) for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in cells
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +74,8 @@ def prepare(config: Config) -> Job:
 
     given = {name: getattr(config, name) for name in ("profile", "target_width", "bridge")}
     options = {name: value for name, value in given.items() if value is not None}
-    widths = {"widths": config.widths} if config.widths is not None else {}
-    network = NETWORKS[config.net](**widths, activation=config.activation, norm=config.norm, dropout=config.dropout)
+    shape: dict[str, Any] = {} if config.widths is None else {"widths": config.widths}
+    network = NETWORKS[config.net](**shape, activation=config.activation, norm=config.norm, dropout=config.dropout)
     optimizer = make_optimizer(
         config.optimizer,
         config.learning_rate,
@@ -90,9 +90,10 @@ def prepare(config: Config) -> Job:
     if count is not None:
         model = trials(model, count)
 
-    mesh = {"stages": config.stages, "data_parallel": config.data_parallel, "cuts": config.cuts}
-    alone = config.stages == config.data_parallel == jax.process_count() == 1
-    engine = sequential(model) if alone else spmd(model, **mesh)
+    if config.stages == config.data_parallel == jax.process_count() == 1:
+        engine = sequential(model)
+    else:
+        engine = spmd(model, stages=config.stages, data_parallel=config.data_parallel, cuts=config.cuts)
     stats = data.pixel_stats(train)
     source = data.source(
         train,

@@ -83,7 +83,8 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         """The newest saved position (at or before a step), or the very first one."""
         found = checkpoints.restore(like, before)
         if found is None:
-            states, meter, step, meta = init(model, fold_in(keys, _INIT)), Meter(names, 0), 0, {}
+            step, states, meta = 0, init(model, fold_in(keys, _INIT)), dict[str, Any]()
+            meter = Meter(names, 0)
         else:
             step, states, meta = found
             meter = Meter(names, step, meta["sums"])
@@ -217,8 +218,8 @@ def _stop_signals() -> Iterator[Callable[[], int]]:
         signal.signal(signum, before[signum])
 
     before: dict[int, Any] = {}
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, catch)
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[wanted] = signal.signal(wanted, catch)
 
     def stopped() -> int:
         if jax.process_count() == 1:

@@ -144,8 +144,7 @@ def format_summary(summary: dict[str, Any], folder: str) -> str:
         return f"{value['mean']:.2f} ± {value['std']:.2f}" if isinstance(value, dict) else f"{value:.2f}"
 
     exits = [
-        [i + 1, f"block 1-{i + 1}" if i else "block 1", show(value)]
-        for i, value in enumerate(summary["exit_accuracy"])
+        [i + 1, f"block 1-{i + 1}" if i else "block 1", show(value)] for i, value in enumerate(summary["exit_accuracy"])
     ]
     files = ("summary.json", "metrics.jsonl", "curves.png", "checkpoints")
     digests = summary["params_sha256"]
@@ -159,4 +158,3 @@ def format_summary(summary: dict[str, Any], folder: str) -> str:
             "wrote " + "  ".join(str(Path(folder) / name) for name in files),
         ]
     )
-

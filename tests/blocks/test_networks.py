@@ -16,7 +16,7 @@ def shapes(network: Sequence[Block], *x_shape: int) -> list[tuple[int, ...]]:
         params, model_state = jax.eval_shape(
             lambda key, block=block, spec=spec: block.init(key, spec), jax.random.key(0)
         )
-        run = lambda p, s, x, key, block=block: block.apply(p, s, x, key=key, train=True)[0]  # noqa: E731
+        run = lambda p, s, x, key, block=block: block.apply(p, s, x, key=key, train=True)[0]
         spec = jax.eval_shape(run, params, model_state, spec, jax.random.key(0))
         found.append(spec.shape)
     return found

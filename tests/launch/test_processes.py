@@ -12,7 +12,16 @@ import orbax.checkpoint as ocp
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUN = "-m experiments.train --net=mlp --widths=32,24,16 --target_width=16 --epochs=2 --stages=2 --dropout=0.1".split()
+RUN = [
+    "-m",
+    "experiments.train",
+    "--net=mlp",
+    "--widths=32,24,16",
+    "--target_width=16",
+    "--epochs=2",
+    "--stages=2",
+    "--dropout=0.1",
+]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"),
@@ -28,7 +37,9 @@ def one(*flags):
 
 
 def run(command, **environment):
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,7 +14,8 @@ from localgrad.pipeline import specs
 from localgrad.training import Config, DivergedError, Interrupted, format_summary, prepare_all, run
 from localgrad.training.checkpoints import Checkpoints
 
-SMALL = Config(widths=(16, 12), target_width=8, dropout=0.1, epochs=3, batch_size=128, batches_per_call=3)  # divides every stretch: one compilation
+# Three batches a call divide every stretch between two stops: one compilation.
+SMALL = Config(widths=(16, 12), target_width=8, dropout=0.1, epochs=3, batch_size=128, batches_per_call=3)
 
 
 def go(config, log=lambda line: None):
