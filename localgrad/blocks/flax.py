@@ -115,7 +115,7 @@ def _lenient():
 
 def _split(module: nnx.Module) -> tuple[nnx.GraphDef, tuple[nnx.State, ...]]:
     """The static part of a module, and its (params, random streams, rest)."""
-    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)  # type: ignore[misc]
+    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
     return graph, tuple(states)
 
 
