@@ -13,11 +13,11 @@ bin=.venv-test/bin
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
-"$bin/python" -m pytest -m "not slow"
-"$bin/python" -m pytest -m slow
+"$bin/python" -m pytest -n 2 --dist loadfile -m "not slow"
+"$bin/python" -m pytest -n 2 --dist loadfile -m slow
 if newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3); then
   environment .venv-newest "$newest" "[test]"
-  .venv-newest/bin/python -m pytest tests/pipeline
+  .venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/pipeline
 else
   echo "no Python 3.12 or later: the exactness tests ran on $("$bin/python" -c 'import jax; print("jax", jax.__version__)') only"
 fi

@@ -21,6 +21,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compiles with few optimizations, which takes two thirds of the time; the engines are tested as they are used."""
+    jax.config.update("jax_disable_most_optimizations", "pipeline" not in item.path.parts)
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Float64 for one test."""

@@ -53,7 +53,7 @@ PROFILES: dict[str, Profile] = {
     "iclr": Profile(False, (), "tanh", "tanh", "tanh", "tanh", mean_squared_error, 1.0),
     "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0),
 }
-DEFAULT_PROFILE = "iclr_head"
+DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
 
 
 class _Dense(nn.Module):

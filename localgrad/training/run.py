@@ -146,14 +146,16 @@ def format_summary(summary: dict[str, Any], folder: str) -> str:
     exits = [
         [i + 1, f"block 1-{i + 1}" if i else "block 1", show(value)] for i, value in enumerate(summary["exit_accuracy"])
     ]
+    epochs = summary["best_epoch"]
+    best = f"epoch {epochs}" if isinstance(epochs, int) else f"epochs {', '.join(map(str, epochs['values']))}"
     files = ("summary.json", "metrics.jsonl", "curves.png", "checkpoints")
     digests = summary["params_sha256"]
     return "\n".join(
         [
             table(["exit", "uses", "test accuracy %"], exits),
             "",
-            f"test accuracy {show(summary['test_accuracy'])} %; best on validation: epoch "
-            f"{show(summary['best_epoch'])}, test {show(summary['best_test_accuracy'])} %",
+            f"test accuracy {show(summary['test_accuracy'])} %; best on validation: {best}, test "
+            f"{show(summary['best_test_accuracy'])} %",
             f"params_sha256 {' '.join(digests) if isinstance(digests, list) else digests}",
             "wrote " + "  ".join(str(Path(folder) / name) for name in files),
         ]

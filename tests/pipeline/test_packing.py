@@ -111,3 +111,16 @@ def test_float64(x64: None) -> None:
     tree = {"x": jnp.asarray([np.pi, 1e-300]), "n": jnp.asarray(2**62)}
     slots = Slots([tree, {"x": jnp.zeros(5)}])
     assert_same(slots.unpack(0, slots.pack(0, tree)), tree)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_keys_are_kept_as_their_data(impl: str, shape: tuple[int, ...]) -> None:
+    """Some optimizers hold a key; it comes back as a key of its own kind."""
+    keys = jax.random.split(jax.random.key(3, impl=impl), 2)
+    keys = keys[0] if shape == () else keys
+    trees = [{"key": keys, "x": jnp.ones(3)}, {"x": jnp.zeros((2, 2))}]
+    slots = Slots(trees)
+    back = slots.unpack(0, slots.pack(0, trees[0]))
+    assert back["key"].dtype == keys.dtype and back["key"].shape == shape
+    assert np.array_equal(jax.random.key_data(back["key"]), jax.random.key_data(keys))

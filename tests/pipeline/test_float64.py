@@ -1,0 +1,26 @@
+"""The law: in float64 every network agrees with the sequential engine to 1e-12."""
+
+import jax.numpy as jnp
+import pytest
+
+from .common import largest_difference, trained
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "options"),
+    [
+        ("mlp-norm", 3, {}),
+        ("cnn-norm", 2, {}),
+        ("mlp-equal", 2, {}),
+        ("mlp-equal", 2, {"uniform": False}),
+        ("mlp-equal", 2, {"data_parallel": 2}),
+        ("mlp-plain", 2, {"data_parallel": 2}),
+        pytest.param("mlp-plain", 3, {"cuts": (0, 1, 3, 4)}, marks=pytest.mark.slow),
+        pytest.param("cnn", 6, {}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_float64_agrees_to_1e_12(name, stages, options):
+    ours = trained(name, stages, dtype=jnp.float64, **options)
+    theirs = trained(name, 0, dtype=jnp.float64)
+    assert largest_difference(ours.states, theirs.states) < 1e-12
