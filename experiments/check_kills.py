@@ -29,13 +29,14 @@ FLAGS = flags.FLAGS
 RUN = [
     "--method=al",
     "--net=mlp",
-    "--widths=64,64",
+    "--widths=24,16",
+    "--target_width=16",
     "--dropout=0.1",
     "--dataset=digits",
     "--stages=2",
     "--epochs=12",
-    "--batches_per_call=5",
-    "--checkpoint_every_steps=7",
+    "--batches_per_call=3",
+    "--checkpoint_every_steps=6",
 ]
 
 

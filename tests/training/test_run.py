@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -118,3 +119,19 @@ def test_trials_are_runs_of_their_own_seeds(by, undisturbed, tmp_path):
     if by == "loop":
         assert summary["params_sha256"][0] == alone["params_sha256"]
     assert "±" in format_summary(summary, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_four_stages_restores_on_one_and_on_two(tmp_path):
+    config = dataclasses.replace(SMALL, widths=(16, 12, 10, 8), epochs=2, stages=4)
+    folders = [tmp_path / name for name in ("one", "two", "four")]
+    stop = lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("epoch 1/") else None
+    with pytest.raises(Interrupted):
+        go(dataclasses.replace(config, workdir=str(folders[0])), stop)
+    for copy in folders[1:]:
+        shutil.copytree(folders[0], copy)
+    digests = [
+        go(dataclasses.replace(config, workdir=str(folder), stages=stages))["params_sha256"]
+        for folder, stages in zip(folders, (1, 2, 4), strict=True)
+    ]
+    assert digests[0] == digests[1] == digests[2]
