@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from localgrad.base import Batches, BlockState, Model, Spec
+from localgrad.data import batches
 from localgrad.pipeline import specs
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -33,19 +34,10 @@ def x64() -> Iterator[None]:
         yield
 
 
-def _whole(item: tuple[jax.Array, jax.Array], start: int, count: int) -> tuple[jax.Array, jax.Array]:
-    return item
-
-
 @pytest.fixture(scope="session")
 def as_batches() -> Callable[..., Batches]:
-    """`(xs, ys, first=0) -> Batches` of arrays with leading axis K, numbered from `first`; one data shard only."""
-
-    def make(xs: np.ndarray, ys: np.ndarray, first: int = 0) -> Batches:
-        batch_id = jnp.arange(first, first + len(xs), dtype=jnp.int32)
-        return Batches(batch_id, (jnp.asarray(xs), jnp.asarray(ys)), jax.tree_util.Partial(_whole))
-
-    return make
+    """`(xs, ys, first=0) -> Batches` of anything that jax makes arrays of."""
+    return lambda xs, ys, first=0: batches(jnp.asarray(xs), jnp.asarray(ys), first=first)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The command line: a plan, one clear line for what is refused, and kills."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,9 @@ import pytest
 
 
 def command(*flags, program="experiments.train"):
-    return subprocess.run([sys.executable, "-m", program, *flags], capture_output=True, text=True, timeout=600)
+    quick = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile
+    line = [sys.executable, "-m", program, *flags]
+    return subprocess.run(line, env=quick, capture_output=True, text=True, timeout=600)
 
 
 def test_dry_run_prints_the_plan_and_stops(tmp_path):

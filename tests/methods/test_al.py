@@ -281,7 +281,7 @@ def test_bridges() -> None:
 
 
 def test_the_default_profile() -> None:
-    assert DEFAULT_PROFILE == "iclr_head"
+    assert DEFAULT_PROFILE == "neco"
     assert set(PROFILES) == {"neco", "iclr", "iclr_head"}
 
 

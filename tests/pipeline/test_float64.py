@@ -9,14 +9,12 @@ from .common import largest_difference, trained
 @pytest.mark.parametrize(
     ("name", "stages", "options"),
     [
-        ("mlp-norm", 3, {}),
+        ("mlp-norm", 2, {}),
         ("cnn-norm", 2, {}),
         ("mlp-equal", 2, {}),
         ("mlp-equal", 2, {"uniform": False}),
         ("mlp-equal", 2, {"data_parallel": 2}),
         ("mlp-plain", 2, {"data_parallel": 2}),
-        pytest.param("mlp-plain", 3, {"cuts": (0, 1, 3, 4)}, marks=pytest.mark.slow),
-        pytest.param("cnn", 6, {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

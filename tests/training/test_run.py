@@ -16,7 +16,9 @@ from localgrad.training import Config, DivergedError, Interrupted, format_summar
 from localgrad.training.checkpoints import Checkpoints
 
 # Three batches a call divide every stretch between two stops: one compilation.
-SMALL = Config(widths=(16, 12), target_width=8, dropout=0.1, epochs=3, batch_size=128, batches_per_call=3)
+SMALL = Config(
+    profile="iclr_head", widths=(16, 12), target_width=8, dropout=0.1, epochs=3, batch_size=128, batches_per_call=3
+)
 
 
 def go(config, log=lambda line: None):
