@@ -44,7 +44,7 @@ def test_bad_input_gets_one_line_and_a_status(flags, says, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
     done = command(
-        "--widths=8",
+        "--widths=8,8",
         "--profile=iclr_head",
         "--optimizer=sgd",
         "--learning_rate=1e20",
