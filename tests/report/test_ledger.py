@@ -1,0 +1,46 @@
+"""The ledger counts every parameter once, and predicts what its formula says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from localgrad import al, format_ledger, ledger, mlp, trials
+from localgrad.pipeline import make_plan, specs
+
+
+def model():
+    spec = jax.ShapeDtypeStruct((8, 6), jnp.float32)
+    return al(mlp((10, 7, 5)), spec, 3, tx=optax.adam(1e-3), target_width=4, bridge=())
+
+
+def test_parameters_are_effective_or_affiliated():
+    built = model()
+    book = ledger(built, specs(built)[0], make_plan(built), 100)
+    counted = [row.effective + row.affiliated for row in book.blocks]
+    held = [sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params)) for state in specs(built)[0]]
+    assert counted == held
+    # f: 6*10+10, h: 4*3+3 of the first block; b: 10*4+4 and g: 3*4+4 serve training only
+    assert book.blocks[0][1:3] == (70 + 15, 44 + 16)
+    # the last block's bridge is used in prediction: f 7*5+5, h 4*4+4, b 5*4+4
+    assert book.blocks[2][1:3] == (40 + 20 + 24, 20)
+
+
+def test_speed_up_is_that_of_the_cost_model():
+    built = model()
+    plan = make_plan(built, 2)._replace(costs=(3.0, 2.0, 1.0), cuts=(0, 1, 3))
+    book = ledger(built, specs(built)[0], plan, 9)
+    assert book.speed_up == 6 / 3 * 9 / 10
+    assert book.bubble == 1 / 10
+    assert [row.cost for row in book.stages] == [0.5, 0.5]
+    assert max(row.waste for row in book.stages) < 1
+    text = format_ledger(book)
+    assert "predicted speed-up 1.80 on 2 equal devices" in text
+    assert "2-3" in text
+
+
+def test_parameters_are_those_of_one_trial():
+    alone, three = model(), trials(model(), 3)
+    books = [ledger(m, specs(m)[0], make_plan(m), 10) for m in (alone, three)]
+    assert books[0].effective == books[1].effective
+    assert books[0].affiliated == books[1].affiliated
