@@ -35,10 +35,9 @@ def sequential(model: Model) -> Engine:
     local = signals == {"none"}
 
     def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
-        copy = jax.tree.map(
-            lambda x: jnp.array(x, copy=True), (tuple(states), key)
-        )  # run donates its argument: the caller keeps theirs
-        return SequentialState(copy[0], copy[1], jnp.array(True))
+        # run donates its argument: the caller keeps theirs
+        blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(states), key))
+        return SequentialState(blocks, own_key, jnp.array(True))
 
     def train_local(state: SequentialState, message: PyTree, batch_id: jax.Array):
         blocks, metrics, ok = [], [], state.ok
@@ -74,8 +73,7 @@ def sequential(model: Model) -> Engine:
         return state, Metrics(values, (batches.batch_id,) * len(values))
 
     def drain(state: SequentialState, compiled_for: Batches | None = None) -> tuple[SequentialState, Metrics]:
-        nothing = Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
-        return jax.tree.map(jnp.copy, state), nothing
+        return jax.tree.map(jnp.copy, state), step.no_metrics(model)
 
     return Engine(
         load=load,

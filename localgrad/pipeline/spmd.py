@@ -265,7 +265,7 @@ def spmd(
         for _ in range(0, stages - 1, len(bubbles.batch_id)):
             state, metrics = run(state, bubbles)
             calls.append(metrics)
-        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *calls) if calls else _nothing(model)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *calls) if calls else step.no_metrics(model)
 
     @jax.jit
     def unpack(slots: list[jax.Array]) -> tuple[BlockState, ...]:
@@ -301,11 +301,6 @@ def spmd(
         plan=plan,
         mesh=mesh,
     )
-
-
-def _nothing(model: Model) -> Metrics:
-    """The metrics of no ticks."""
-    return Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
 
 
 def _mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | None) -> Mesh:

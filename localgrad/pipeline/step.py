@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import BlockState, Key, LocalBlock, Message, Metrics, Model, PyTree, Spec
 
 _barrier = jax.lax.optimization_barrier
-_COMPILE_ONCE: dict[str, Any] = {
-    "xla_backend_optimization_level": 0
-}  # half the compilation of a program that runs once
+# Half the compilation, for programs that run once.
+_COMPILE_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 def fold_in(key: Key, data: jax.Array | int) -> Key:
@@ -120,6 +119,11 @@ def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:
         states.append(jax.eval_shape(lambda key, block=block, message=message: block.init(key, message), key))
         messages.append(jax.eval_shape(block.forward, states[-1], message, key)[0])
     return states, messages
+
+
+def no_metrics(model: Model) -> Metrics:
+    """What a call reports that trains on nothing."""
+    return Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
 
 
 def key_spec(model: Model) -> Spec:
