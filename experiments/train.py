@@ -85,7 +85,8 @@ def main(argv: list[str]) -> int:
     except Interrupted as stop:
         setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
         return 128 + stop.signum
-    setup.say(format_summary(summary, config.workdir))
+    if summary:
+        setup.say(format_summary(summary, config.workdir))
     return 0
 
 

@@ -171,7 +171,7 @@ class States(Protocol):
 class Drain(Protocol):
     """`Engine.drain`."""
 
-    def __call__(self, state: Any, compiled_for: Batches | None = None) -> tuple[PyTree, Metrics]: ...
+    def __call__(self, state: Any, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]: ...
 
 
 class Engine(NamedTuple):
@@ -180,10 +180,10 @@ class Engine(NamedTuple):
     Attributes:
       load: `(states, key) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like.
       run: `(engine_state, batches) -> (engine_state, Metrics)`, jitted, the state donated.
-      states: `(engine_state, compiled_for=None) -> states`, one `BlockState` a block after all fed batches; leaves
-        `engine_state` as it is.
-      drain: `(engine_state, compiled_for=None) -> (engine_state, Metrics)`: a copy in which the batches in flight have
-        finished.  Given any batches that `run` was called with, both use its program and need not compile another.
+      drain: `(engine_state, compiled_for=None) -> (states, Metrics)`: one `BlockState` a block after all fed batches, and
+        the metrics of those that were in flight; leaves `engine_state` as it is.  Given any batches that `run` was
+        called with, it uses their program and need not compile another.
+      states: the first part of `drain`.
       put: places a pytree of host arrays where `run` wants its batches, on every device alike; for arrays that are
         passed again and again, and for runs of several processes.
       plan: how the model is laid over stages.

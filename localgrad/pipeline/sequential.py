@@ -72,13 +72,13 @@ def sequential(model: Model) -> Engine:
         state, values = jax.lax.scan(one, state, (batches.batch_id, batches.items))
         return state, Metrics(values, (batches.batch_id,) * len(values))
 
-    def drain(state: SequentialState, compiled_for: Batches | None = None) -> tuple[SequentialState, Metrics]:
-        return jax.tree.map(jnp.copy, state), step.no_metrics(model)
+    def drain(state: SequentialState, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]:
+        return jax.tree.map(jnp.copy, state.blocks), step.no_metrics(model)
 
     return Engine(
         load=load,
         run=jax.jit(run, donate_argnums=0),
-        states=lambda state, compiled_for=None: jax.tree.map(jnp.copy, state.blocks),
+        states=lambda state, compiled_for=None: drain(state, compiled_for)[0],
         drain=drain,
         put=lambda tree: jax.tree.map(jnp.asarray, tree),
         plan=make_plan(model),

@@ -257,7 +257,8 @@ def spmd(
     run = jax.jit(over_mesh(feed, P()), donate_argnums=0)
     flush_alone = jax.jit(over_mesh(flush, P()))
 
-    def drain(state: PipelineState, compiled_for: Batches | None = None) -> tuple[PipelineState, Metrics]:
+    def finish(state: PipelineState, compiled_for: Batches | None) -> tuple[PipelineState, Metrics]:
+        """A copy in which the batches in flight have gone through."""
         if compiled_for is None:
             return flush_alone(state, ())
         bubbles = compiled_for._replace(batch_id=compiled_for.batch_id * 0 - 1)
@@ -273,8 +274,9 @@ def spmd(
         by_stage = [states.unpack(s, [slot[s] for slot in slots]) for s in range(stages)]
         return tuple(block for stage in by_stage for block in stage)
 
-    def canonical(state: PipelineState, compiled_for: Batches | None = None) -> tuple[BlockState, ...]:
-        return jax.tree.map(lambda x: x.addressable_data(0), unpack(drain(state, compiled_for)[0].slots))
+    def drain(state: PipelineState, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]:
+        state, metrics = finish(state, compiled_for)
+        return jax.tree.map(lambda x: x.addressable_data(0), unpack(state.slots)), metrics
 
     place = lambda x, spec: _place(x, NamedSharding(mesh, spec))
 
@@ -295,7 +297,7 @@ def spmd(
     return Engine(
         load=load,
         run=run,
-        states=canonical,
+        states=lambda state, compiled_for=None: drain(state, compiled_for)[0],
         drain=drain,
         put=lambda tree: jax.tree.map(lambda x: place(x, P()), tree),
         plan=plan,

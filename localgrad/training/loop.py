@@ -108,9 +108,9 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
 
     def settle(position: _Position) -> tuple[BlockState, ...]:
         """The blocks' states after all batches fed; completes the meter."""
-        drained, metrics = engine.drain(position.engine_state, position.batches)
+        states, metrics = engine.drain(position.engine_state, position.batches)
         position.meter.add(jax.device_get(metrics))
-        return engine.states(drained, position.batches)
+        return states
 
     def rescue(error: DivergedError) -> DivergedError:
         """Trains anew up to the batch that failed, from the last checkpoint, and saves the state before it."""

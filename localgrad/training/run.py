@@ -51,7 +51,7 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
       log: takes a line of text for the user.
 
     Returns:
-      The object of `summary.json`.
+      The object of `summary.json`; of several processes only the first has the records and returns it, the others {}.
 
     Raises:
       Interrupted, DivergedError: as `fit`.
@@ -64,12 +64,11 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.write_json(folder / "config.json", config.to_json())
-    parts: list[dict[str, Any]] = []
-    for job in jobs:
-        parts += summaries(job, fit(job, log))
-    summary = merge(parts)
-    if jax.process_index() == 0:
-        workdir.write_json(path, summary)
+    outcomes = [fit(job, log) for job in jobs]
+    if jax.process_index() != 0:
+        return {}
+    summary = merge([part for job, outcome in zip(jobs, outcomes, strict=True) for part in summaries(job, outcome)])
+    workdir.write_json(path, summary)
     return summary
 
 
