@@ -42,7 +42,7 @@ for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm"):
     flags.DEFINE_float(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in ("norm", "resident"):
     flags.DEFINE_bool(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("widths", "bridge", "cuts", "augment"):
+for _name in ("widths", "blocks", "bridge", "cuts", "augment", "method_options", "net_options"):
     flags.DEFINE_list(_name, _DEFAULTS[_name], _SAYS[_name])
 flags.DEFINE_bool("dry_run", False, "print the plan and stop")
 setup.define_process_flags()
@@ -50,19 +50,20 @@ FLAGS = flags.FLAGS
 
 
 def config_from_flags() -> Config:
-    """The configuration that the flags give; a list flag is a tuple of whole numbers, `augment` of names.
+    """The configuration that the flags give; a list flag is a tuple of whole numbers, or of texts.
 
     Raises:
       ValueError: for a list flag that is not of whole numbers, or a field out of range.
     """
     values: dict[str, Any] = {name: FLAGS[name].value for name in _DEFAULTS}
-    for name in ("widths", "bridge", "cuts"):
+    for name in ("widths", "blocks", "bridge", "cuts"):
         try:
             values[name] = None if values[name] is None else tuple(map(int, values[name]))
         except ValueError:
             given = ",".join(values[name])
             raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {given!r}.") from None
-    values["augment"] = tuple(values["augment"])
+    for name in ("augment", "method_options", "net_options"):
+        values[name] = tuple(values[name])
     return Config(**values)
 
 

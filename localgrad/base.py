@@ -145,6 +145,7 @@ class Plan(NamedTuple):
       cuts: stage s runs blocks `cuts[s] .. cuts[s + 1] - 1`.
       costs: predicted cost of a training step of each block, in equivalent FLOPs.
       flops: FLOPs of a training step of each block.
+      message_bytes: bytes of the message that each block hands on, for a whole batch.
       stage_bytes: bytes of state that each stage needs.
       slot_bytes: bytes of state that each device holds: the stages' common layout.
       uniform: the stages are one and the same program, so none is chosen by a switch.
@@ -153,6 +154,7 @@ class Plan(NamedTuple):
     cuts: tuple[int, ...]
     costs: tuple[float, ...]
     flops: tuple[float, ...]
+    message_bytes: tuple[int, ...]
     stage_bytes: tuple[int, ...]
     slot_bytes: int
     uniform: bool

@@ -1,7 +1,16 @@
 """Networks as lists of pure Blocks: Flax inside, plain pytrees outside."""
 
+from localgrad.blocks.compose import chain as chain
+from localgrad.blocks.compose import output_spec as output_spec
+from localgrad.blocks.compose import regroup as regroup
+from localgrad.blocks.deep import alexnet as alexnet
+from localgrad.blocks.deep import resnet as resnet
+from localgrad.blocks.deep import vgg as vgg
 from localgrad.blocks.flax import from_linen as from_linen
 from localgrad.blocks.flax import from_nnx as from_nnx
-from localgrad.blocks.networks import NETWORKS as NETWORKS
 from localgrad.blocks.networks import cnn as cnn
+from localgrad.blocks.networks import convnet as convnet
 from localgrad.blocks.networks import mlp as mlp
+from localgrad.blocks.networks import two_conv as two_conv
+from localgrad.blocks.networks import vanilla_cnn as vanilla_cnn
+from localgrad.blocks.registry import NETWORKS as NETWORKS

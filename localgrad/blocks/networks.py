@@ -1,80 +1,47 @@
-"""Networks as lists of Blocks, and the registry that gives them names."""
+"""Plain networks as lists of Blocks: layers of one kind after another."""
 
-from collections.abc import Callable, Sequence
-
-import jax
-from flax import linen as nn
+from collections.abc import Sequence
 
 from localgrad.base import Block
+from localgrad.blocks.compose import regroup
 from localgrad.blocks.flax import from_linen
+from localgrad.blocks.layers import ACTIVATIONS, ConvLayer, DenseLayer
 
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "elu": nn.elu, "relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh, "sigmoid": nn.sigmoid,
-}  # fmt: skip
-_HE = nn.initializers.he_normal()
-
-
-class DenseLayer(nn.Module):
-    """Dense -> (batch norm) -> activation -> (dropout); flattens its input."""
-
-    features: int
-    activation: str = "elu"
-    norm: bool = False
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        x = nn.Dense(self.features, use_bias=not self.norm, kernel_init=_HE)(x.reshape(x.shape[0], -1))
-        return _finish(self, x, train)
-
-
-class ConvLayer(nn.Module):
-    """3x3 convolution -> (batch norm) -> activation -> (dropout), on images (B, H, W, C)."""
-
-    features: int
-    stride: int = 1
-    activation: str = "elu"
-    norm: bool = False
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        x = nn.Conv(self.features, (3, 3), strides=self.stride, use_bias=not self.norm, kernel_init=_HE)(x)
-        return _finish(self, x, train)
-
-
-# A layer with batch norm has no bias of its own: the norm cancels it, and Adam would make steps of rounding errors.
-def _finish(layer: DenseLayer | ConvLayer, x: jax.Array, train: bool) -> jax.Array:
-    if layer.norm:
-        x = nn.BatchNorm(use_running_average=not train)(x)
-    x = _ACTIVATIONS[layer.activation](x)
-    return nn.Dropout(layer.dropout, deterministic=not train)(x) if layer.dropout else x
+Grouping = int | Sequence[int] | None
 
 
 def mlp(
-    widths: Sequence[int] = (256, 256, 256, 256), *, activation: str = "elu", norm: bool = False, dropout: float = 0.0
+    widths: Sequence[int] = (256, 256, 256, 256),
+    *,
+    activation: str = "elu",
+    norm: bool = False,
+    dropout: float = 0.0,
+    blocks: Grouping = None,
 ) -> list[Block]:
     """A multi-layer perceptron: one dense layer a block.
 
     Args:
-      widths: features of each block.
-      activation: elu (with He-normal initialisation, as NECO, https://arxiv.org/abs/1906.05560), relu, gelu, tanh or
-        sigmoid.
+      widths: features of each layer.
+      activation: elu (with He-normal initialisation, as NECO, https://arxiv.org/abs/1906.05560), relu, leaky_relu,
+        gelu, tanh or sigmoid.
       norm: batch norm before the activation.
       dropout: rate after the activation.
+      blocks: how layers are grouped, see `regroup`.
 
     Returns:
-      `len(widths)` Blocks, `(B, ...) -> (B, widths[i])`.
+      Blocks `(B, ...) -> (B, widths[i])`.
 
     Raises:
-      ValueError: for an unknown activation, no widths, a width below 1, or a rate outside [0, 1).
+      ValueError: for an unknown activation, no widths, a width below 1, a rate outside [0, 1), or a grouping that does
+        not fit.
 
     Examples:
       >>> [block.name for block in mlp((64, 32))]
       ['dense64', 'dense32']
     """
-    _check(widths, activation, dropout)
-    return [from_linen(DenseLayer(width, activation, norm, dropout), name=f"dense{width}") for width in widths]
+    check(activation, dropout, widths)
+    layers = [from_linen(DenseLayer(width, activation, norm, dropout), name=f"dense{width}") for width in widths]
+    return regroup(layers, blocks)
 
 
 def cnn(
@@ -83,36 +50,136 @@ def cnn(
     activation: str = "elu",
     norm: bool = False,
     dropout: float = 0.0,
+    blocks: Grouping = None,
 ) -> list[Block]:
     """A plain convolutional network: one 3x3 convolution a block, with stride 2 wherever the width grows.
 
     Args:
-      widths: channels of each block.
-      activation: as `mlp`.
-      norm: batch norm before the activation.
-      dropout: rate after the activation.
+      widths: channels of each layer.
+      activation, norm, dropout, blocks: as `mlp`.
 
     Returns:
-      `len(widths)` Blocks, `(B, H, W, C) -> (B, H', W', widths[i])`.
+      Blocks `(B, H, W, C) -> (B, H', W', widths[i])`.
 
     Raises:
       ValueError: as `mlp`.
     """
-    _check(widths, activation, dropout)
-    below = (widths[0], *widths)
-    return [
-        from_linen(ConvLayer(width, 2 if width > last else 1, activation, norm, dropout), name=f"conv{width}")
-        for last, width in zip(below, widths, strict=False)
-    ]
+    check(activation, dropout, widths)
+    strides = [2 if width > last else 1 for last, width in zip((widths[0], *widths), widths, strict=False)]
+    return regroup(_convolutions(widths, strides, activation, norm, dropout), blocks)
 
 
-NETWORKS: dict[str, Callable[..., list[Block]]] = {"mlp": mlp, "cnn": cnn}
+def vanilla_cnn(
+    widths: Sequence[int] = (32, 32, 32, 32, 64, 64, 64, 64),
+    *,
+    activation: str = "elu",
+    norm: bool = False,
+    dropout: float = 0.0,
+    blocks: Grouping = None,
+) -> list[Block]:
+    """NECO's convolutional network: eight 3x3 convolutions, stride 2 at the fourth and the last.
+
+    Its dense layers are Associated Learning's bridge and decoders; `bp_matched` adds the same ones to backpropagation.
+    The released code trains pairs, `blocks=(2, 2, 2, 2)`; the paper counts six components, `blocks=6`.
+
+    Args:
+      widths: channels of each layer; stride 2 in the middle and at the end.
+      activation, norm, dropout, blocks: as `mlp`.
+
+    Returns:
+      Blocks `(B, H, W, C) -> (B, H', W', widths[i])`.
+
+    Raises:
+      ValueError: as `mlp`.
+
+    References:
+      Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, released code
+    """
+    check(activation, dropout, widths)
+    reduced = (len(widths) // 2 - 1, len(widths) - 1)
+    strides = [2 if i in reduced else 1 for i in range(len(widths))]
+    return regroup(_convolutions(widths, strides, activation, norm, dropout), blocks)
 
 
-def _check(widths: Sequence[int], activation: str, dropout: float) -> None:
+def convnet(
+    widths: Sequence[int] = (128, 256, 512),
+    *,
+    activation: str = "relu",
+    norm: bool = False,
+    dropout: float = 0.0,
+    blocks: Grouping = None,
+) -> list[Block]:
+    """Delog-SCL's convolutional network: three 3x3 convolutions that keep the size of the image.
+
+    The paper's listing states the padding, 1, and not the size of the kernel; 3 is what keeps the image's size.
+
+    Args:
+      widths: channels of each layer.
+      activation, norm, dropout, blocks: as `mlp`.
+
+    Returns:
+      Blocks `(B, H, W, C) -> (B, H, W, widths[i])`.
+
+    Raises:
+      ValueError: as `mlp`.
+
+    References:
+      Delog-SCL, Algorithm 2
+    """
+    check(activation, dropout, widths)
+    return regroup(_convolutions(widths, [1] * len(widths), activation, norm, dropout), blocks)
+
+
+def two_conv(
+    widths: Sequence[int] = (32, 32, 128),
+    *,
+    activation: str = "relu",
+    norm: bool = True,
+    dropout: float = 0.0,
+    blocks: Grouping = None,
+) -> list[Block]:
+    """DKP's small network: two 3x3 convolutions, max-pooling and a dense layer, with batch norm.
+
+    Args:
+      widths: channels of the two convolutions and features of the dense layer.
+      activation, norm, dropout, blocks: as `mlp`.
+
+    Returns:
+      Three Blocks; the pooling opens the dense one.
+
+    Raises:
+      ValueError: as `mlp`, and unless there are three widths.
+
+    References:
+      Webster et al., Direct Kolen-Pollack learning, Table 3
+    """
+    check(activation, dropout, widths)
+    if len(widths) != 3:
+        raise ValueError(f"two_conv has three widths, of two convolutions and a dense layer; got {tuple(widths)}.")
+    *convolutions, dense = widths
+    layers = _convolutions(convolutions, (1, 1), activation, norm, dropout)
+    top = DenseLayer(dense, activation, norm, dropout, pool_before=True)
+    return regroup([*layers, from_linen(top, name=f"pool+dense{dense}")], blocks)
+
+
+def check(activation: str, dropout: float, widths: Sequence[int] = (1,)) -> None:
+    """Refuses what no network here can be made of.
+
+    Raises:
+      ValueError: naming the argument.
+    """
     if not widths or min(widths) < 1:
-        raise ValueError(f"widths must be positive whole numbers, one a block; got {tuple(widths)}.")
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"unknown activation {activation!r}; there are {', '.join(_ACTIVATIONS)}.")
+        raise ValueError(f"widths must be positive whole numbers, one a layer; got {tuple(widths)}.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is a rate in [0, 1); got {dropout}.")
+
+
+def _convolutions(
+    widths: Sequence[int], strides: Sequence[int], activation: str, norm: bool, dropout: float
+) -> list[Block]:
+    return [
+        from_linen(ConvLayer(width, stride, activation, norm, dropout), name=f"conv{width}")
+        for width, stride in zip(widths, strides, strict=True)
+    ]

@@ -45,6 +45,7 @@ class Config(NamedTuple):
     augment: Augment | None
     dtype: np.dtype
     trials: int | None
+    views: int
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,6 +62,7 @@ def source(
     std: np.ndarray,
     dtype: Any = jnp.float32,
     augment: Augment | None = None,
+    views: int = 1,
     trials: int | None = None,
     shuffle: bool = True,
     resident: bool | None = None,
@@ -81,6 +83,7 @@ def source(
       mean, std: scalars or `(C,)`, in units of bytes, as `pixel_stats` gives them.
       dtype: floating type of x; it is computed in float32 at least.
       augment: `(keys (B,), images uint8 (B, H, W, C)) -> images`, see `augmentation`; None changes nothing.
+      views: number of times V that each example is augmented, independently; above one x is `(count, V, H, W, C)`.
       trials: number of independent trials R, or None for one without the leading axis.
       shuffle: False keeps the order of the dataset in every epoch.
       resident: True keeps the whole set on the device, once for all trials; False sends it batch by batch; None
@@ -104,7 +107,9 @@ def source(
         raise ValueError(f"trials={trials}; expected at least 1, or None for one without a trial axis")
     if not 0 <= seed < 2**32 - (trials or 1):
         raise ValueError(f"seed={seed}; expected 0 .. 2**32 - 1, together with the trials counted up from it")
-    config = Config(examples, batch_size, shuffle, augment, _float_type(dtype), trials)
+    if views < 1:
+        raise ValueError(f"views={views}; expected at least 1")
+    config = Config(examples, batch_size, shuffle, augment, _float_type(dtype), trials, views)
     scale = put(_scale(mean, std, channels, config.dtype))
     keys = _keys(seed, trials)
     if resident is None:
@@ -241,11 +246,16 @@ def _orders(config: Config, keys: Keys, batch_id: jax.Array) -> jax.Array:
 def _finished(
     config: Config, scale: Scale, keys: Keys, batch_id: jax.Array, example: jax.Array, images: jax.Array
 ) -> jax.Array:
-    if config.augment is not None:
+    if config.augment is None:
+        views = [images] * config.views
+    else:
         # By example and not by place in the batch: data shards draw what one device would.
         batch_key = jax.random.fold_in(keys.augment, batch_id)
-        images = config.augment(jax.vmap(jax.random.fold_in, in_axes=(None, 0))(batch_key, example), images)
-    return _normalised(scale, images, config.dtype)
+        own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(batch_key, example)
+        of_view = lambda view: jax.vmap(jax.random.fold_in, in_axes=(0, None))(own, view) if view else own
+        views = [config.augment(of_view(view), images) for view in range(config.views)]
+    finished = [_normalised(scale, view, config.dtype) for view in views]
+    return jnp.stack(finished, axis=1) if config.views > 1 else finished[0]
 
 
 @partial(jax.jit, static_argnums=2)

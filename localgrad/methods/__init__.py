@@ -1,7 +1,13 @@
 """Methods: each turns a network of Blocks into a Model of LocalBlocks."""
 
 from localgrad.methods.al import al as al
+from localgrad.methods.backprop import bp as bp
+from localgrad.methods.backprop import bp_matched as bp_matched
+from localgrad.methods.greedy import dgl as dgl
+from localgrad.methods.greedy import early_exit as early_exit
 from localgrad.methods.groups import by_group as by_group
+from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
+from localgrad.methods.scl import scl as scl
 from localgrad.methods.trials import trial_keys as trial_keys
 from localgrad.methods.trials import trials as trials

@@ -19,11 +19,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.losses import cross_entropy, mean_squared_error
+from localgrad.methods.heads import Dense
+from localgrad.methods.parts import Run, Step, apply, check, checked_exit, local_block
 
 
 class Profile(NamedTuple):
@@ -56,21 +57,6 @@ PROFILES: dict[str, Profile] = {
 DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
 
 
-class _Dense(nn.Module):
-    """Dense layers on the flattened input, an activation after each."""
-
-    widths: tuple[int, ...]
-    activation: str
-
-    @nn.compact
-    def __call__(self, x):
-        x = x.reshape(x.shape[0], -1)
-        for width in self.widths:
-            x = nn.Dense(width)(x)
-            x = x if self.activation == "linear" else getattr(nn, self.activation)(x)
-        return x
-
-
 def al(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
@@ -80,6 +66,7 @@ def al(
     profile: str = DEFAULT_PROFILE,
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
+    pool: int | None = None,
 ) -> Model:
     """Associated Learning of a network.
 
@@ -91,6 +78,7 @@ def al(
       profile: a key of `PROFILES`.
       target_width: width n of every t_i.
       bridge: hidden widths of the bridge in units of n, in place of the profile's.
+      pool: the bridge averages images down to at most so many features first; None leaves them as they are.
 
     Returns:
       A `Model` whose every block is an exit.  A block above the first never sees the label, only t_{i-1}.
@@ -98,103 +86,68 @@ def al(
     Raises:
       ValueError: for an unknown profile, an empty network, fewer than two classes or a width below one.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
-    if not network:
-        raise ValueError("Associated Learning needs a network of at least one block; got none.")
-    if classes < 2 or target_width < 1:
-        raise ValueError(f"classes must be at least 2 and target_width at least 1; got {classes} and {target_width}.")
-    form = PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
-    parts = [_parts(form, f, target_width, classes if i == 0 else target_width, i == 0) for i, f in enumerate(network)]
+    check(network, classes, "al")
+    form = checked_profile(profile, bridge)
+    if target_width < 1:
+        raise ValueError(f"target_width must be at least 1; got {target_width}.")
+    parts = [
+        _parts(form, f, target_width, classes if i == 0 else target_width, i == 0, pool) for i, f in enumerate(network)
+    ]
     first_losses = [form.first_loss] + [mean_squared_error] * (len(parts) - 1)
     blocks = tuple(
-        _local_block(part, form.detach_target, reconstruction, tx)
+        local_block(part["f"].name, part, _step(form.detach_target, reconstruction), tx)
         for part, reconstruction in zip(parts, first_losses, strict=True)
     )
+    exits = tuple(range(1, len(blocks) + 1))
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
         return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=x.dtype)}
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        exit = len(blocks) if exit is None else exit
-        if not 1 <= exit <= len(blocks):
-            raise ValueError(f"exit {exit} does not exist: this model has exits 1 to {len(blocks)}.")
-
-        def run(i: int, group: str, value: jax.Array) -> jax.Array:
-            state = states[i]
-            return parts[i][group].apply(
-                state.params[group], state.model_state[group], value, key=None, train=False
-            )[0]  # fmt: skip
-
+        exit = checked_exit(exits, exit)
         for i in range(exit):
-            x = run(i, "f", x)
-        x = run(exit - 1, "b", x)
+            x = apply(parts[i], states[i], "f", x)
+        x = apply(parts[exit - 1], states[exit - 1], "b", x)
         for i in reversed(range(exit)):
-            x = run(i, "h", x)
+            x = apply(parts[i], states[i], "h", x)
         return x
 
     top = len(blocks) - 1
     effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
     y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    exits = tuple(range(1, len(blocks) + 1))
     return Model("al", blocks, x_spec, y_spec, classes, enter, predict, exits, effective)
 
 
-def _parts(form: Profile, f: Block, width: int, below: int, first: bool) -> dict[str, Block]:
+def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:
+    """A profile by name, with another bridge if one is given.
+
+    Raises:
+      ValueError: naming those that there are.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
+    return PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
+
+
+def _parts(form: Profile, f: Block, width: int, below: int, first: bool, pool: int | None) -> dict[str, Block]:
     """The four functions of a block whose target side goes from `below` to `width` features."""
     h_activation = form.first_h_activation if first else form.h_activation
     bridge = (*(width * units for units in form.bridge), width)
     return {
         "f": f,
-        "b": from_linen(_Dense(bridge, form.bridge_activation), name="bridge"),
-        "g": from_linen(_Dense((width,), form.g_activation), name="g"),
-        "h": from_linen(_Dense((below,), h_activation), name="h"),
+        "b": from_linen(Dense(bridge, form.bridge_activation, features=pool), name="bridge"),
+        "g": from_linen(Dense((width,), form.g_activation), name="g"),
+        "h": from_linen(Dense((below,), h_activation), name="h"),
     }
 
 
-def _local_block(
-    parts: dict[str, Block],
-    detach_target: bool,
-    reconstruction: Callable[[jax.Array, jax.Array], jax.Array],
-    tx: optax.GradientTransformation,
-) -> LocalBlock:
-    def init(key: Key, message: Spec) -> BlockState:
-        keys = dict(zip("fbgh", jax.random.split(key, 4), strict=True))
-        variables = {}
-
-        def build(group: str, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            params, model_state = variables[group] = parts[group].init(keys[group], x)
-            call = lambda x: parts[group].apply(params, model_state, x, key=keys[group], train=True)[0]
-            return jax.eval_shape(call, x)
-
-        build("b", build("f", message["s"]))
-        build("h", build("g", message["t"]))
-        params = {group: value[0] for group, value in variables.items()}
-        return BlockState(params, {group: value[1] for group, value in variables.items()}, tx.init(params))
-
-    def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
-        model_state = dict(state.model_state)
-
-        def run(group: str, value: jax.Array) -> jax.Array:
-            own_key = key if group == "f" else None  # the dense layers of b, g and h draw nothing
-            value, model_state[group] = parts[group].apply(
-                params[group], model_state[group], value, key=own_key, train=True
-            )
-            return value
-
-        s_in, t_in = jax.lax.stop_gradient((message["s"], message["t"]))
-        s, t = run("f", s_in), run("g", t_in)
+def _step(detach_target: bool, reconstruction: Callable[[jax.Array, jax.Array], jax.Array]) -> Step:
+    def step(run: Run, message: Message, key: Key):
+        s, t = run("f", message["s"]), run("g", message["t"])
         chex.assert_rank(t, 2)
         association = mean_squared_error(run("b", s), jax.lax.stop_gradient(t) if detach_target else t)
-        autoencoder = reconstruction(run("h", t), t_in)
+        autoencoder = reconstruction(run("h", t), message["t"])
         metrics = {"loss": association + autoencoder, "association": association, "autoencoder": autoencoder}
-        return metrics["loss"], ({"s": s, "t": t}, model_state, metrics)
+        return {"s": s, "t": t}, metrics
 
-    def forward(state: BlockState, message: Message, key: Key):
-        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(state.params, state, message, key)
-        return jax.lax.stop_gradient(message), model_state, {"grads": grads, "metrics": metrics}
-
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
-        return stash["grads"], stash["metrics"], None
-
-    return LocalBlock(parts["f"].name, "none", init, forward, grads, tx)
+    return step

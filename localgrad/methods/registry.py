@@ -1,28 +1,55 @@
 """Methods by name, for command lines: each with the optimizers that its papers give to its parameter groups."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import optax
 
 from localgrad.base import Block, Model
 from localgrad.methods.al import DEFAULT_PROFILE, PROFILES, al
+from localgrad.methods.backprop import bp, bp_matched
+from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import by_group
+from localgrad.methods.predsim import predsim
+from localgrad.methods.scl import scl
+
+Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
 
 
-def _al(
-    network: Sequence[Block],
-    x_spec: jax.ShapeDtypeStruct,
-    classes: int,
-    optimizer: Callable[[float], optax.GradientTransformation],
-    *,
-    profile: str = DEFAULT_PROFILE,
-    **options,
-) -> Model:
+class Method(NamedTuple):
+    """A learning rule by name.
+
+    Attributes:
+      make: `(network, x_spec, classes, *, tx, **options) -> Model`.
+      tx: `(optimizer, options) -> transform` of a block's parameter groups.
+    """
+
+    make: Callable[..., Model]
+    tx: Callable[[Optimizer, dict], optax.GradientTransformation] = lambda optimizer, options: optimizer(1.0)
+
+    def __call__(
+        self, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, optimizer: Optimizer, **options
+    ) -> Model:
+        return self.make(network, x_spec, classes, tx=self.tx(optimizer, options), **options)
+
+
+def _al_tx(optimizer: Optimizer, options: dict) -> optax.GradientTransformation:
     """Two optimizers a block: one for f and b, one for g and h at the profile's rate."""
+    profile = options.get("profile", DEFAULT_PROFILE)
     rate = PROFILES[profile].target_rate if profile in PROFILES else 1.0  # `al` says what is wrong with a profile
-    tx = by_group({"f+b": optimizer(1.0), "g+h": optimizer(rate)})
-    return al(network, x_spec, classes, tx=tx, profile=profile, **options)
+    return by_group({"f+b": optimizer(1.0), "g+h": optimizer(rate)})
 
 
-METHODS: dict[str, Callable[..., Model]] = {"al": _al}
+METHODS: dict[str, Method] = {
+    "al": Method(al, _al_tx),
+    "scl": Method(scl),
+    "early_exit": Method(early_exit),
+    "dgl": Method(dgl),
+    "predsim": Method(predsim),
+    "pred": Method(partial(predsim, beta=0.0)),
+    "sim": Method(partial(predsim, beta=1.0)),
+    "bp": Method(bp),
+    "bp_matched": Method(bp_matched),
+}

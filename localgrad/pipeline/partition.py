@@ -41,7 +41,8 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
     if cuts is not None and (len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)):
         raise ValueError(f"cuts must be {stages + 1} ascending block indices from 0 to {blocks}; got {list(cuts)}.")
     states, messages = step.specs(model)
-    programs = [_program(model, i, states[i], messages[i]) for i in range(blocks)]
+    signals = step.signals(model, states, messages)
+    programs = [_program(model, i, states[i], messages[i], signals[i]) for i in range(blocks)]
     flops = tuple(flops for flops, _ in programs)
     costs = tuple(f + FLOPS_PER_BYTE * 2 * state_bytes(state) for f, state in zip(flops, states, strict=True))
     cuts = tuple(cuts) if cuts is not None else balance(costs, stages)
@@ -53,6 +54,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         cuts=cuts,
         costs=costs,
         flops=flops,
+        message_bytes=tuple(map(state_bytes, messages[1:])),
         stage_bytes=tuple(state_bytes(states[a:b]) for a, b in spans),
         slot_bytes=state_bytes(slots.specs),
         uniform=same_program and same_message,
@@ -98,15 +100,18 @@ def state_bytes(tree: Spec) -> int:
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _program(model: Model, index: int, state: Spec, message: Spec) -> tuple[float, str]:
+def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec) -> tuple[float, str]:
     """FLOPs of a block's training step, and a digest of its program: equal digests are the same function."""
     block = model.blocks[index]
 
-    def run(state, message, key):
+    def run(state, message, key, signal):
+        ok = jnp.array(True)
         if block.signal == "none":
-            return step.train(block, state, message, key, jnp.array(True))
-        return block.forward(state, message, key)
+            return step.train(block, state, message, key, ok)
+        message, model_state, stash = block.forward(state, message, key)
+        grads, metrics, downward = block.grads(state, stash, signal)
+        return step.learn(block, state, model_state, grads, metrics, ok), message, downward
 
-    lowered = jax.jit(run).lower(state, message, step.key_spec(model))
+    lowered = jax.jit(run).lower(state, message, step.key_spec(model), signal)
     analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}
     return float(analysis.get("flops", 0.0)), hashlib.sha256(lowered.as_text().encode()).hexdigest()

@@ -121,6 +121,26 @@ def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:
     return states, messages
 
 
+def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec]:
+    """Shapes and dtypes of the signal that `grads` of each block is given; None where it needs none.
+
+    Args:
+      model: any model.
+      states, messages: its `specs`.
+    """
+    found: list[Spec] = []
+    signal: Spec = None
+    for i, block in reversed(list(enumerate(model.blocks))):
+        found.append(None if block.signal == "none" else signal)
+        if block.signal == "cotangent" or i == len(model.blocks) - 1:
+
+            def down(state, message, key, signal, block=block):
+                return block.grads(state, block.forward(state, message, key)[2], signal)[2]
+
+            signal = jax.eval_shape(down, states[i], messages[i], key_spec(model), signal)
+    return found[::-1]
+
+
 def no_metrics(model: Model) -> Metrics:
     """What a call reports that trains on nothing."""
     return Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))

@@ -10,12 +10,19 @@ from localgrad.base import BlockState, Model, Plan, Spec
 
 
 class BlockRow(NamedTuple):
-    """One block: parameters that prediction at the last exit uses, those it does not, and FLOPs of a training step."""
+    """One block.
+
+    Attributes:
+      effective, affiliated: parameters that prediction at the last exit uses, and those it does not.
+      flops: of a training step.
+      message: bytes that the block hands to the next.
+    """
 
     name: str
     effective: int
     affiliated: int
     flops: float
+    message: int
 
 
 class StageRow(NamedTuple):
@@ -62,10 +69,11 @@ def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int)
     """
     share = model.trials or 1
     rows = []
-    for block, state, used, flops in zip(model.blocks, states, model.effective, plan.flops, strict=True):
+    columns = (model.blocks, states, model.effective, plan.flops, plan.message_bytes)
+    for block, state, used, flops, message in zip(*columns, strict=True):
         sizes = {group: _parameters(params) // share for group, params in state.params.items()}
         effective = sum(size for group, size in sizes.items() if group in used)
-        rows.append(BlockRow(block.name, effective, sum(sizes.values()) - effective, flops))
+        rows.append(BlockRow(block.name, effective, sum(sizes.values()) - effective, flops, message))
     stages = tuple(
         StageRow(
             (a, b),
@@ -83,15 +91,19 @@ def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int)
 def format_ledger(book: Ledger) -> str:
     """The ledger as a text table."""
     blocks = [
-        [i + 1, row.name, f"{row.effective:,}", f"{row.affiliated:,}", f"{row.flops / 1e6:,.1f}"]
+        [
+            i + 1, row.name, f"{row.effective:,}", f"{row.affiliated:,}", f"{row.flops / 1e6:,.1f}",
+            f"{row.message / 1024:,.0f}" if i + 1 < len(book.blocks) else "",
+        ]
         for i, row in enumerate(book.blocks)
-    ]
+    ]  # fmt: skip
     total = [
         "",
         "all",
         f"{book.effective:,}",
         f"{book.affiliated:,}",
         f"{sum(r.flops for r in book.blocks) / 1e6:,.1f}",
+        "",
     ]
     stages = [
         [i + 1, _span(row.blocks), f"{row.cost:.1%}", f"{row.params:,}", f"{row.waste:.1%}"]
@@ -99,7 +111,7 @@ def format_ledger(book: Ledger) -> str:
     ]
     return "\n\n".join(
         [
-            table(["block", "name", "effective", "affiliated", "step MFLOP"], [*blocks, total]),
+            table(["block", "name", "effective", "affiliated", "step MFLOP", "hands on KiB"], [*blocks, total]),
             table(["stage", "blocks", "cost", "parameters", "padding"], stages),
             f"bubble {book.bubble:.2%} of the ticks of the run; predicted speed-up {book.speed_up:.2f} on "
             f"{len(book.stages)} equal device{'s' if len(book.stages) > 1 else ''}",

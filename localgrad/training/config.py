@@ -19,9 +19,12 @@ class Config:
       profile: the published form of the method; None is the method's default.
       target_width: Associated Learning's target width; None is the method's default.
       bridge: hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's.
+      method_options: more of the method's options, each `name=value`.
       net: name of the network.
-      widths: features of each block; None is the network's default.
-      activation, norm, dropout: of every block, see `localgrad.blocks`.
+      widths: features of each layer; None is the network's default.
+      blocks: layers in each block, or how many blocks; None is one layer a block.
+      activation, norm, dropout: of every layer, see `localgrad.blocks`; None is the network's default.
+      net_options: more of the network's options, each `name=value`.
       dataset, data_dir: what to train on, see `localgrad.data.get`.
       augment: names of augmentations, in order.
       resident: keep the training set on the device; None decides by its size.
@@ -43,11 +46,14 @@ class Config:
     profile: str | None = None
     target_width: int | None = None
     bridge: tuple[int, ...] | None = None
+    method_options: tuple[str, ...] = ()
     net: str = "mlp"
     widths: tuple[int, ...] | None = None
-    activation: str = "elu"
-    norm: bool = False
-    dropout: float = 0.0
+    blocks: tuple[int, ...] | None = None
+    activation: str | None = None
+    norm: bool | None = None
+    dropout: float | None = None
+    net_options: tuple[str, ...] = ()
     dataset: str = "digits"
     data_dir: str | None = None
     augment: tuple[str, ...] = ()

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad import data
-from localgrad.base import Engine, Model, Source
+from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS
 from localgrad.methods import METHODS, trials
 from localgrad.pipeline import sequential, spmd
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
+from localgrad.training.options import bind
 from localgrad.training.optimizers import make_optimizer
 
 _EVAL_BATCH = 500
@@ -72,10 +73,10 @@ def prepare(config: Config) -> Job:
         )
     total_steps = config.epochs * (len(train.labels) // config.batch_size)
 
-    given = {name: getattr(config, name) for name in ("profile", "target_width", "bridge")}
-    options = {name: value for name, value in given.items() if value is not None}
-    shape: dict[str, Any] = {} if config.widths is None else {"widths": config.widths}
-    network = NETWORKS[config.net](**shape, activation=config.activation, norm=config.norm, dropout=config.dropout)
+    network, options = _network(config), _method_options(config)
+    views = options.get("views", 1)
+    if views != 1 and augment is None:
+        raise ValueError(f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip.")
     optimizer = make_optimizer(
         config.optimizer,
         config.learning_rate,
@@ -103,11 +104,26 @@ def prepare(config: Config) -> Job:
         std=stats[1],
         dtype=dtype,
         augment=augment,
+        views=views,
         trials=count,
         resident=config.resident,
         put=engine.put,
     )
     return Job(config, model, engine, source, {"validation": validation, "test": test}, stats, total_steps)
+
+
+def _network(config: Config) -> list[Block]:
+    given: dict[str, Any] = {name: getattr(config, name) for name in ("widths", "activation", "norm", "dropout")}
+    if config.blocks is not None:
+        given["blocks"] = config.blocks[0] if len(config.blocks) == 1 else config.blocks
+    make = NETWORKS[config.net]
+    return make(**bind("net", config.net, make, given, config.net_options, own=("variant",)))
+
+
+def _method_options(config: Config) -> dict[str, Any]:
+    given = {name: getattr(config, name) for name in ("profile", "target_width", "bridge")}
+    own = ("network", "x_spec", "classes", "tx")
+    return bind("method", config.method, METHODS[config.method].make, given, config.method_options, own)
 
 
 def check_workdir(config: Config) -> None:

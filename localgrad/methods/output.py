@@ -1,0 +1,23 @@
+"""The classifier on top of a network as a block of its own, which sees detached features."""
+
+import jax
+import optax
+
+from localgrad.base import Key, LocalBlock, Message
+from localgrad.losses import cross_entropy
+from localgrad.methods.parts import Parts, Run, local_block
+
+
+def output_block(parts: Parts, classes: int, tx: optax.GradientTransformation, weight: float = 1.0) -> LocalBlock:
+    """A block without features of its own: `weight` times the cross-entropy of its `head`."""
+
+    def step(run: Run, message: Message, key: Key):
+        scores = run("head", message["x"])
+        return {**message, "x": scores}, {"loss": weight * label_loss(scores, message["y"], classes)}
+
+    return local_block("output", parts, step, tx)
+
+
+def label_loss(scores: jax.Array, labels: jax.Array, classes: int) -> jax.Array:
+    """Mean cross-entropy of scores `(B, C)` against integer labels `(B,)`, in nats."""
+    return cross_entropy(scores, jax.nn.one_hot(labels, classes, dtype=scores.dtype))

@@ -1,0 +1,81 @@
+"""Delog-SCL: every block learns to bring the examples of a class together.
+
+    r_l = f_l(sg(r_{l-1}))      z_l = g_l(r_l) / |g_l(r_l)|      loss_l = supervised contrastive loss of z_l
+    output block: cross-entropy of a classifier on sg(r_L)
+
+References:
+  Delog-SCL: Decoupling end-to-end backpropagation with local supervised contrastive losses, Eqs. 1-5
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from localgrad.base import Block, Key, Message, Model
+from localgrad.blocks.flax import from_linen
+from localgrad.losses.contrastive import REDUCTIONS, Reduction, supervised_contrastive
+from localgrad.methods.heads import Dense, classifier
+from localgrad.methods.output import output_block
+from localgrad.methods.parts import Run, check, classifying_model, local_block
+
+HEADS: dict[str, tuple[int, ...]] = {"mlp": (512, 1024), "linear": (1024,), "identity": ()}
+_NORM_FLOOR = 1e-12
+
+
+def scl(
+    network: Sequence[Block],
+    x_spec: jax.ShapeDtypeStruct,
+    classes: int,
+    *,
+    tx: optax.GradientTransformation,
+    head: str = "mlp",
+    pool: int | None = None,
+    temperature: float = 0.1,
+    reduction: Reduction = "supcon",
+    base_temperature: float | None = None,
+    views: int = 1,
+) -> Model:
+    """Supervised contrastive local losses on a network, and an output block that learns to classify.
+
+    Args:
+      network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
+      x_spec: shape `(B, ...)` and dtype of a batch of inputs.
+      classes: number of classes C; labels are integers 0 .. C - 1.
+      tx: any optax transform over the groups f and head (the output block has head alone).
+      head: projection before the loss: `mlp` (512, ReLU, 1024), `linear` (1024) or `identity`.
+      pool: the head averages images down to at most so many features first; None leaves them as they are, which on a
+        32 x 32 x 128 image makes the first layer of the `mlp` head 67 million parameters.
+      temperature, reduction, base_temperature: see `supervised_contrastive`.
+      views: 2 for two augmented views of each example in a batch of twice the size; see `localgrad.data.source`.
+
+    Returns:
+      A `Model` of `len(network) + 1` blocks, whose only exit is the last.
+
+    Raises:
+      ValueError: for an unknown head or reduction, a temperature that is not positive, or views other than 1 and 2.
+    """
+    check(network, classes, "scl")
+    for kind, value, known in (("head", head, HEADS), ("reduction", reduction, REDUCTIONS)):
+        if value not in known:
+            raise ValueError(f"unknown {kind} {value!r} of method 'scl'; there are {', '.join(known)}.")
+    if not temperature > 0 or views not in (1, 2):
+        raise ValueError(f"temperature must be positive and views 1 or 2; got {temperature} and {views}.")
+
+    def step(run: Run, message: Message, key: Key):
+        features = run("f", message["x"])
+        z = run("head", features)
+        z = z / jnp.sqrt(jnp.maximum(jnp.sum(z**2, axis=1, keepdims=True), _NORM_FLOOR))
+        loss = supervised_contrastive(
+            z, message["y"], temperature=temperature, reduction=reduction, base_temperature=base_temperature
+        )
+        return {**message, "x": features}, {"loss": loss}
+
+    projection = from_linen(Dense(HEADS[head], "relu", "linear", pool), name=head)
+    parts: list[dict[str, Block]] = [{"f": f, "head": projection} for f in network]
+    blocks = [local_block(f.name, part, step, tx) for f, part in zip(network, parts, strict=True)]
+    parts.append({"head": classifier(classes)})
+    blocks.append(output_block(parts[-1], classes, tx))
+    heads = [None] * len(network) + ["head"]
+    return classifying_model("scl", blocks, parts, heads, x_spec, classes, views=views)

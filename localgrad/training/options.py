@@ -1,0 +1,48 @@
+"""Options of a method or a network by name, as a command line gives them: `name=value`."""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+
+def bind(
+    kind: str, name: str, function: Callable, given: Mapping[str, Any], pairs: Sequence[str], own: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The keyword arguments of a method or a network, checked by name.
+
+    Args:
+      kind, name: what messages call it, for example `method` and `scl`.
+      function: what takes the arguments.
+      given: arguments that have a flag of their own; those that are None are left out.
+      pairs: the others, each `name=value`; a value is a Python literal or else text.
+      own: arguments that are not the user's to give.
+
+    Raises:
+      ValueError: for a pair that is none, or an argument that the function does not take, naming those that it does.
+
+    Examples:
+      >>> from localgrad.blocks import mlp
+      >>> bind("net", "mlp", mlp, {"widths": (8, 8), "norm": None}, ["dropout=0.5"])
+      {'widths': (8, 8), 'dropout': 0.5}
+    """
+    fixed = function.keywords if isinstance(function, partial) and kind == "method" else {}
+    takes = [key for key in inspect.signature(function).parameters if key not in (*own, *fixed)]
+    found = {key: value for key, value in given.items() if value is not None}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise ValueError(f"--{kind}_options is a list of name=value; got {pair!r}.")
+        found[key.strip()] = _value(text.strip())
+    for key in found:
+        if key not in takes:
+            raise ValueError(f"{kind} {name!r} has no option {key!r}; it has {', '.join(takes) or 'none'}.")
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
