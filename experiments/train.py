@@ -34,7 +34,7 @@ for _name in (
 ):  # fmt: skip
     flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in (
-    "target_width", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
+    "target_width", "limit", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
     "checkpoint_every_steps",
 ):  # fmt: skip
     flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])

@@ -26,6 +26,7 @@ class Config:
       activation, norm, dropout: of every layer, see `localgrad.blocks`; None is the network's default.
       net_options: more of the network's options, each `name=value`.
       dataset, data_dir: what to train on, see `localgrad.data.get`.
+      limit: train on the first `limit` examples only; None is all of them.
       augment: names of augmentations, in order.
       resident: keep the training set on the device; None decides by its size.
       batch_size: examples a batch, over all data shards.
@@ -56,6 +57,7 @@ class Config:
     net_options: tuple[str, ...] = ()
     dataset: str = "digits"
     data_dir: str | None = None
+    limit: int | None = None
     augment: tuple[str, ...] = ()
     resident: bool | None = None
     batch_size: int = 64
@@ -83,6 +85,8 @@ class Config:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit must be at least 1; got {self.limit}.")
         for name, known in (("dtype", ("float32", "float64")), ("trials_by", ("vmap", "loop"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")

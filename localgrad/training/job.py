@@ -67,6 +67,7 @@ def prepare(config: Config) -> Job:
         raise ValueError("--dtype=float64 needs 64-bit types switched on: JAX_ENABLE_X64=1.")
     augment = data.augmentation(config.augment) if config.augment else None
     train, validation, test = (data.get(config.dataset, split, data_dir=config.data_dir) for split in data.SPLITS)
+    train = train._replace(images=train.images[: config.limit], labels=train.labels[: config.limit])
     if config.batch_size > len(train.labels):
         raise ValueError(
             f"--batch_size={config.batch_size} is more than the {len(train.labels)} training examples of {train.name}."

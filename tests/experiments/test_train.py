@@ -25,7 +25,7 @@ def test_dry_run_prints_the_plan_and_stops(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--method=magic"], "error: unknown method 'magic'; there are al."),
+        (["--method=magic"], "error: unknown method 'magic'; there are al, scl, early_exit, dgl,"),
         (["--widths=64,many"], "error: --widths is a list of whole numbers such as 64,32; got '64,many'."),
         (["--stages=9"], "error: 9 stages for a network of 4 blocks"),
         (["--num_processes=2"], "go together"),

@@ -21,7 +21,6 @@ NEWEST = tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 12)
 NETWORKS = {
     "mlp": lambda: mlp((24, 20, 16, 12), dropout=0.2),
     "mlp-plain": lambda: mlp((24, 20, 16, 12)),
-    "mlp-norm": lambda: mlp((24, 20), norm=True, dropout=0.1),
     "mlp-equal": lambda: mlp((64, 64), activation="tanh"),
     "cnn": lambda: cnn((4, 4, 6, 6, 8, 8), dropout=0.1),
     "cnn-norm": lambda: cnn((4, 6, 6), norm=True, dropout=0.1),

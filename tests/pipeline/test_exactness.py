@@ -16,7 +16,6 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
     ("name", "stages", "per_call"),
     [
         ("mlp", 0, 1),
-        ("mlp", 0, 7),
         ("mlp", 1, 7),
         ("mlp", 2, 1),
         ("mlp", 4, 32),

@@ -9,7 +9,6 @@ from .common import largest_difference, trained
 @pytest.mark.parametrize(
     ("name", "stages", "options"),
     [
-        ("mlp-norm", 2, {}),
         ("cnn-norm", 2, {}),
         ("mlp-equal", 2, {}),
         ("mlp-equal", 2, {"uniform": False}),

@@ -69,5 +69,5 @@ def test_a_file_in_place_of_the_workdir(tmp_path):
 def test_a_config_of_an_older_version_says_what_it_lacks(tmp_path):
     saved = Config().to_json()
     del saved["dropout"]
-    with pytest.raises(ValueError, match="dropout is 'missing' there and 0.0 here"):
+    with pytest.raises(ValueError, match="dropout is 'missing' there and None here"):
         check_same(Config(), saved, tmp_path / "config.json")
