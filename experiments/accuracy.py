@@ -1,7 +1,7 @@
 """Accuracy by method and network: the tables of the papers, and one on equal terms that a CPU finishes.
 
     python -m experiments.accuracy --table=fashion_mlp          # 6 methods x 3 trials; two CPU cores, about an hour
-    python -m experiments.accuracy --table=fashion_cnn          # a subset of Fashion-MNIST, a small convolutional network
+    python -m experiments.accuracy --table=fashion_cnn          # a subset of Fashion-MNIST, a small CNN
     python -m experiments.accuracy --table=iclr4 --trials=5     # ICLR table 4; a GPU
     python -m experiments.accuracy --table=delog2 --trials=5    # Delog-SCL tables 2 and 3; a GPU
     python -m experiments.accuracy --table=neco3 --trials=5     # NECO tables 2-4; a GPU
@@ -173,7 +173,15 @@ def main(argv: list[str]) -> int:
         found = study.measure(rows)
     except (ValueError, FileNotFoundError) as error:
         return setup.refuse(str(error))
-    header = ["row", "test %", "validation %", "test % at the best epoch by validation", "epoch", "parameters", "published %"]
+    header = [
+        "row",
+        "test %",
+        "validation %",
+        "test % at the best epoch by validation",
+        "epoch",
+        "parameters",
+        "published %",
+    ]
     cells = [
         [
             name,

@@ -12,8 +12,8 @@ the fastest repetitions are the nearest to a machine of one's own.
 
     python -m experiments.bench_pipeline --stages=2
 
-Hardware: any machine with S cores.  At S = 2 expect about 1.8, and less by the median the busier the
-machine; five minutes.
+Hardware: any machine with S cores.  At S = 2 expect about 1.8, and less by the median the busier the machine; five
+minutes.
 """
 
 import json
@@ -173,7 +173,7 @@ def main(argv: list[str]) -> int:
         table(
             ["engine", "processes", "median s", "by fastest", "by median", "predicted", "ceiling"],
             [
-                ["sequential", 1, f"{np.median([np.mean(row['sequential_s']) for row in rows]):.2f}", "1", "1", "1", "1"],
+                ["sequential", 1, f"{np.median([np.mean(row['sequential_s']) for row in rows]):.2f}", *["1"] * 4],
                 ["pipeline", FLAGS.stages, f"{np.median([row['pipeline_s'] for row in rows]):.2f}", f"{by_fastest:.3f}",
                  f"{np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", f"{plan['predicted']:.3f}",
                  f"{result['ceiling']:.3f}"],

@@ -58,14 +58,16 @@ def spread(figure: Any, digits: int = 2) -> str:
     return f"{figure:.{digits}f}"
 
 
-def write(name: str, header: Sequence[str], cells: Sequence[Sequence[Any]], result: Mapping[str, Any], note: str) -> None:
+def write(
+    name: str, header: Sequence[str], cells: Sequence[Sequence[Any]], result: Mapping[str, Any], note: str
+) -> None:
     """Writes `NAME.json`, with the command, the machine and the versions, and `NAME.md`, a table; prints the table."""
     folder = Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
     module = sys.modules["__main__"].__spec__
     program = module.name if module else Path(sys.argv[0]).stem
     command = shlex.join(["python", "-m", program, *sys.argv[1:]])
-    about = {
+    about: dict[str, Any] = {
         "command": command,
         "machine": {"cores": len(os.sched_getaffinity(0)), "backend": jax.default_backend()},
         "versions": {"python": platform.python_version(), "jax": jax.__version__},

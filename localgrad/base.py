@@ -182,8 +182,8 @@ class Engine(NamedTuple):
     Attributes:
       load: `(states, key) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like.
       run: `(engine_state, batches) -> (engine_state, Metrics)`, jitted, the state donated.
-      drain: `(engine_state, compiled_for=None) -> (states, Metrics)`: one `BlockState` a block after all fed batches, and
-        the metrics of those that were in flight; leaves `engine_state` as it is.  Given any batches that `run` was
+      drain: `(engine_state, compiled_for=None) -> (states, Metrics)`: one `BlockState` a block after all fed batches,
+        and the metrics of those that were in flight; leaves `engine_state` as it is.  Given any batches that `run` was
         called with, it uses their program and need not compile another.
       states: the first part of `drain`.
       put: places a pytree of host arrays where `run` wants its batches, on every device alike; for arrays that are

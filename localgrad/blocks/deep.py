@@ -94,7 +94,7 @@ def resnet(
     width_factor: float = 1.0,
     blocks: Grouping = None,
 ) -> list[Block]:
-    """A residual network: a 3x3 convolution, then residual blocks, one of them a Block; the last ends in a mean over space.
+    """A residual network: a 3x3 convolution, then residual blocks, one a Block; the last ends in a mean over space.
 
     All keep batch norm.  NECO's form, a stem and one block a stage, is `blocks=(1, 3, 3, 3)` of `resnet20`.
 

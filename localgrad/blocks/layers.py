@@ -81,7 +81,7 @@ class ResidualLayer(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max-pooling of images (B, H, W, C) with stride 2; those of fewer than two rows or columns stay as they are."""
+    """2x2 max-pooling of images (B, H, W, C) with stride 2; those of one row or column stay as they are."""
     return nn.max_pool(x, (2, 2), strides=(2, 2)) if min(x.shape[1:3]) > 1 else x
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
-from localgrad.blocks.networks import mlp
+from localgrad.blocks import mlp, output_spec
 from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import label_loss
@@ -53,8 +53,8 @@ def bp_matched(
 ) -> Model:
     """Backpropagation on equal terms with Associated Learning: the network deepened to the same number of parameters.
 
-    Associated Learning predicts through f_1 .. f_L, the last bridge and h_L .. h_1.  Here the bridge and the decoders are
-    dense layers of the same widths, trained with the rest, as NECO deepened its baselines.
+    Associated Learning predicts through f_1 .. f_L, the last bridge and h_L .. h_1.  Here the bridge and the decoders
+    are dense layers of the same widths, trained with the rest, as NECO deepened its baselines.
 
     Args:
       network, x_spec, classes, tx: as `bp`.
@@ -87,9 +87,8 @@ def _chained_block(parts: Parts, classes: int, tx: optax.GradientTransformation)
         keys = jax.random.split(key)
         params, model_state, x = {}, {}, message["x"]
         for group, own in zip(parts, keys, strict=False):
-            params[group], model_state[group] = variables = parts[group].init(own, x)
-            call = lambda x, group=group, variables=variables: parts[group].apply(*variables, x, key=key, train=True)[0]
-            x = jax.eval_shape(call, x)
+            params[group], model_state[group] = parts[group].init(own, x)
+            x = output_spec(parts[group], x)
         return BlockState(params, model_state, tx.init(params))
 
     def forward(state: BlockState, message: Message, key: Key):

@@ -68,7 +68,9 @@ class SmallCNN(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         if x.ndim != 4:
-            raise ValueError(f"the auxiliary network 'cnn' reads images (B, H, W, C), and is given {x.shape}: use 'mlp'.")
+            raise ValueError(
+                f"the auxiliary network 'cnn' reads images (B, H, W, C), and is given {x.shape}: use 'mlp'."
+            )
         for _ in range(2):
             x = nn.Conv(x.shape[-1], (3, 3), use_bias=False)(x)
             x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
@@ -76,7 +78,7 @@ class SmallCNN(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """An image from features: transposed convolutions that double the size until it is reached; a dense layer for vectors."""
+    """An image from features: transposed convolutions that double the size as often as needed; vectors: a dense layer."""
 
     shape: tuple[int, ...]
 
@@ -111,7 +113,7 @@ def classifier(
 
 
 def adaptive_mean(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Means over a grid of windows that cover images `(B, H, W, C)`: window i is rows floor(i H / n) to ceil((i + 1) H / n)."""
+    """Means over a grid of windows that cover images `(B, H, W, C)`: window i is rows i H / n to (i + 1) H / n, outward."""
     for axis, count in zip((1, 2), grid, strict=True):
         size = x.shape[axis]
         windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]

@@ -25,8 +25,8 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
     Args:
       name: the name in tables.
       parts: a Block for each parameter group; the first, alone, draws from the step's key itself.
-      step: `(run, message, key) -> (message, metrics)`, where `run(group, x)` applies a part and `metrics["loss"]` is what
-        the block learns from.  The message it is given, and the one it returns, are detached.
+      step: `(run, message, key) -> (message, metrics)`, where `run(group, x)` applies a part and `metrics["loss"]` is
+        what the block learns from.  The message it is given, and the one it returns, are detached.
       tx: an optax transform over the groups.
     """
     indices = {group: i for i, group in enumerate(parts)}

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         )
     if cuts is not None and (len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)):
         raise ValueError(f"cuts must be {stages + 1} ascending block indices from 0 to {blocks}; got {list(cuts)}.")
-    states, messages = step.specs(model)
-    signals = step.signals(model, states, messages)
-    programs = [_program(model, i, states[i], messages[i], signals[i]) for i in range(blocks)]
+    states, messages, programs = _analysed(model)
     flops = tuple(flops for flops, _ in programs)
     costs = tuple(f + FLOPS_PER_BYTE * 2 * state_bytes(state) for f, state in zip(flops, states, strict=True))
     cuts = tuple(cuts) if cuts is not None else balance(costs, stages)
@@ -98,6 +97,15 @@ def balance(costs: Sequence[float], stages: int) -> tuple[int, ...]:
 def state_bytes(tree: Spec) -> int:
     """Bytes of the arrays of a tree, or of their specs."""
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+@lru_cache(maxsize=4)  # the ledger and both engines ask about the same model
+def _analysed(model: Model) -> tuple[list[Spec], list[Spec], list[tuple[float, str]]]:
+    """Specs of states and messages, and what `_program` says of each block."""
+    states, messages = step.specs(model)
+    signals = step.signals(model, states, messages)
+    each = zip(range(len(signals)), states, messages, signals, strict=False)  # one message more: what leaves
+    return states, messages, [_program(model, *one) for one in each]
 
 
 def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec) -> tuple[float, str]:

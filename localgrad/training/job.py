@@ -15,8 +15,8 @@ from localgrad.methods import METHODS, trials
 from localgrad.pipeline import sequential, spmd
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
-from localgrad.training.options import bind
 from localgrad.training.optimizers import make_optimizer
+from localgrad.training.options import bind
 
 _EVAL_BATCH = 500
 
@@ -77,7 +77,9 @@ def prepare(config: Config) -> Job:
     network, options = _network(config), _method_options(config)
     views = options.get("views", 1)
     if views != 1 and augment is None:
-        raise ValueError(f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip.")
+        raise ValueError(
+            f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip."
+        )
     optimizer = make_optimizer(
         config.optimizer,
         config.learning_rate,

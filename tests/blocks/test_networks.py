@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 
 from localgrad.base import Block
-from localgrad.blocks import NETWORKS, cnn, mlp
+from localgrad.blocks import NETWORKS, chain, cnn, mlp, output_spec, regroup, vgg
+from localgrad.blocks.deep import RESNET, VGG
 
 
 def shapes(network: Sequence[Block], *x_shape: int) -> list[tuple[int, ...]]:
     """Output shape of every block."""
     spec, found = jax.ShapeDtypeStruct(x_shape, jnp.float32), []
     for block in network:
-        params, model_state = jax.eval_shape(
-            lambda key, block=block, spec=spec: block.init(key, spec), jax.random.key(0)
-        )
-        run = lambda p, s, x, key, block=block: block.apply(p, s, x, key=key, train=True)[0]
-        spec = jax.eval_shape(run, params, model_state, spec, jax.random.key(0))
+        spec = output_spec(block, spec)
         found.append(spec.shape)
     return found
 
@@ -101,3 +98,130 @@ def test_bad_arguments_are_refused(name: str, options: dict, message: str) -> No
         options, message = {"width_factor": 0}, "width_factor must be positive; got 0"
     with pytest.raises(ValueError, match=message):
         NETWORKS[name](**options)
+
+
+# --- the networks of the papers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "expected"),
+    [
+        ("vanilla_cnn", 28, [(28, 28, 32)] * 3 + [(14, 14, 32)] + [(14, 14, 64)] * 3 + [(7, 7, 64)]),
+        ("convnet", 28, [(28, 28, 128), (28, 28, 256), (28, 28, 512)]),
+        ("two_conv", 28, [(28, 28, 32), (28, 28, 32), (128,)]),
+        (
+            "vgg8b",
+            32,
+            [(32, 32, 128), (32, 32, 256), (16, 16, 256), (16, 16, 512), (8, 8, 512), (4, 4, 512), (1024,)],
+        ),
+        (
+            "vgg11",
+            32,
+            [(16, 16, 64), (8, 8, 128), (8, 8, 256), (4, 4, 256), (4, 4, 512), (2, 2, 512), (2, 2, 512), (1, 1, 512)],
+        ),
+        (
+            "vgg11c",
+            32,
+            [(16, 16, 64), (8, 8, 128), (8, 8, 256), (4, 4, 256)] + [(4, 4, 512)] * 4,
+        ),
+        ("resnet20", 32, [(32, 32, 16)] * 4 + [(16, 16, 32)] * 3 + [(8, 8, 64)] * 2 + [(64,)]),
+        (
+            "alexnet",
+            32,
+            [(8, 8, 64), (4, 4, 192), (4, 4, 384), (4, 4, 256), (2, 2, 256), (4096,), (4096,)],
+        ),
+    ],
+)
+def test_shapes_of_the_papers(name: str, image: int, expected: list[tuple[int, ...]]) -> None:
+    assert [shape[1:] for shape in shapes(NETWORKS[name](), 2, image, image, 3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "parameters"),
+    [  # known counts, less the classifier (513 or 65 a class) and convolutions' biases, which batch norm cancels
+        ("vgg13", 10, 9_416_010 - 10 * 513 - 2_944),
+        ("vgg16", 13, 14_728_266 - 10 * 513 - 4_224),
+        ("vgg19", 16, 20_040_522 - 10 * 513 - 5_504),
+        ("resnet18", 9, 11_173_962 - 10 * 513),
+        ("resnet20", 10, 272_474 - 10 * 65),
+        ("resnet32", 16, 466_906 - 10 * 65),
+    ],
+)
+def test_size_of_the_papers(name: str, layers: int, parameters: int) -> None:
+    network = NETWORKS[name]()
+    assert len(network) == layers
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    params, _ = jax.eval_shape(lambda key: chain(network).init(key, image), jax.random.key(0))
+    assert sum(x.size for x in jax.tree.leaves(params)) == parameters
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_any_image_size(name: str) -> None:
+    """Poolings stop at one place, so that every network takes the smallest of images."""
+    assert all(min(shape) >= 1 for shape in shapes(NETWORKS[name](), 2, 8, 8, 1))
+    assert shapes(NETWORKS[name](blocks=3), 2, 5, 7, 2)[-1][0] == 2
+
+
+def test_pooling_before_and_after_compute_the_same() -> None:
+    """Only where a block ends differs, and so what its local loss sees."""
+    after, before = (vgg("vgg8b", pool=pool, width_factor=1 / 64) for pool in ("after", "before"))
+    assert shapes(after, 2, 8, 8, 1)[1] == (2, 4, 4, 4)
+    assert shapes(before, 2, 8, 8, 1)[1] == (2, 8, 8, 4)
+    assert shapes(after, 2, 8, 8, 1)[-1] == shapes(before, 2, 8, 8, 1)[-1]
+    spec, x = (
+        jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32),
+        jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32),
+    )
+    outs = []
+    for network in (after, before):
+        whole = chain(network)
+        params, model_state = whole.init(jax.random.key(0), spec)
+        outs.append(whole.apply(params, model_state, x, key=None, train=False)[0])
+    np.testing.assert_allclose(*outs, rtol=1e-5)
+
+
+# --- groups -------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_is_its_parts_in_a_row() -> None:
+    parts = mlp((5, 4), norm=True)
+    block = chain(parts)
+    spec = jax.ShapeDtypeStruct((6, 3), jnp.float32)
+    params, model_state = block.init(jax.random.key(0), spec)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
+    y, moved = block.apply(params, model_state, x, key=None, train=True)
+    for i, part in enumerate(parts):
+        x, own = part.apply(params[str(i)], model_state[str(i)], x, key=None, train=True)
+        jax.tree.map(np.testing.assert_array_equal, own, moved[str(i)])
+    np.testing.assert_array_equal(x, y)
+    assert chain(parts[:1]) is parts[0]
+
+
+def test_parts_of_a_chain_draw_from_keys_of_their_own() -> None:
+    block = chain(mlp((64, 64), dropout=0.5, activation="sigmoid"))
+    params, _ = block.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 64), jnp.float32))
+    assert (np.asarray(params["0"]["Dense_0"]["kernel"]) != np.asarray(params["1"]["Dense_0"]["kernel"])).any()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names"),
+    [
+        (None, ["dense5", "dense4", "dense3", "dense2"]),
+        (1, ["dense5+dense4+dense3+dense2"]),
+        (3, ["dense5+dense4", "dense3", "dense2"]),
+        ((1, 3), ["dense5", "dense4+dense3+dense2"]),
+    ],
+)
+def test_regroup(blocks: int | tuple[int, ...] | None, names: list[str]) -> None:
+    assert [block.name for block in regroup(mlp((5, 4, 3, 2)), blocks)] == names
+
+
+@pytest.mark.parametrize("blocks", [0, 5, (), (2, 1), (4, 0), (5, -1)])
+def test_a_grouping_that_does_not_fit_is_refused(blocks: int | tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="--blocks="):
+        mlp((5, 4, 3, 2), blocks=blocks)
+
+
+def test_an_empty_chain_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one Block"):
+        chain([])

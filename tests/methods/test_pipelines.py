@@ -1,0 +1,85 @@
+"""The law for every method and every network: three batches on one and on three stages agree to 1e-12 in float64.
+
+`experiments/check_pairs.py` writes the whole table; `pytest -m full` runs all that is here.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from localgrad import Model, sequential, spmd
+from localgrad.base import Batches, BlockState
+from localgrad.blocks import NETWORKS, cnn, mlp
+from localgrad.blocks.deep import VGG
+from localgrad.methods import METHODS
+
+BATCH, CLASSES, STAGES = 6, 3, 3
+SMALL = {
+    "mlp": (mlp((6, 5, 4)), (BATCH, 5)),
+    "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
+}
+NETS: dict[str, dict] = {
+    "vanilla_cnn": {"widths": (4,) * 8},
+    "convnet": {"widths": (4, 5, 6)},
+    "two_conv": {"widths": (4, 4, 6)},
+    **{name: {"width_factor": 1 / 32} for name in (*VGG, "resnet18")},
+    **{name: {"width_factor": 1 / 8} for name in ("resnet20", "resnet32")},
+    "alexnet": {"widths": (4, 4, 6, 6, 6, 8, 8)},
+}
+QUICK = ("two_conv",)  # all of them take minutes
+LOCAL = [name for name in METHODS if not name.startswith("bp")]
+
+
+def agree(
+    model: Model, as_batches: Callable[..., Batches], random_states: Callable[..., tuple[BlockState, ...]]
+) -> None:
+    rng = np.random.default_rng(0)
+    fed = as_batches(rng.normal(size=(3, *model.x_spec.shape)), rng.integers(0, CLASSES, (3, BATCH)).astype(np.int32))
+    start, found = random_states(model), []
+    for engine in (sequential(model), spmd(model, stages=STAGES, bubble=float("nan"))):
+        state, _ = engine.run(engine.load(start, jax.random.key(1)), fed)
+        found.append(jax.device_get(engine.states(state, fed)))
+    apart = jax.tree.map(lambda a, b: np.max(np.abs(a - b), initial=0), *found)
+    assert max(jax.tree.leaves(apart)) < 1e-12
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (start, found[0])), strict=True))
+
+
+def make(method: str, network: list, shape: tuple[int, ...], **options) -> Model:
+    spec = jax.ShapeDtypeStruct(shape, jnp.float64)
+    return METHODS[method](network, spec, CLASSES, lambda scale: optax.sgd(0.1 * scale, momentum=0.9), **options)
+
+
+@pytest.mark.parametrize("net", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", LOCAL)
+def test_every_method(method: str, net: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
+    agree(make(method, *SMALL[net]), as_batches, random_states)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dgl", {"self_supervised": "reconstruct", "aux": "cnn"}),
+        ("dgl", {"self_supervised": "shift", "aux": "mlp"}),
+        ("scl", {"views": 2, "head": "linear", "pool": 16}),
+        ("predsim", {"dropout": 0.2, "pool": 16}),
+    ],
+    ids=str,
+)
+def test_options(method: str, options: dict, x64: None, as_batches: Callable, random_states: Callable) -> None:
+    agree(make(method, *SMALL["cnn"], **options), as_batches, random_states)
+
+
+@pytest.mark.parametrize("method", ["early_exit", "predsim"])
+@pytest.mark.parametrize("net", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in NETS])
+def test_every_network(net: str, method: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
+    network = NETWORKS[net](**NETS[net], blocks=3)
+    agree(make(method, network, (BATCH, 8, 8, 1)), as_batches, random_states)
+
+
+def test_no_network_is_forgotten() -> None:
+    assert {*SMALL, *NETS} == set(NETWORKS)
