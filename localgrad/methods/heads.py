@@ -78,7 +78,7 @@ class SmallCNN(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """An image from features: transposed convolutions that double the size as often as needed; vectors: a dense layer."""
+    """An image from features: transposed convolutions that double the size until it is reached, or a dense layer."""
 
     shape: tuple[int, ...]
 
@@ -113,7 +113,7 @@ def classifier(
 
 
 def adaptive_mean(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Means over a grid of windows that cover images `(B, H, W, C)`: window i is rows i H / n to (i + 1) H / n, outward."""
+    """Means over a grid of windows that cover images `(B, H, W, C)`: window i is rows i H / n to (i + 1) H / n."""
     for axis, count in zip((1, 2), grid, strict=True):
         size = x.shape[axis]
         windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
