@@ -30,12 +30,12 @@ _SAYS = setup.attribute_docs(Config)
 
 for _name in (
     "method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype",
-    "workdir",
+    "workdir", "grow_from",
 ):  # fmt: skip
     flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in (
     "target_width", "limit", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
-    "checkpoint_every_steps",
+    "checkpoint_every_steps", "frozen",
 ):  # fmt: skip
     flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm"):

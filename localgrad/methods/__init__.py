@@ -6,6 +6,8 @@ from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.greedy import dgl as dgl
 from localgrad.methods.greedy import early_exit as early_exit
 from localgrad.methods.groups import by_group as by_group
+from localgrad.methods.growth import freeze as freeze
+from localgrad.methods.growth import graft as graft
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl

@@ -1,6 +1,6 @@
 """Figures of a run, drawn from its records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,7 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
       records: the objects of `metrics.jsonl`; figures of several trials are averaged.
       path: the file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(10, 4)
     losses, accuracies = figure.subplots(1, 2)
     for split, key, axes, style in (
         ("train", "block_loss", losses, "-"),
@@ -38,3 +34,35 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
         if axes.lines:
             axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)
+
+
+def draw_anytime(curves: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> None:
+    """Draws accuracy against FLOPs of leaving early, one line a network, as a PNG.
+
+    Args:
+      curves: a name and the object of an `anytime.json` each.
+      path: the file to write.
+    """
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    for i, (name, result) in enumerate(curves):
+        flops, accuracy = ([row[key] for row in result["curve"]] for key in ("flops", "accuracy"))
+        axes.plot(np.array(flops) / 1e6, accuracy, "o-", color=f"C{i}", label=f"{name}, by confidence")
+        exits = result.get("exits")
+        if exits:
+            alone = [row["flops"] / 1e6 for row in exits], [row["accuracy"] for row in exits]
+            axes.plot(*alone, "x--", color=f"C{i}", label=f"{name}, every example at one exit")
+    axes.set(xlabel="MFLOP an example", ylabel="test accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure that needs no screen; matplotlib is loaded only when something is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -4,6 +4,8 @@ from localgrad.training.config import Config as Config
 from localgrad.training.evaluation import make_evaluator as make_evaluator
 from localgrad.training.job import Job as Job
 from localgrad.training.job import prepare as prepare
+from localgrad.training.job import read_config as read_config
+from localgrad.training.job import restore as restore
 from localgrad.training.loop import Interrupted as Interrupted
 from localgrad.training.loop import fit as fit
 from localgrad.training.meter import DivergedError as DivergedError

@@ -32,6 +32,8 @@ class Config:
       batch_size: examples a batch, over all data shards.
       epochs: passes over the training set.
       optimizer, learning_rate, schedule, weight_decay, clip_norm: see `localgrad.training.optimizers`.
+      grow_from: workdir of a run of a shorter network, whose newest checkpoint this one begins with.
+      frozen: number of lower blocks that do not learn.
       seed: seeds initialisation, order, augmentation and dropout; trial r has `seed + r`.
       trials: independent repetitions.
       trials_by: `vmap` trains them as one batched model, `loop` one after another.
@@ -67,6 +69,8 @@ class Config:
     schedule: str = "constant"
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    grow_from: str | None = None
+    frozen: int = 0
     seed: int = 0
     trials: int = 1
     trials_by: str = "vmap"
@@ -82,6 +86,7 @@ class Config:
         for name, least in (
             ("batch_size", 1), ("epochs", 1), ("trials", 1), ("stages", 1), ("data_parallel", 1),
             ("batches_per_call", 1), ("checkpoint_every_steps", 0), ("seed", 0),
+            ("frozen", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}.")
@@ -92,6 +97,19 @@ class Config:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
         if self.seed + self.trials > 2**32:
             raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any], **changes: Any) -> "Config":
+        """The configuration of a `config.json`, with some fields changed.
+
+        Raises:
+          ValueError: for fields that this version does not know.
+        """
+        unknown = set(saved) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"a configuration of another version: it has the fields {', '.join(sorted(unknown))}.")
+        tuples = {key: tuple(value) for key, value in saved.items() if isinstance(value, list)}
+        return cls(**(saved | tuples | changes))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as they stand in `config.json`."""

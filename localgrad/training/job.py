@@ -1,6 +1,8 @@
 """From a configuration to everything a run needs; all that can be refused is refused here, before any compilation."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad import data
-from localgrad.base import Block, Engine, Model, Source
+from localgrad.base import Block, BlockState, Engine, Key, Model, Source
 from localgrad.blocks import NETWORKS
-from localgrad.methods import METHODS, trials
-from localgrad.pipeline import sequential, spmd
+from localgrad.methods import METHODS, freeze, graft, trials
+from localgrad.pipeline import init, sequential, specs, spmd
+from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
 from localgrad.training.optimizers import make_optimizer
@@ -29,6 +32,7 @@ class Job(NamedTuple):
       model, engine, source: what trains, how, and on what.
       splits: the validation and the test split, and the pixel statistics that all splits share.
       total_steps: batches in the run.
+      begin: key -> the first states of the blocks: fresh, or grown from a shorter network.
     """
 
     config: Config
@@ -38,6 +42,7 @@ class Job(NamedTuple):
     splits: dict[str, data.Dataset]
     stats: tuple[np.ndarray, np.ndarray]
     total_steps: int
+    begin: Callable[[Key], tuple[BlockState, ...]]
 
     def eval_batches(self, split: str) -> EvalBatches:
         """Masked batches of the validation or the test split."""
@@ -90,9 +95,11 @@ def prepare(config: Config) -> Job:
     )
     x_spec = jax.ShapeDtypeStruct((config.batch_size, *train.images.shape[1:]), dtype)
     model = METHODS[config.method](network, x_spec, train.classes, optimizer, **options)
+    model = freeze(model, config.frozen)
     count = config.trials if config.trials > 1 else None
     if count is not None:
         model = trials(model, count)
+    begin = partial(init, model) if config.grow_from is None else _growing(model, config)
 
     if config.stages == config.data_parallel == jax.process_count() == 1:
         engine = sequential(model)
@@ -112,7 +119,50 @@ def prepare(config: Config) -> Job:
         resident=config.resident,
         put=engine.put,
     )
-    return Job(config, model, engine, source, {"validation": validation, "test": test}, stats, total_steps)
+    return Job(config, model, engine, source, {"validation": validation, "test": test}, stats, total_steps, begin)
+
+
+def restore(job: Job, workdir: str | Path) -> Checkpoint:
+    """The newest checkpoint of a run.
+
+    Raises:
+      FileNotFoundError: if it has none yet.
+      ValueError: if it is of another network.
+    """
+    checkpoints = Checkpoints(Path(workdir) / "checkpoints")
+    found = checkpoints.restore(specs(job.model)[0])
+    checkpoints.close()
+    if found is None:
+        raise FileNotFoundError(f"{workdir} has no checkpoint yet: let the run reach its first one.")
+    return found
+
+
+def read_config(workdir: str | Path) -> Config:
+    """The configuration of a run, as it was, but on one device.
+
+    Raises:
+      FileNotFoundError: if there is no run.
+      ValueError: if it was made by another version.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
+    placed = {"workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None}
+    return Config.from_json(json.loads(path.read_text()), **placed)
+
+
+def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, ...]]:
+    """Initialisation that goes on from a shorter network; one that does not fit is refused at once."""
+    shorter = read_config(str(config.grow_from))
+    for name in ("method", "dataset", "trials", "dtype"):
+        ours, theirs = getattr(config, name), getattr(shorter, name)
+        if ours != theirs:
+            raise ValueError(
+                f"--grow_from={config.grow_from} has --{name}={theirs}, this run {ours!r}: they must agree."
+            )
+    states = restore(prepare(shorter), shorter.workdir).states
+    graft(specs(model)[0], states)
+    return lambda key: graft(init(model, key), states)
 
 
 def _network(config: Config) -> list[Block]:

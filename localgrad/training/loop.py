@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from localgrad.base import Batches, BlockState, PyTree
 from localgrad.methods import trial_keys
-from localgrad.pipeline import init, specs
+from localgrad.pipeline import specs
 from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves
 from localgrad.training import workdir
@@ -83,7 +83,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         """The newest saved position (at or before a step), or the very first one."""
         found = checkpoints.restore(like, before)
         if found is None:
-            step, states, meta = 0, init(model, fold_in(keys, _INIT)), dict[str, Any]()
+            step, states, meta = 0, job.begin(fold_in(keys, _INIT)), dict[str, Any]()
             meter = Meter(names, 0)
         else:
             step, states, meta = found
