@@ -156,7 +156,7 @@ TABLES: dict[str, Table] = {
         },
     ),
 }  # fmt: skip
-SMOKE = {"dataset": "digits", "net": "mlp", "widths": (16, 16), "blocks": None, "batch_size": 128, "epochs": 1}
+SMOKE = {"net": "mlp", "widths": (16, 16), "blocks": None}
 
 
 def main(argv: list[str]) -> int:
@@ -167,36 +167,18 @@ def main(argv: list[str]) -> int:
     if unknown:
         return setup.refuse(f"--only={','.join(sorted(unknown))}: the rows are {', '.join(table.rows)}.")
     rows = {name: {**table.base, **row} for name, row in table.rows.items() if not FLAGS.only or name in FLAGS.only}
-    if FLAGS.smoke:
-        rows = {name: {**row, **SMOKE, "augment": (), "limit": None} for name, row in rows.items()}
-    try:
-        found = study.measure(rows)
-    except (ValueError, FileNotFoundError) as error:
-        return setup.refuse(str(error))
-    header = [
-        "row",
-        "test %",
-        "validation %",
-        "test % at the best epoch by validation",
-        "epoch",
-        "parameters",
-        "published %",
-    ]
-    cells = [
-        [
-            name,
-            study.spread(summary["test_accuracy"]),
-            study.spread(summary["validation_accuracy"]),
-            study.spread(summary["best_test_accuracy"]),
-            study.spread(summary["best_epoch"], 1),
-            f"{summary['params']['effective']:,} + {summary['params']['affiliated']:,}",
-            table.published.get(name, ""),
-        ]
-        for name, summary in found.items()
-    ]
-    note = f"{table.title}. Mean and deviation of {FLAGS.trials} trials; parameters effective + affiliated."
-    study.write(f"accuracy_{FLAGS.table}", header, cells, {"title": table.title, "rows": found}, note)
-    return 0
+    columns = {
+        "test %": lambda summary: study.spread(summary["test_accuracy"]),
+        "validation %": lambda summary: study.spread(summary["validation_accuracy"]),
+        "test % at the best epoch by validation": lambda summary: study.spread(summary["best_test_accuracy"]),
+        "that epoch": lambda summary: study.spread(summary["best_epoch"], 1),
+        "parameters, effective + affiliated": lambda summary: " + ".join(
+            f"{summary['params'][kind]:,}" for kind in ("effective", "affiliated")
+        ),
+    }
+    return study.run_rows(
+        f"accuracy_{FLAGS.table}", table.title, rows, SMOKE, columns, published=table.published or None
+    )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def refuse(message: str, code: int = 2) -> int:
 
 def command_line() -> str:
     """The command that started this program."""
-    return shlex.join(["python", "-m", sys.argv[0].removeprefix("python -m "), *sys.argv[1:]])
+    spec = sys.modules["__main__"].__spec__
+    return shlex.join(["python", *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]])
 
 
 def attribute_docs(documented: type) -> dict[str, str]:

@@ -3,13 +3,12 @@
 import json
 import os
 import platform
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 
 from experiments import setup
@@ -27,23 +26,77 @@ def define_flags(name: str) -> None:
     setup.define_process_flags()
 
 
-def measure(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Trains every row, a mapping of `Config` fields, and returns the summary of each; finished rows are not run again.
+def run_rows(
+    name: str,
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    smoke: Mapping[str, Any],
+    columns: Mapping[str, Callable[[dict[str, Any]], Any]],
+    after: Callable[[str, list[Path]], dict[str, Any]] | None = None,
+    published: Mapping[str, Any] | None = None,
+) -> int:
+    """Trains every row and writes the table of the study; the exit status.
 
-    Raises:
-      ValueError, FileNotFoundError: as `prepare`, naming the row, before that row is compiled.
+    Args:
+      name: of the result files.
+      title: what the table shows.
+      rows: a mapping of `Config` fields each; finished rows are not run again.
+      smoke: fields of the smallest size, in place of the rows' under `--smoke`.
+      columns: header -> `summary -> cell`.
+      after: `(row, workdirs of its trials) -> more of the row's summary`, once it is trained.
+      published: the papers' figures by row, a column of their own.
     """
     setup.devices(1)
-    found = {}
-    for name, fields in rows.items():
-        folder = str(Path(FLAGS.workdir) / name.replace(" ", "_").replace("/", "-"))
-        config = Config(**{"trials": FLAGS.trials, "trials_by": "loop", **fields, "workdir": folder})
-        setup.say(f"--- {name}")
+    small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
+    found: dict[str, dict[str, Any]] = {}
+    for row, fields in rows.items():
+        folder = Path(FLAGS.workdir) / row.replace(" ", "_").replace("/", "-")
+        given = {**fields, **(small if FLAGS.smoke else {}), "workdir": str(folder)}
+        setup.say(f"--- {row}")
         try:
-            found[name] = run(config, prepare_all(config), setup.say)
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"row {name!r}: {error}") from error
-    return found
+            config = Config(**{"trials": FLAGS.trials, "trials_by": "loop", **given})
+            found[row] = run(config, prepare_all(config), setup.say)
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            return setup.refuse(f"row {row!r}: {error}")
+        folders = [folder / f"trial{trial}" for trial in range(config.trials)] if config.trials > 1 else [folder]
+        found[row] |= after(row, folders) if after else {}
+    header = ["row", *columns, *(["published"] if published else [])]
+    cells = [
+        [row, *(cell(summary) for cell in columns.values()), *([published.get(row, "")] if published else [])]
+        for row, summary in found.items()
+    ]
+    write(
+        name, header, cells, {"title": title, "rows": found}, f"{title}. Mean and deviation of {FLAGS.trials} trials."
+    )
+    return 0
+
+
+def records(workdir: Path, split: str) -> list[dict[str, Any]]:
+    """The records of a split in a run's `metrics.jsonl`, one an epoch."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["split"] == split]
+
+
+def last_of(key: str) -> Callable[[str, list[Path]], dict[str, Any]]:
+    """An `after` of `run_rows`: a figure of each block in the last training record."""
+
+    def after(row: str, workdirs: list[Path]) -> dict[str, Any]:
+        lasts = [records(workdir, "train")[-1][key] for workdir in workdirs]
+        return {key: [figure(values) for values in zip(*lasts, strict=True)]}
+
+    return after
+
+
+def figure(values: Sequence[float]) -> Any:
+    """Values of several trials as a summary has them; that of one as it is."""
+    if len(values) == 1:
+        return float(values[0])
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": [float(v) for v in values]}
+
+
+def read(name: str) -> dict[str, Any]:
+    """What `write` wrote to `NAME.json`."""
+    return json.loads((Path(FLAGS.out) / f"{name}.json").read_text())
 
 
 def spread(figure: Any, digits: int = 2) -> str:
@@ -64,9 +117,7 @@ def write(
     """Writes `NAME.json`, with the command, the machine and the versions, and `NAME.md`, a table; prints the table."""
     folder = Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
-    module = sys.modules["__main__"].__spec__
-    program = module.name if module else Path(sys.argv[0]).stem
-    command = shlex.join(["python", "-m", program, *sys.argv[1:]])
+    command = setup.command_line()
     about: dict[str, Any] = {
         "command": command,
         "machine": {"cores": len(os.sched_getaffinity(0)), "backend": jax.default_backend()},
@@ -76,4 +127,4 @@ def write(
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]
     text = "\n".join([note, "", *lines, "", f"Written by `{command}` on {about['machine']['cores']} CPU cores."])
     (folder / f"{name}.md").write_text(text + "\n")
-    setup.say(f"\n{text}\nwrote {folder / name}.json and .md")
+    setup.say(f"\n{text}\n\nwrote {folder / name}.json and .md")

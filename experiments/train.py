@@ -8,7 +8,6 @@ says those itself (TPU pods, SLURM), with `--coordinator=auto`.
 """
 
 import dataclasses
-import sys
 from typing import Any
 
 from absl import app, flags
@@ -38,7 +37,7 @@ for _name in (
     "checkpoint_every_steps", "frozen",
 ):  # fmt: skip
     flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm"):
+for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm", "label_noise"):
     flags.DEFINE_float(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in ("norm", "resident"):
     flags.DEFINE_bool(_name, _DEFAULTS[_name], _SAYS[_name])
@@ -92,5 +91,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "python -m experiments.train"
     app.run(main)

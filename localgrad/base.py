@@ -78,6 +78,12 @@ class Predict(Protocol):
     def __call__(self, states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array: ...
 
 
+class Features(Protocol):
+    """`Model.features`."""
+
+    def __call__(self, states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]: ...
+
+
 class Model(NamedTuple):
     """A network under a method: what an engine trains.
 
@@ -88,6 +94,7 @@ class Model(NamedTuple):
       classes: number of classes.
       enter: `(x, y) -> message` of the first block.
       predict: `(states, x, exit=None) -> scores (B, classes)`; `exit` counts blocks from 1, None is the last.
+      features: `(states, x) -> [output of f of block 1, of block 2, ...]`, as prediction computes them.
       exits: the exits that `predict` accepts.
       effective: for each block, the parameter groups that prediction at the last exit uses; the rest is affiliated.
       trials: None, or the number of independent trials that every array carries as its first axis.
@@ -100,6 +107,7 @@ class Model(NamedTuple):
     classes: int
     enter: Callable[[jax.Array, jax.Array], Message]
     predict: Predict
+    features: Features
     exits: tuple[int, ...]
     effective: tuple[frozenset[str], ...]
     trials: int | None = None

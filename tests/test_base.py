@@ -47,6 +47,7 @@ def model_of(method: str, blocks: Sequence[LocalBlock]) -> Model:
         classes=CLASSES,
         enter=lambda x, y: {"x": x, "y": y},
         predict=lambda states, x, exit=None: x,
+        features=lambda states, x: [x],
         exits=(len(blocks),),
         effective=(frozenset("f"),) * len(blocks),
     )

@@ -5,7 +5,7 @@ Importing this package imports neither scikit-learn nor TensorFlow: a set's read
 
 from localgrad.data.arrays import batches
 from localgrad.data.augment import Augment, augmentation
-from localgrad.data.dataset import SPLITS, Dataset, pixel_stats
+from localgrad.data.dataset import SPLITS, Dataset, first, pixel_stats, with_label_noise
 from localgrad.data.door import get, names
 from localgrad.data.shuffle import permuted
 from localgrad.data.source import eval_batches, source
@@ -18,10 +18,12 @@ __all__ = [
     "augmentation",
     "batches",
     "eval_batches",
+    "first",
     "get",
     "names",
     "permuted",
     "pixel_stats",
     "prepare",
     "source",
+    "with_label_noise",
 ]

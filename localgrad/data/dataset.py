@@ -142,3 +142,32 @@ def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     deviation = byte[None, :] - mean[:, None]
     std = np.sqrt((counts * deviation**2).sum(axis=1) / counts.sum(axis=1))
     return mean, np.where(std > 0, std, 1.0)
+
+
+def first(dataset: Dataset, count: int | None) -> Dataset:
+    """The first `count` examples of a split; None is all of them."""
+    return dataset._replace(images=dataset.images[:count], labels=dataset.labels[:count])
+
+
+def with_label_noise(dataset: Dataset, share: float, seed: int = 0) -> Dataset:
+    """Draws a share of the labels anew, uniformly over the classes; a label may be drawn as it was.
+
+    Args:
+      dataset: a split.
+      share: expected share of the labels, in [0, 1].
+      seed: which of them, and what they become.
+
+    Returns:
+      The split with the same images.
+
+    Examples:
+      >>> import numpy as np
+      >>> clean = Dataset("zeros", np.zeros((4, 1, 1, 1), np.uint8), np.zeros(4, np.int32), 10)
+      >>> with_label_noise(clean, 0.0) is clean
+      True
+    """
+    if not share:
+        return dataset
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, dataset.classes, len(dataset.labels)).astype(dataset.labels.dtype)
+    return dataset._replace(labels=np.where(rng.random(len(drawn)) < share, drawn, dataset.labels))

@@ -24,7 +24,7 @@ from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.losses import cross_entropy, mean_squared_error
 from localgrad.methods.heads import Dense
-from localgrad.methods.parts import Run, Step, apply, check, checked_exit, local_block
+from localgrad.methods.parts import Run, Step, apply, check, checked_exit, features_of, local_block
 
 
 class Profile(NamedTuple):
@@ -105,8 +105,7 @@ def al(
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         exit = checked_exit(exits, exit)
-        for i in range(exit):
-            x = apply(parts[i], states[i], "f", x)
+        x = features_of(parts[:exit])(states[:exit], x)[-1]
         x = apply(parts[exit - 1], states[exit - 1], "b", x)
         for i in reversed(range(exit)):
             x = apply(parts[i], states[i], "h", x)
@@ -115,7 +114,7 @@ def al(
     top = len(blocks) - 1
     effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
     y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, exits, effective)
+    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, features_of(parts), exits, effective)
 
 
 def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:

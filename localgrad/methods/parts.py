@@ -4,13 +4,12 @@ A block is a dict of Blocks, one a parameter group, and a function that runs the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, Predict, PyTree, Spec
+from localgrad.base import Block, BlockState, Features, Key, LocalBlock, Message, Model, PyTree, Spec
 
 Parts = Mapping[str, Block]
 Run = Callable[[str, jax.Array], jax.Array]
@@ -110,9 +109,7 @@ def classifying_model(
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         top = checked_exit(exits, exit)
-        for i in range(top):
-            if "f" in parts[i]:
-                x = apply(parts[i], states[i], "f", x)
+        x = [x, *features_of(parts[:top])(states[:top], x)][-1]
         return apply(parts[top - 1], states[top - 1], str(heads[top - 1]), x)
 
     used = [frozenset({"f"} & set(part)) for part in parts]
@@ -120,7 +117,21 @@ def classifying_model(
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
     y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    return Model(method, tuple(blocks), x_spec, y_spec, classes, enter, as_predict(predict), exits, tuple(used))
+    return Model(method, tuple(blocks), x_spec, y_spec, classes, enter, predict, features_of(parts), exits, tuple(used))
+
+
+def features_of(parts: Sequence[Parts]) -> Features:
+    """`Model.features` of blocks whose part `f`, where there is one, makes the features."""
+
+    def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
+        found = []
+        for part, state in zip(parts, states, strict=True):
+            if "f" in part:
+                x = apply(part, state, "f", x)
+                found.append(x)
+        return found
+
+    return features
 
 
 def checked_exit(exits: Sequence[int], exit: int | None) -> int:
@@ -133,11 +144,6 @@ def checked_exit(exits: Sequence[int], exit: int | None) -> int:
     if exit not in exits:
         raise ValueError(f"exit {exit} does not exist: this model has exits {', '.join(map(str, exits))}.")
     return exit
-
-
-def as_predict(function: Any) -> Predict:
-    """The function, as a type checker should see it."""
-    return function
 
 
 def check(network: Sequence[Block], classes: int, method: str) -> None:

@@ -32,12 +32,16 @@ def trials(model: Model, count: int) -> Model:
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         return jax.vmap(lambda states: model.predict(states, x, exit))(states)
 
+    def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
+        return jax.vmap(lambda states: model.features(states, x))(states)
+
     return model._replace(
         blocks=tuple(map(_mapped, model.blocks)),
         x_spec=lead(model.x_spec),
         y_spec=lead(model.y_spec),
         enter=jax.vmap(model.enter),
         predict=predict,
+        features=features,
         trials=count,
     )
 

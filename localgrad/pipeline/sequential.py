@@ -49,19 +49,16 @@ def sequential(model: Model) -> Engine:
         return state._replace(blocks=tuple(blocks), ok=ok), tuple(metrics)
 
     def train_global(state: SequentialState, message: PyTree, batch_id: jax.Array):
-        passed = []
-        for i, (block, old) in enumerate(zip(model.blocks, state.blocks, strict=True)):
-            message, model_state, stash = block.forward(old, message, step.block_key(state.key, batch_id, i))
-            passed.append((block, old, model_state, stash))
-        done, signal, ok = [], None, state.ok
-        for i, (block, old, model_state, stash) in reversed(list(enumerate(passed))):
-            grads, values, downward = block.grads(old, stash, signal)
-            if block.signal == "cotangent" or i == len(passed) - 1:
-                signal = downward
+        keys = [step.block_key(state.key, batch_id, i) for i in range(len(model.blocks))]
+        blocks, metrics, ok = [], [], state.ok
+        moved = step.gradients(model, state.blocks, message, keys)
+        for block, old, (model_state, grads, values) in reversed(
+            list(zip(model.blocks, state.blocks, moved, strict=True))
+        ):
             new, ok = step.learn(block, old, model_state, grads, values, ok)
-            done.append((new, values))
-        blocks, metrics = zip(*reversed(done), strict=True)
-        return state._replace(blocks=blocks, ok=ok), metrics
+            blocks.append(new)
+            metrics.append(values)
+        return state._replace(blocks=tuple(blocks[::-1]), ok=ok), tuple(metrics[::-1])
 
     def run(state: SequentialState, batches: Batches) -> tuple[SequentialState, Metrics]:
         def one(state: SequentialState, xs: tuple[jax.Array, PyTree]):

@@ -5,7 +5,7 @@ not depend on what stands beside it.  All randomness comes from the batch and th
 step runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +40,30 @@ def work(block: LocalBlock, state: BlockState, message: Message, key: Key):
     message, model_state, stash = block.forward(state, message, key)
     grads, metrics, _ = block.grads(state, stash, None)
     return message, model_state, grads, metrics
+
+
+def gradients(model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key]):
+    """Every block's `(model_state, grads, metrics)`, with nothing learnt: forward through all, then signals from above.
+
+    Args:
+      model: any model.
+      states: one `BlockState` a block.
+      message: that of the first block, see `enter`.
+      keys: one a block.
+    """
+    passed = []
+    for block, state, key in zip(model.blocks, states, keys, strict=True):
+        message, model_state, stash = block.forward(state, message, key)
+        passed.append((model_state, stash))
+    found, signal = [], None
+    for i, (block, state, (model_state, stash)) in reversed(
+        list(enumerate(zip(model.blocks, states, passed, strict=True)))
+    ):
+        grads, metrics, downward = block.grads(state, stash, signal)
+        if block.signal == "cotangent" or i == len(passed) - 1:
+            signal = downward
+        found.append((model_state, grads, metrics))
+    return found[::-1]
 
 
 def learn(

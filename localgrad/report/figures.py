@@ -58,6 +58,32 @@ def draw_anytime(curves: Sequence[tuple[str, Mapping[str, Any]]], path: Path) ->
     figure.savefig(path, dpi=120)
 
 
+def draw_lines(lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, path: Path) -> None:
+    """Draws named lines over 1, 2, 3, ... as a PNG."""
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    for name, values in lines.items():
+        axes.plot(range(1, len(values) + 1), values, ".-", label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def draw_embeddings(features: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draws a t-SNE of each of several feature arrays `(N, ...)` side by side, coloured by label, as a PNG."""
+    from sklearn.manifold import TSNE
+
+    figure = _figure(4 * len(features), 4)
+    for axes, rows, name in zip(np.atleast_1d(figure.subplots(1, len(features))), features, names, strict=True):
+        flat = rows.reshape(len(rows), -1)
+        perplexity = min(30.0, (len(flat) - 1) / 3)
+        points = TSNE(init="random", perplexity=perplexity, random_state=0).fit_transform(flat)
+        axes.scatter(*points.T, c=labels, cmap="tab10", s=6)
+        axes.set(title=name, xticks=[], yticks=[])
+    figure.savefig(path, dpi=120)
+
+
 def _figure(width: float, height: float) -> Any:
     """An empty figure that needs no screen; matplotlib is loaded only when something is drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

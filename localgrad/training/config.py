@@ -26,6 +26,7 @@ class Config:
       activation, norm, dropout: of every layer, see `localgrad.blocks`; None is the network's default.
       net_options: more of the network's options, each `name=value`.
       dataset, data_dir: what to train on, see `localgrad.data.get`.
+      label_noise: share of the training labels that are drawn anew, uniformly over the classes; the same in every run.
       limit: train on the first `limit` examples only; None is all of them.
       augment: names of augmentations, in order.
       resident: keep the training set on the device; None decides by its size.
@@ -59,6 +60,7 @@ class Config:
     net_options: tuple[str, ...] = ()
     dataset: str = "digits"
     data_dir: str | None = None
+    label_noise: float = 0.0
     limit: int | None = None
     augment: tuple[str, ...] = ()
     resident: bool | None = None
@@ -92,6 +94,8 @@ class Config:
                 raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit must be at least 1; got {self.limit}.")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"--label_noise is a share in [0, 1]; got {self.label_noise}.")
         for name, known in (("dtype", ("float32", "float64")), ("trials_by", ("vmap", "loop"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
@@ -123,10 +127,11 @@ def check_same(config: Config, saved: dict[str, Any], path: Path) -> None:
       ValueError: naming every field that differs, with both values.
     """
     ours = config.to_json()
+    theirs = {**Config().to_json(), **saved}  # a field that an older version did not have was at its default
     differing = [
-        f"{name} is {saved.get(name, 'missing')!r} there and {value!r} here"
+        f"{name} is {theirs[name]!r} there and {value!r} here"
         for name, value in ours.items()
-        if name not in PLACEMENT and saved.get(name, "missing") != value
+        if name not in PLACEMENT and theirs[name] != value
     ]
     if differing:
         raise ValueError(

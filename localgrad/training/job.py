@@ -30,7 +30,8 @@ class Job(NamedTuple):
     Attributes:
       config: its configuration.
       model, engine, source: what trains, how, and on what.
-      splits: the validation and the test split, and the pixel statistics that all splits share.
+      splits: `train` (as it is trained on), `validation` and `test`.
+      stats: the pixel statistics that all splits share.
       total_steps: batches in the run.
       begin: key -> the first states of the blocks: fresh, or grown from a shorter network.
     """
@@ -45,7 +46,7 @@ class Job(NamedTuple):
     begin: Callable[[Key], tuple[BlockState, ...]]
 
     def eval_batches(self, split: str) -> EvalBatches:
-        """Masked batches of the validation or the test split."""
+        """Masked batches of a split, in its order, without augmentation."""
         dtype = self.model.x_spec.dtype
         return data.eval_batches(self.splits[split], _EVAL_BATCH, *self.stats, dtype=dtype)
 
@@ -72,7 +73,7 @@ def prepare(config: Config) -> Job:
         raise ValueError("--dtype=float64 needs 64-bit types switched on: JAX_ENABLE_X64=1.")
     augment = data.augmentation(config.augment) if config.augment else None
     train, validation, test = (data.get(config.dataset, split, data_dir=config.data_dir) for split in data.SPLITS)
-    train = train._replace(images=train.images[: config.limit], labels=train.labels[: config.limit])
+    train = data.with_label_noise(data.first(train, config.limit), config.label_noise)
     if config.batch_size > len(train.labels):
         raise ValueError(
             f"--batch_size={config.batch_size} is more than the {len(train.labels)} training examples of {train.name}."
@@ -119,7 +120,16 @@ def prepare(config: Config) -> Job:
         resident=config.resident,
         put=engine.put,
     )
-    return Job(config, model, engine, source, {"validation": validation, "test": test}, stats, total_steps, begin)
+    return Job(
+        config,
+        model,
+        engine,
+        source,
+        {"train": train, "validation": validation, "test": test},
+        stats,
+        total_steps,
+        begin,
+    )
 
 
 def restore(job: Job, workdir: str | Path) -> Checkpoint:

@@ -184,7 +184,8 @@ def _epoch_records(
     """One record of training and one of each evaluation; with trials each figure is a list over them."""
     means = position.meter.means(job.source.steps_per_epoch)
     where = {"step": position.step, "epoch": position.step // job.source.steps_per_epoch}
-    details = {key: [block[key].tolist() for block in means] for key in means[0] if key != "loss"}
+    keys = dict.fromkeys(key for block in means for key in block if key != "loss")  # blocks may report different ones
+    details = {key: [block[key].tolist() if key in block else None for block in means] for key in keys}
     losses = [block["loss"].tolist() for block in means]
     records = [{**where, "split": "train", "block_loss": losses, **details, "examples_per_sec": rate}]
     for split in ("validation", "test"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localgrad.data import SPLITS, Dataset, get, names, pixel_stats
+from localgrad.data import SPLITS, Dataset, first, get, names, pixel_stats, with_label_noise
 from localgrad.data.dataset import Part, checked, part
 from localgrad.data.fashion_mnist import DEBIAN
 
@@ -240,3 +240,20 @@ def test_published_files_read_the_same_unpacked(tmp_path: Path) -> None:
     packed_set, plain_set = get("fashion_mnist", "test"), get("fashion_mnist", "test", data_dir=tmp_path)
     np.testing.assert_array_equal(packed_set.images, plain_set.images)
     np.testing.assert_array_equal(packed_set.labels, plain_set.labels)
+
+
+def test_the_first_examples() -> None:
+    train = get("digits", "train")
+    assert first(train, None).images.shape == train.images.shape
+    np.testing.assert_array_equal(first(train, 7).labels, train.labels[:7])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_label_noise(share: float) -> None:
+    """A tenth of the labels that are drawn anew stay as they were; it is the same noise every time."""
+    train = get("digits", "train")
+    noisy = with_label_noise(train, share)
+    assert noisy.labels.dtype == train.labels.dtype
+    assert abs(np.mean(noisy.labels != train.labels) - 0.9 * share) < 0.05
+    np.testing.assert_array_equal(with_label_noise(train, share).labels, noisy.labels)
+    assert noisy.images is train.images

@@ -11,13 +11,44 @@ from .test_train import command
 pytestmark = pytest.mark.slow
 
 
-def test_profiles_side_by_side(tmp_path):
-    out = tmp_path / "profiles.json"
-    done = command("--smoke", "--seeds=1", f"--out={out}", program="experiments.al_profiles")
+STUDIES = {
+    "accuracy": ("--only=al,predsim",),
+    "al_depth": (),
+    "al_profiles": (),
+    "convergence": ("--nets=mlp",),
+    "distances": (),
+    "gradient_flow": (),
+    "label_noise": (),
+    "scl_settings": ("--nets=mlp",),
+    "seconds": ("--methods=bp,al", "--repetitions=2"),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_studies(study, tmp_path):
+    out = tmp_path / "results"
+    places = (f"--workdir={tmp_path / 'runs'}", f"--out={out}")
+    done = command("--smoke", "--trials=1", *STUDIES[study], *places, program=f"experiments.{study}")
     assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
-    assert [row["profile"] for row in result["rows"]] == ["neco", "neco, one-layer bridge", "iclr", "iclr_head"]
-    assert result["best_on_validation"] in done.stdout
+    (path,) = out.glob("*.json")
+    result = json.loads(path.read_text())
+    assert result["command"].startswith(f"python -m experiments.{study} --smoke")
+    table = path.with_suffix(".md").read_text()
+    assert result["rows"] and all(f"| {row} |" in table for row in result["rows"])
+    assert table in done.stdout
+
+
+def test_a_study_that_was_stopped_goes_on(tmp_path):
+    """Rows that are done are not run again; a row that cannot be is named."""
+    places = ("--smoke", "--trials=1", f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path}")
+    run = lambda *flags: command(*places, *flags, program="experiments.accuracy")
+    assert run("--only=bp").returncode == 0
+    again = run("--only=bp,early_exit")
+    assert again.stdout.count("is a finished run") == 1
+    assert set(json.loads((tmp_path / "accuracy_fashion_mlp.json").read_text())["rows"]) == {"bp", "early_exit"}
+    refused = run("--only=bpp")
+    assert refused.returncode == 2
+    assert "the rows are bp, al, scl" in refused.stderr
 
 
 @pytest.mark.skipif(

@@ -25,7 +25,7 @@ def tensors(tree: Any) -> Any:
 
 
 def dense(x: Any, layer: dict) -> Any:
-    return x.flatten(1) @ layer["kernel"] + (layer["bias"] if "bias" in layer else 0)
+    return x.flatten(1) @ layer["kernel"] + layer.get("bias", 0)
 
 
 def assert_same(ours: Any, theirs: Any) -> None:

@@ -11,24 +11,16 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.pairs import THIN, thin
 from localgrad import Model, sequential, spmd
 from localgrad.base import Batches, BlockState
 from localgrad.blocks import NETWORKS, cnn, mlp
-from localgrad.blocks.deep import VGG
 from localgrad.methods import METHODS
 
 BATCH, CLASSES, STAGES = 6, 3, 3
 SMALL = {
     "mlp": (mlp((6, 5, 4)), (BATCH, 5)),
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
-}
-NETS: dict[str, dict] = {
-    "vanilla_cnn": {"widths": (4,) * 8},
-    "convnet": {"widths": (4, 5, 6)},
-    "two_conv": {"widths": (4, 4, 6)},
-    **{name: {"width_factor": 1 / 32} for name in (*VGG, "resnet18")},
-    **{name: {"width_factor": 1 / 8} for name in ("resnet20", "resnet32")},
-    "alexnet": {"widths": (4, 4, 6, 6, 6, 8, 8)},
 }
 QUICK = ("two_conv",)  # all of them take minutes
 LOCAL = [name for name in METHODS if not name.startswith("bp")]
@@ -53,7 +45,7 @@ def make(method: str, network: list, shape: tuple[int, ...], **options) -> Model
     return METHODS[method](network, spec, CLASSES, lambda scale: optax.sgd(0.1 * scale, momentum=0.9), **options)
 
 
-@pytest.mark.parametrize("net", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("net", ["mlp", pytest.param("cnn", marks=pytest.mark.full)])
 @pytest.mark.parametrize("method", LOCAL)
 def test_every_method(method: str, net: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
     agree(make(method, *SMALL[net]), as_batches, random_states)
@@ -75,11 +67,10 @@ def test_options(method: str, options: dict, x64: None, as_batches: Callable, ra
 
 
 @pytest.mark.parametrize("method", ["early_exit", "predsim"])
-@pytest.mark.parametrize("net", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in NETS])
+@pytest.mark.parametrize("net", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in THIN])
 def test_every_network(net: str, method: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
-    network = NETWORKS[net](**NETS[net], blocks=3)
-    agree(make(method, network, (BATCH, 8, 8, 1)), as_batches, random_states)
+    agree(make(method, thin(net), (BATCH, 8, 8, 1)), as_batches, random_states)
 
 
 def test_no_network_is_forgotten() -> None:
-    assert {*SMALL, *NETS} == set(NETWORKS)
+    assert set(THIN) == set(NETWORKS)

@@ -20,8 +20,8 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
         ("mlp", 2, 1),
         ("mlp", 4, 32),
         ("cnn", 2, 7),
-        pytest.param("cnn", 3, 1, marks=pytest.mark.slow),
-        pytest.param("cnn", 6, 32, marks=pytest.mark.slow),
+        pytest.param("cnn", 3, 1, marks=pytest.mark.full),
+        pytest.param("cnn", 6, 32, marks=pytest.mark.full),
         pytest.param(
             "cnn-norm",
             3,

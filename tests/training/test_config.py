@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from localgrad.training import Config, prepare
+from localgrad.training import Config, prepare, read_config
 from localgrad.training.config import check_same
 
 
@@ -16,6 +16,8 @@ from localgrad.training.config import check_same
         ({"stages": 0}, "--stages must be at least 1"),
         ({"seed": -1}, "--seed must be at least 0"),
         ({"dtype": "float16"}, "--dtype must be one of float32, float64"),
+        ({"limit": 0}, "--limit must be at least 1"),
+        ({"label_noise": 1.5}, r"--label_noise is a share in \[0, 1\]; got 1.5"),
         ({"trials_by": "luck"}, "--trials_by must be one of vmap, loop"),
     ],
 )
@@ -28,7 +30,7 @@ def test_fields_out_of_range(change, says):
     ("change", "says"),
     [
         ({"method": "magic"}, "unknown method 'magic'; there are al"),
-        ({"net": "rnn"}, "unknown net 'rnn'; there are mlp, cnn"),
+        ({"net": "rnn"}, "unknown net 'rnn'; there are mlp, cnn, vanilla_cnn"),
         ({"dataset": "digit"}, "digits"),
         ({"profile": "nips"}, "unknown profile 'nips' of method 'al'; there are neco, iclr, iclr_head"),
         ({"stages": 5}, "5 stages for a network of 4 blocks"),
@@ -39,6 +41,21 @@ def test_fields_out_of_range(change, says):
         ({"dtype": "float64"}, "64-bit types"),
         ({"dataset": "fashion_mnist", "data_dir": "/nowhere"}, "/nowhere"),
         ({"augment": ("spin",)}, "spin"),
+        ({"method": "scl", "profile": "neco"}, "method 'scl' has no option 'profile'; it has head, pool"),
+        ({"method": "pred", "method_options": ("beta=0.5",)}, "method 'pred' has no option 'beta'"),
+        ({"method_options": ("pool",)}, "--method_options is a list of name=value; got 'pool'"),
+        ({"method": "scl", "method_options": ("views=2",)}, "give --augment"),
+        ({"method": "scl", "method_options": ("head=deep",)}, "unknown head 'deep' of method 'scl'"),
+        ({"method": "dgl", "method_options": ("aux=rnn",)}, "unknown auxiliary network 'rnn'"),
+        ({"method": "dgl", "method_options": ("aux=cnn",)}, r"'cnn' reads images \(B, H, W, C\)"),
+        ({"method": "predsim", "method_options": ("beta=2",)}, r"beta is in \[0, 1\]"),
+        ({"net": "vgg11", "widths": (8,)}, "net 'vgg11' has no option 'widths'; it has activation, norm"),
+        ({"net": "vgg11", "net_options": ("pool=never",)}, "pool must be 'after' or 'before'"),
+        ({"net": "resnet20", "norm": True}, "net 'resnet20' has no option 'norm'"),
+        ({"blocks": (3, 2)}, "add up to the 4 layers"),
+        ({"method": "bp", "stages": 2}, "method 'bp' needs a signal from other blocks"),
+        ({"frozen": 4}, "--frozen=4 of 4 blocks"),
+        ({"grow_from": "/nowhere"}, "/nowhere is not the workdir of a run"),
     ],
 )
 def test_what_cannot_be_prepared(change, says, tmp_path):
@@ -66,8 +83,23 @@ def test_a_file_in_place_of_the_workdir(tmp_path):
         prepare(Config(workdir=str(tmp_path / "file")))
 
 
-def test_a_config_of_an_older_version_says_what_it_lacks(tmp_path):
+def test_a_field_that_an_older_version_did_not_have_was_at_its_default(tmp_path):
     saved = Config().to_json()
-    del saved["dropout"]
-    with pytest.raises(ValueError, match="dropout is 'missing' there and None here"):
-        check_same(Config(), saved, tmp_path / "config.json")
+    del saved["label_noise"]
+    check_same(Config(), saved, tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"label_noise is 0.0 there and 0.5 here"):
+        check_same(Config(label_noise=0.5), saved, tmp_path / "config.json")
+
+
+def test_a_config_is_read_back():
+    config = Config(widths=(8, 4), method_options=("head=linear",), frozen=1)
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    with pytest.raises(ValueError, match="another version: it has the fields depth"):
+        Config.from_json({"depth": 3})
+
+
+@pytest.mark.parametrize("folder", ["nothing", "empty"])
+def test_a_workdir_without_a_run_cannot_be_read(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"is not the workdir of a run: it has no config\.json"):
+        read_config(tmp_path / folder)

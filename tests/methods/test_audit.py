@@ -1,0 +1,70 @@
+"""The gradient audit: a block's update hears of the blocks below, and not of those above."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from localgrad.base import Model
+from localgrad.blocks import mlp
+from localgrad.methods import METHODS
+from localgrad.pipeline.step import gradients
+from localgrad.report import cosine, true_gradients
+
+BATCH, CLASSES = 12, 3
+X = np.random.default_rng(0).normal(size=(BATCH, 5))
+Y = np.arange(BATCH, dtype=np.int32) % CLASSES
+
+
+def build(method: str) -> Model:
+    spec = jax.ShapeDtypeStruct(X.shape, jnp.float64)
+    return METHODS[method](mlp((7, 6, 5)), spec, CLASSES, lambda scale: optax.sgd(scale))
+
+
+def updates(model: Model) -> Callable:
+    keys = [jax.random.key(i) for i in range(len(model.blocks))]
+    message = lambda: model.enter(jnp.asarray(X), jnp.asarray(Y))
+    return jax.jit(lambda states: [grads for _, grads, _ in gradients(model, states, message(), keys)])
+
+
+def same(ours, theirs) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_updates_hear_of_the_blocks_below_only(method: str, x64: None, random_states: Callable) -> None:
+    model = build(method)
+    local = model.blocks[0].signal == "none"
+    states, others = random_states(model), random_states(model, seed=1)
+    run = updates(model)
+    before = run(states)
+    for changed in range(len(states)):
+        after = run((*states[:changed], others[changed], *states[changed + 1 :]))
+        for i, (ours, theirs) in enumerate(zip(before, after, strict=True)):
+            if i != changed:
+                assert same(ours, theirs) == (local and i < changed), (i, changed)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cosine_with_the_true_gradient(method: str, x64: None, random_states: Callable) -> None:
+    """Exactly 1 for backpropagation; finite, and not that, for the others."""
+    model = build(method)
+    states = random_states(model)
+    theirs = jax.jit(lambda states: true_gradients(model, states, jnp.asarray(X), jnp.asarray(Y)))(states)
+    found = [float(cosine(g["f"], t)) for g, t in zip(updates(model)(states), theirs, strict=True) if t is not None]
+    assert len(found) >= 3
+    assert all(-1 <= value <= 1 for value in found)
+    if method.startswith("bp"):
+        np.testing.assert_allclose(found, 1, rtol=1e-12)
+    else:
+        assert min(abs(value - 1) for value in found[:-1]) > 1e-3
+
+
+def test_cosine() -> None:
+    a, b = {"x": jnp.array([1.0, 2.0]), "y": jnp.array([[2.0]])}, {"x": jnp.array([2.0, -1.0]), "y": jnp.array([[0.0]])}
+    assert float(cosine(a, b)) == 0.0
+    np.testing.assert_allclose(cosine(a, jax.tree.map(lambda v: -3 * v, a)), -1.0, rtol=1e-6)
+    assert float(cosine(a, jax.tree.map(jnp.zeros_like, a))) == 0.0
