@@ -51,6 +51,31 @@ def test_a_study_that_was_stopped_goes_on(tmp_path):
     assert "the rows are bp, al, scl" in refused.stderr
 
 
+def test_a_network_is_trained_grown_and_evaluated(tmp_path):
+    short, long = tmp_path / "short", tmp_path / "long"
+    base = ("--method=early_exit", "--net=mlp", "--epochs=2", "--batch_size=32", "--learning_rate=0.01")
+    assert command(*base, "--widths=24,16", f"--workdir={short}").returncode == 0
+    grown = command(*base, "--widths=24,16,12", f"--grow_from={short}", "--frozen=2", f"--workdir={long}")
+    assert grown.returncode == 0, grown.stderr
+    before, after = (json.loads((folder / "summary.json").read_text()) for folder in (short, long))
+    assert after["exit_accuracy"][0] == before["exit_accuracy"][0] > 80  # frozen, its classifier too
+    assert len(after["exit_accuracy"]) == 3
+    done = command("--alignment", "--anytime", f"--workdir={long}", program="experiments.evaluate")
+    assert done.returncode == 0, done.stderr
+    exits = json.loads((long / "exits.json").read_text())["exits"]
+    assert [round(row["accuracy"], 6) for row in exits] == [round(value, 6) for value in after["exit_accuracy"]]
+    assert exits[0]["flops"] < exits[1]["flops"] < exits[2]["flops"]
+    cosines = json.loads((long / "alignment.json").read_text())["cosine"]
+    assert all(-1 <= value <= 1 for value in cosines)
+    curve = json.loads((long / "anytime.json").read_text())["curve"]
+    assert [row["flops"] for row in curve] == sorted(row["flops"] for row in curve)
+    assert curve[-1]["accuracy"] == exits[-1]["accuracy"]
+    assert (long / "anytime.png").read_bytes().startswith(b"\x89PNG")
+    refused = command(f"--workdir={tmp_path}", program="experiments.evaluate")
+    assert refused.returncode == 2
+    assert "is not the workdir of a run" in refused.stderr
+
+
 @pytest.mark.skipif(
     shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2, reason="pins two processes to two cores"
 )
