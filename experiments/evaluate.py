@@ -2,11 +2,14 @@
 
     python -m experiments.evaluate --workdir=runs/digits --exits --anytime
 
-Reads the newest checkpoint of a run of `experiments.train`.  `--exits` writes `exits.json`: accuracy, FLOPs and
-latency at every exit.  `--alignment` writes `alignment.json`: for each block the cosine of its own update with the true gradient
-of the network's loss, on a batch of the test split.  `--anytime` writes `anytime.json` and `anytime.png`: accuracy
-against FLOPs where an example leaves at the first exit whose calibrated confidence passes a threshold; temperatures are
-fitted on the validation split, accuracy is that of the test split.
+Reads the newest checkpoint of a run of `experiments.train`.
+
+- `--exits` writes `exits.json`: accuracy, FLOPs and latency at every exit.
+- `--alignment` writes `alignment.json`: for each block the cosine of its own update with the true gradient of the
+  network's loss, on a batch of the test split.
+- `--anytime` writes `anytime.json` and `anytime.png`: accuracy against FLOPs where an example leaves at the first exit
+  whose calibrated confidence passes a threshold; temperatures are fitted on the validation split, accuracy is that of
+  the test split.
 """
 
 from pathlib import Path
