@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from experiments import setup
-from localgrad.training import Config, prepare_all, run
+from localgrad.training import Config, Interrupted, prepare_all, run
 
 FLAGS = flags.FLAGS
 
@@ -58,6 +58,9 @@ def run_rows(
             found[row] = run(config, prepare_all(config), setup.say)
         except (ValueError, FileNotFoundError, ImportError) as error:
             return setup.refuse(f"row {row!r}: {error}")
+        except Interrupted as stop:
+            setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
+            return 128 + stop.signum
         folders = [folder / f"trial{trial}" for trial in range(config.trials)] if config.trials > 1 else [folder]
         found[row] |= after(row, folders) if after else {}
     header = ["row", *columns, *(["published"] if published else [])]
