@@ -1,18 +1,20 @@
-"""What the exits of a trained network give and cost, and what leaving early saves.
+"""What the exits of trained networks give and cost, and what leaving early saves.
 
     python -m experiments.evaluate --workdir=runs/digits --exits --anytime
+    python -m experiments.evaluate --workdir=runs/accuracy/al/trial0,runs/accuracy/predsim/trial0 --anytime --out=exits
 
-Reads the newest checkpoint of a run of `experiments.train`.
+Reads the newest checkpoint of each run of `experiments.train`, and writes OUT.json and, with `--anytime`, OUT.png; OUT is
+`evaluation` in the workdir, if there is one workdir.
 
-- `--exits` writes `exits.json`: accuracy, FLOPs and latency at every exit.
-- `--alignment` writes `alignment.json`: for each block the cosine of its own update with the true gradient of the
-  network's loss, on a batch of the test split.
-- `--anytime` writes `anytime.json` and `anytime.png`: accuracy against FLOPs where an example leaves at the first exit
-  whose calibrated confidence passes a threshold; temperatures are fitted on the validation split, accuracy is that of
+- `--exits`: accuracy, FLOPs and latency at every exit; exits take turns, and latency is the median.
+- `--alignment`: for each block the cosine of its own update with the true gradient of the network's loss, on a batch of
   the test split.
+- `--anytime`: accuracy against FLOPs where an example leaves at the first exit whose calibrated confidence passes a
+  threshold.  Temperatures are fitted on the validation split, accuracy is that of the test split.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +25,56 @@ from experiments import setup
 from localgrad.base import BlockState, Model
 from localgrad.pipeline.step import gradients
 from localgrad.report import cosine, draw_anytime, table, true_gradients
-from localgrad.training import prepare, read_config, restore
+from localgrad.training import Config, prepare, read_config, restore
 from localgrad.training.exits import anytime, anytime_flops, collect, measure_exits, temperatures
 from localgrad.training.workdir import write_json
 
-flags.DEFINE_string("workdir", None, "folder of a run", required=True)
+flags.DEFINE_list("workdir", None, "folders of runs", required=True)
 flags.DEFINE_bool("exits", True, "accuracy, FLOPs and latency at every exit")
 flags.DEFINE_bool("alignment", False, "cosine of each block's update with the true gradient")
 flags.DEFINE_bool("anytime", False, "the curve of leaving early")
-flags.DEFINE_list(
-    "thresholds", ["0", "0.5", "0.7", "0.8", "0.9", "0.95", "0.98", "0.99", "0.999", "1.1"], "confidences"
-)
+flags.DEFINE_list("thresholds", "0,0.5,0.7,0.8,0.9,0.95,0.98,0.99,0.999,1.1", "confidences")
+flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
 setup.define_process_flags()
 FLAGS = flags.FLAGS
+
+
+def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
+    """Everything that was asked for of one run, printed and returned."""
+    job = prepare(config)
+    found = restore(job, config.workdir)
+    model, states = job.model, found.states
+    scores, labels = collect(model, states, job.eval_batches("test"))
+    x, y, mask = next(iter(job.eval_batches("test")))
+    x, y = x[mask], y[mask]
+    result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": found.step, "batch": len(x)}
+    setup.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {found.step} batches")
+    if FLAGS.exits or FLAGS.anytime:
+        rows = measure_exits(model, states, scores, labels, x)
+        result["exits"] = [row._asdict() for row in rows]
+        cells = [
+            [row.exit, model.blocks[row.exit - 1].name, f"{row.accuracy:.2f}", f"{row.flops / 1e6:.3f}",
+             f"{1e3 * row.seconds:.2f}"]
+            for row in rows
+        ]  # fmt: skip
+        setup.say(table(["exit", "block", "test accuracy %", "MFLOP an example", f"ms a batch of {len(x)}"], cells))
+    if FLAGS.alignment:
+        result["cosine"] = alignment(model, states, x, y)
+        cells = [
+            [i + 1, block.name, "" if value is None else f"{value:.3f}"]
+            for i, (block, value) in enumerate(zip(model.blocks, result["cosine"], strict=True))
+        ]
+        setup.say(table(["block", "name", "cosine with the true gradient"], cells))
+    if FLAGS.anytime:
+        fitted = temperatures(*collect(model, states, job.eval_batches("validation")))
+        curve = anytime(scores, labels, fitted, anytime_flops(model, states, x), thresholds)
+        result |= {"temperatures": fitted.tolist(), "anytime": [row._asdict() for row in curve]}
+        cells = [
+            [row.threshold, f"{row.accuracy:.2f}", f"{row.flops / 1e6:.3f}", " ".join(f"{s:.0%}" for s in row.shares)]
+            for row in curve
+        ]
+        setup.say(table(["threshold", "test accuracy %", "MFLOP an example", "leave at exit"], cells))
+    return result
 
 
 def alignment(model: Model, states: tuple[BlockState, ...], x: jax.Array, y: jax.Array) -> list[float | None]:
@@ -48,60 +87,42 @@ def alignment(model: Model, states: tuple[BlockState, ...], x: jax.Array, y: jax
     return [None if t is None else float(cosine(g["f"], t)) for g, t in zip(ours, theirs, strict=True)]
 
 
-def main(argv: list[str]) -> int:
-    folder = Path(FLAGS.workdir)
-    try:
-        config = read_config(folder)
+def checked() -> tuple[list[Config], list[float], Path]:
+    """The configurations of the runs, the thresholds and the path to write.
+
+    Raises:
+      ValueError, FileNotFoundError: for a flag that cannot be, or a workdir without a run.
+    """
+    configs = [read_config(folder) for folder in FLAGS.workdir]
+    for config in configs:
         if config.trials > 1:
-            raise ValueError(
-                f"{folder} holds {config.trials} trials; evaluate a run of one (--trials_by=loop makes them)."
-            )
+            raise ValueError(f"{config.workdir} holds {config.trials} trials; give the workdir of one of them.")
+        if config.dtype != configs[0].dtype:
+            raise ValueError("the runs have different --dtype; evaluate them one by one.")
+    if len(configs) > 1 and FLAGS.out is None:
+        raise ValueError("several workdirs: say with --out where to write.")
+    try:
         thresholds = sorted(map(float, FLAGS.thresholds))
-        setup.devices(1, x64=config.dtype == "float64")
-        job = prepare(config)
-        found = restore(job, folder)
+    except ValueError:
+        raise ValueError(f"--thresholds is a list of numbers; got {','.join(FLAGS.thresholds)!r}.") from None
+    return configs, thresholds, Path(FLAGS.out or Path(FLAGS.workdir[0]) / "evaluation")
+
+
+def main(argv: list[str]) -> int:
+    try:
+        configs, thresholds, out = checked()
+        setup.devices(1, x64=configs[0].dtype == "float64")
+        results = [evaluate(config, thresholds) for config in configs]
     except (ValueError, FileNotFoundError) as error:
         return setup.refuse(str(error))
-    model, states = job.model, found.states
-    scores, labels = collect(model, states, job.eval_batches("test"))
-    x, y, mask = next(iter(job.eval_batches("test")))
-    x, y = x[mask], y[mask]
-    rows = measure_exits(model, states, scores, labels, x)
-    if FLAGS.exits:
-        write_json(
-            folder / "exits.json", {"step": found.step, "batch": len(x), "exits": [row._asdict() for row in rows]}
-        )
-        cells = [
-            [row.exit, model.blocks[row.exit - 1].name, f"{row.accuracy:.2f}", f"{row.flops / 1e6:.3f}",
-             f"{1e3 * row.seconds:.2f}"]
-            for row in rows
-        ]  # fmt: skip
-        setup.say(table(["exit", "block", "test accuracy %", "MFLOP an example", f"ms a batch of {len(x)}"], cells))
-    if FLAGS.alignment:
-        cosines = alignment(model, states, x, y)
-        write_json(folder / "alignment.json", {"step": found.step, "batch": len(x), "cosine": cosines})
-        cells = [
-            [i + 1, block.name, "" if value is None else f"{value:.3f}"]
-            for i, (block, value) in enumerate(zip(model.blocks, cosines, strict=True))
-        ]
-        setup.say(table(["block", "name", "cosine with the true gradient"], cells))
+    write_json(out.with_suffix(".json"), {"command": setup.command_line(), "runs": results})
     if FLAGS.anytime:
-        fitted = temperatures(*collect(model, states, job.eval_batches("validation")))
-        flops = anytime_flops(model, states, x)
-        curve = anytime(scores, labels, fitted, flops, thresholds)
-        result = {
-            "step": found.step, "temperatures": fitted.tolist(), "flops": flops,
-            "exits": [row._asdict() for row in rows], "curve": [row._asdict() for row in curve],
-        }  # fmt: skip
-        write_json(folder / "anytime.json", result)
-        draw_anytime([(config.method, result)], folder / "anytime.png")
-        cells = [
-            [row.threshold, f"{row.accuracy:.2f}", f"{row.flops / 1e6:.3f}", " ".join(f"{s:.0%}" for s in row.shares)]
-            for row in curve
-        ]
-        setup.say(table(["threshold", "test accuracy %", "MFLOP an example", "leave at exit"], cells))
-        saved = 1 - np.array([row.flops for row in curve]) / curve[-1].flops
-        setup.say(f"wrote {folder / 'anytime.json'} and .png; at most {saved.max():.0%} of the FLOPs saved")
+        draw_anytime([(result["method"], result) for result in results], out.with_suffix(".png"))
+        curves = [np.array([row["flops"] for row in result["anytime"]]) for result in results]
+        setup.say(
+            f"leaving early saves at most {max(1 - curve.min() / curve[-1] for curve in curves):.0%} of the FLOPs"
+        )
+    setup.say(f"wrote {out.with_suffix('.json')}" + (" and .png" if FLAGS.anytime else ""))
     return 0
 
 

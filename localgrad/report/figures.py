@@ -40,18 +40,16 @@ def draw_anytime(curves: Sequence[tuple[str, Mapping[str, Any]]], path: Path) ->
     """Draws accuracy against FLOPs of leaving early, one line a network, as a PNG.
 
     Args:
-      curves: a name and the object of an `anytime.json` each.
+      curves: a name, and rows `exits` and `anytime` of accuracy and FLOPs, as `experiments.evaluate` writes them.
       path: the file to write.
     """
     figure = _figure(6, 4)
     axes = figure.subplots()
     for i, (name, result) in enumerate(curves):
-        flops, accuracy = ([row[key] for row in result["curve"]] for key in ("flops", "accuracy"))
+        flops, accuracy = ([row[key] for row in result["anytime"]] for key in ("flops", "accuracy"))
         axes.plot(np.array(flops) / 1e6, accuracy, "o-", color=f"C{i}", label=f"{name}, by confidence")
-        exits = result.get("exits")
-        if exits:
-            alone = [row["flops"] / 1e6 for row in exits], [row["accuracy"] for row in exits]
-            axes.plot(*alone, "x--", color=f"C{i}", label=f"{name}, every example at one exit")
+        alone = [row["flops"] / 1e6 for row in result["exits"]], [row["accuracy"] for row in result["exits"]]
+        axes.plot(*alone, "x--", color=f"C{i}", label=f"{name}, every example at one exit")
     axes.set(xlabel="MFLOP an example", ylabel="test accuracy, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -62,15 +62,14 @@ def test_a_network_is_trained_grown_and_evaluated(tmp_path):
     assert len(after["exit_accuracy"]) == 3
     done = command("--alignment", "--anytime", f"--workdir={long}", program="experiments.evaluate")
     assert done.returncode == 0, done.stderr
-    exits = json.loads((long / "exits.json").read_text())["exits"]
+    (evaluated,) = json.loads((long / "evaluation.json").read_text())["runs"]
+    exits, curve = evaluated["exits"], evaluated["anytime"]
     assert [round(row["accuracy"], 6) for row in exits] == [round(value, 6) for value in after["exit_accuracy"]]
     assert exits[0]["flops"] < exits[1]["flops"] < exits[2]["flops"]
-    cosines = json.loads((long / "alignment.json").read_text())["cosine"]
-    assert all(-1 <= value <= 1 for value in cosines)
-    curve = json.loads((long / "anytime.json").read_text())["curve"]
+    assert all(-1 <= value <= 1 for value in evaluated["cosine"])
     assert [row["flops"] for row in curve] == sorted(row["flops"] for row in curve)
     assert curve[-1]["accuracy"] == exits[-1]["accuracy"]
-    assert (long / "anytime.png").read_bytes().startswith(b"\x89PNG")
+    assert (long / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     refused = command(f"--workdir={tmp_path}", program="experiments.evaluate")
     assert refused.returncode == 2
     assert "is not the workdir of a run" in refused.stderr

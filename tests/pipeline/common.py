@@ -75,7 +75,7 @@ def examples(name: str, dtype=jnp.float32) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def trained(name: str, stages: int, per_call: int = 32, dtype=jnp.float32, **options) -> Trained:
-    """Trains for `STEPS` batches, 64 in float64: sequentially for `stages=0`, else by a pipeline whose bubbles are full of NaN."""
+    """Trains for `STEPS` batches, 64 in float64: sequentially for `stages=0`, else by a pipeline, bubbles full of NaN."""
     with jax.enable_x64(dtype == jnp.float64):
         model = make_model(name, dtype)
         engine = spmd(model, stages=stages, bubble=float("nan"), **options) if stages else sequential(model)
