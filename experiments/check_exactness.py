@@ -15,14 +15,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import app, flags
 
 from experiments import setup
 from localgrad import al, by_group, cnn, init, mlp, params_sha256, sequential, spmd
 from localgrad.data import get, pixel_stats, source
-from localgrad.report import table
+from localgrad.report import largest_difference, table
 
 flags.DEFINE_string("out", None, "file to write")
 flags.DEFINE_integer("batches", 224, "batches of each run; a multiple of 1, 7 and 32")
@@ -58,12 +57,11 @@ def main(argv: list[str]) -> int:
                 trained = jax.device_get(engine.states(state))
                 digest = params_sha256(trained)
                 expected = expected or (digest, trained)
-                pairs = zip(jax.tree.leaves(trained), jax.tree.leaves(expected[1]), strict=True)
-                apart = [np.max(np.abs(ours - theirs), initial=0) for ours, theirs in pairs]
+                apart = largest_difference(trained, expected[1])
                 rows.append(
                     {
                         "network": name, "stages": stages or "sequential", "per_call": per_call,
-                        "params_sha256": digest, "equal": digest == expected[0], "difference": float(max(apart)),
+                        "params_sha256": digest, "equal": digest == expected[0], "difference": apart,
                     }
                 )  # fmt: skip
                 print(rows[-1], flush=True)

@@ -1,6 +1,6 @@
 """NECO section 5.4: how far the features of each block hold the classes apart, and how they look in two dimensions.
 
-    python -m experiments.distances --dataset=cifar10 --net=vanilla_cnn --epochs=200    # the paper's; a GPU
+    python -m experiments.distances --dataset=cifar10 --net=vanilla_cnn --epochs=200    # as the paper; a GPU
     python -m experiments.distances --trials=1 --epochs=5                               # Fashion-MNIST; two CPU cores
 
 Distances between centroids and within classes on 2,000 test examples, and a t-SNE figure by block of the first trial.
@@ -19,7 +19,7 @@ from localgrad.training import prepare, read_config, restore
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
 flags.DEFINE_string("net", "mlp", "network")
-flags.DEFINE_list("methods", ["bp", "al"], "methods")
+flags.DEFINE_list("methods", ["bp_matched", "al"], "methods")
 flags.DEFINE_integer("epochs", 10, "passes over the training set")
 flags.DEFINE_integer("limit", None, "training examples")
 study.define_flags("distances")

@@ -1,14 +1,14 @@
 """What the exits of trained networks give and cost, and what leaving early saves.
 
     python -m experiments.evaluate --workdir=runs/digits --exits --anytime
-    python -m experiments.evaluate --workdir=runs/accuracy/al/trial0,runs/accuracy/predsim/trial0 --anytime --out=exits
+    python -m experiments.evaluate --workdir=runs/one,runs/another --anytime --out=exits
 
-Reads the newest checkpoint of each run of `experiments.train`, and writes OUT.json and, with `--anytime`, OUT.png; OUT is
-`evaluation` in the workdir, if there is one workdir.
+Reads the newest checkpoint of each run of `experiments.train`, and writes OUT.json and, with `--anytime`, OUT.png; OUT
+is `evaluation` in the workdir, if there is one workdir.
 
 - `--exits`: accuracy, FLOPs and latency at every exit; exits take turns, and latency is the median.
-- `--alignment`: for each block the cosine of its own update with the true gradient of the network's loss, on a batch of
-  the test split.
+- `--alignment`: for each block the cosine of its own update (as in training: batch statistics, dropout) with the true
+  gradient of the network's loss (as in prediction: running statistics), on a batch of the test split.
 - `--anytime`: accuracy against FLOPs where an example leaves at the first exit whose calibrated confidence passes a
   threshold.  Temperatures are fitted on the validation split, accuracy is that of the test split.
 """
@@ -119,9 +119,8 @@ def main(argv: list[str]) -> int:
     if FLAGS.anytime:
         draw_anytime([(result["method"], result) for result in results], out.with_suffix(".png"))
         curves = [np.array([row["flops"] for row in result["anytime"]]) for result in results]
-        setup.say(
-            f"leaving early saves at most {max(1 - curve.min() / curve[-1] for curve in curves):.0%} of the FLOPs"
-        )
+        saved = max(1 - curve.min() / curve[-1] for curve in curves)
+        setup.say(f"leaving early saves at most {saved:.0%} of the FLOPs")
     setup.say(f"wrote {out.with_suffix('.json')}" + (" and .png" if FLAGS.anytime else ""))
     return 0
 

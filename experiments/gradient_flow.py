@@ -1,6 +1,6 @@
 """Delog-SCL figure 4: many short gradient flows against one long one, on the same network.
 
-    python -m experiments.gradient_flow --dataset=cifar10 --net=convnet --epochs=300    # the paper's; a GPU
+    python -m experiments.gradient_flow --dataset=cifar10 --net=convnet --epochs=300    # as the paper; a GPU
     python -m experiments.gradient_flow --trials=1 --limit=10000                        # Fashion-MNIST; two CPU cores
 
 The long flow is backpropagation of the output's cross-entropy through the network, without local losses.  Writes test

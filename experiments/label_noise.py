@@ -1,6 +1,6 @@
 """ICLR table 5: training with random labels, backpropagation against Associated Learning.
 
-    python -m experiments.label_noise --dataset=cifar10 --trials=5        # the paper's; a GPU
+    python -m experiments.label_noise --dataset=cifar10 --trials=5        # the paper's set; a GPU
     python -m experiments.label_noise --trials=1 --limit=10000 --epochs=10  # Fashion-MNIST; two CPU cores, half an hour
 
 A share theta of the training labels is drawn anew.  Published, CIFAR-10: at theta 0.6 BP 39.23 and AL 64.74 % test, at

@@ -46,7 +46,7 @@ def measured(net: str) -> dict[str, list[float]]:
     spec = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
     engines, states = {}, {}
     for method in FLAGS.methods:
-        options = {} if method in ("bp", "dgl") else {"pool": 2048}
+        options = {"pool": 2048} if method in ("al", "scl", "early_exit") else {}
         model = METHODS[method](
             NETWORKS[net](**shape), spec, CLASSES, lambda scale: optax.adam(1e-3 * scale), **options
         )
@@ -63,6 +63,9 @@ def measured(net: str) -> dict[str, list[float]]:
 
 
 def main(argv: list[str]) -> int:
+    for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, NETWORKS)):
+        if not given or not set(given) <= set(known):
+            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     setup.devices(1)
     rows: dict[str, dict] = {}
     for net in ["mlp"] if FLAGS.smoke else FLAGS.nets:

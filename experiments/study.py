@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from experiments import setup
-from localgrad.training import Config, Interrupted, prepare_all, run
+from localgrad.training import Config, DivergedError, Interrupted, prepare_all, run
 
 FLAGS = flags.FLAGS
 
@@ -44,7 +44,7 @@ def run_rows(
       smoke: fields of the smallest size, in place of the rows' under `--smoke`.
       columns: header -> `summary -> cell`.
       after: `(row, workdirs of its trials) -> more of the row's summary`, once it is trained.
-      published: the papers' figures by row, a column of their own.
+      published: the papers' figures by row, a column of their own; leave it out where the run is not the paper's.
     """
     setup.devices(1)
     small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
@@ -58,6 +58,10 @@ def run_rows(
             found[row] = run(config, prepare_all(config), setup.say)
         except (ValueError, FileNotFoundError, ImportError) as error:
             return setup.refuse(f"row {row!r}: {error}")
+        except DivergedError as error:
+            found[row] = {"diverged": str(error)}
+            setup.say(f"row {row!r} diverged: {error}")
+            continue
         except Interrupted as stop:
             setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
             return 128 + stop.signum
@@ -65,7 +69,11 @@ def run_rows(
         found[row] |= after(row, folders) if after else {}
     header = ["row", *columns, *(["published"] if published else [])]
     cells = [
-        [row, *(cell(summary) for cell in columns.values()), *([published.get(row, "")] if published else [])]
+        [
+            row,
+            *("diverged" if "diverged" in summary else cell(summary) for cell in columns.values()),
+            *([published.get(row, "")] if published else []),
+        ]
         for row, summary in found.items()
     ]
     write(

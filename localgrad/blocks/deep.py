@@ -39,6 +39,7 @@ def vgg(
     norm: bool = True,
     dropout: float = 0.0,
     pool: Pool = "after",
+    dense: Sequence[int] | None = None,
     width_factor: float = 1.0,
     blocks: Grouping = None,
 ) -> list[Block]:
@@ -46,9 +47,11 @@ def vgg(
 
     Args:
       variant: a key of `VGG`.
-      activation, norm, dropout, blocks: as `mlp`.  The AL form of the papers is `vgg8b` with `blocks=(2, 2, 2, 1)`.
+      activation, norm, dropout, blocks: as `mlp`.  The form that NECO trains is `vgg8b` with `pool="after"`,
+        `dense=(1024, 1024)` and `blocks=(2, 2, 2, 2)`.
       pool: where a pooling belongs: `after` ends the block below it, `before` opens the block above it, so that a local
         loss sees the features unpooled (as `vgg8b`'s paper).  An image of one row or column is not pooled further.
+      dense: features of the dense layers at the end, in place of the variant's own.
       width_factor: multiplies every width (rounded to whole numbers, at least 1).
 
     Returns:
@@ -68,6 +71,9 @@ def vgg(
     layers: list[Block] = []
     pooled = False  # a pooling waits for the layer that it opens
     specs = VGG[variant]
+    if dense is not None:
+        check(activation, dropout, dense or (1,))
+        specs = (*(spec for spec in specs if not isinstance(spec, tuple)), *(("dense", width) for width in dense))
     for i, spec in enumerate(specs):
         if spec == "pool":
             pooled = pool == "before"

@@ -80,7 +80,8 @@ def vanilla_cnn(
     """NECO's convolutional network: eight 3x3 convolutions, stride 2 at the fourth and the last.
 
     Its dense layers are Associated Learning's bridge and decoders; `bp_matched` adds the same ones to backpropagation.
-    The released code trains pairs, `blocks=(2, 2, 2, 2)`; the paper counts six components, `blocks=6`.
+    The released code trains pairs, `blocks=(2, 2, 2, 2)`; the paper counts six components, of which the last holds the
+    middle layers, `blocks=(1, 1, 1, 1, 1, 3)`.
 
     Args:
       widths: channels of each layer; stride 2 in the middle and at the end.

@@ -53,7 +53,8 @@ def augmentation(names: str | Sequence[str], *, pad: int = 4) -> Augment:
     """Composes augmentations, applied from left to right, each with a key of its own.
 
     Args:
-      names: of `crop` and `flip`, as a sequence or joined by commas; nothing at all is the identity.
+      names: of `crop`, `flip` and `jitter` (a crop of 2 pixels, as NECO's), as a sequence or joined by commas; nothing
+        at all is the identity.
       pad: see `crop`.
 
     Returns:
@@ -72,7 +73,7 @@ def augmentation(names: str | Sequence[str], *, pad: int = 4) -> Augment:
 
 @cache  # one function object for equal arguments: it is static in jitted code
 def _composed(names: tuple[str, ...], pad: int) -> Augment:
-    table: dict[str, Callable[[], Augment]] = {"crop": lambda: crop(pad), "flip": flip}
+    table: dict[str, Callable[[], Augment]] = {"crop": lambda: crop(pad), "flip": flip, "jitter": lambda: crop(2)}
     unknown = [name for name in names if name not in table]
     if unknown:
         raise ValueError(f"unknown augmentation {unknown}; expected any of {sorted(table)}, joined by commas")

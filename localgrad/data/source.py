@@ -252,7 +252,7 @@ def _finished(
         # By example and not by place in the batch: data shards draw what one device would.
         batch_key = jax.random.fold_in(keys.augment, batch_id)
         own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(batch_key, example)
-        of_view = lambda view: jax.vmap(jax.random.fold_in, in_axes=(0, None))(own, view) if view else own
+        of_view = lambda view: jax.vmap(jax.random.fold_in, in_axes=(0, None))(own, view) if config.views > 1 else own
         views = [config.augment(of_view(view), images) for view in range(config.views)]
     finished = [_normalised(scale, view, config.dtype) for view in views]
     return jnp.stack(finished, axis=1) if config.views > 1 else finished[0]

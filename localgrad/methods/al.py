@@ -86,7 +86,7 @@ def al(
     Raises:
       ValueError: for an unknown profile, an empty network, fewer than two classes or a width below one.
     """
-    check(network, classes, "al")
+    check(network, classes, "al", pool)
     form = checked_profile(profile, bridge)
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
@@ -125,6 +125,10 @@ def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profil
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
+    if bridge is not None and (
+        not isinstance(bridge, Sequence) or not all(isinstance(u, int) and u > 0 for u in bridge)
+    ):
+        raise ValueError(f"bridge is a sequence of positive whole numbers, in units of the target width; got {bridge}.")
     return PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
 
 

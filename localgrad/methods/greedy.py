@@ -51,7 +51,7 @@ def early_exit(
     References:
       Delog-SCL, section 3 (the baseline)
     """
-    check(network, classes, "early_exit")
+    check(network, classes, "early_exit", pool)
     parts = [{"f": f, "head": classifier(classes, pool=pool)} for f in network]
     blocks = [_classifying_block(part, classes, tx) for part in parts]
     return classifying_model("early_exit", blocks, parts, ["head"] * len(parts), x_spec, classes)
@@ -92,7 +92,7 @@ def dgl(
     References:
       Belilovsky et al., Decoupled Greedy Learning of CNNs, https://arxiv.org/abs/1901.08164
     """
-    check(network, classes, "dgl")
+    check(network, classes, "dgl", pool)
     if aux not in AUXILIARIES:
         raise ValueError(f"unknown auxiliary network {aux!r} of method 'dgl'; there are {', '.join(AUXILIARIES)}.")
     if self_supervised is not None and self_supervised not in SELF_SUPERVISED:

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from localgrad.base import Block
 from localgrad.blocks.flax import from_linen
-from localgrad.blocks.layers import pool_to
+from localgrad.blocks.layers import batch_norm, pool_to
 
 
 class Dense(nn.Module):
@@ -46,7 +46,7 @@ class SmallMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        layer = lambda x, dense: nn.relu(nn.BatchNorm(use_running_average=not train)(dense(x)))
+        layer = lambda x, dense: nn.relu(batch_norm(train)(dense(x)))
         x = x if x.ndim == 4 else x.reshape(x.shape[0], 1, 1, -1)
         grid = (-(-x.shape[1] // 4), -(-x.shape[2] // 4))
         x = adaptive_mean(x, grid)
@@ -73,7 +73,7 @@ class SmallCNN(nn.Module):
             )
         for _ in range(2):
             x = nn.Conv(x.shape[-1], (3, 3), use_bias=False)(x)
-            x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+            x = nn.relu(batch_norm(train)(x))
         return nn.Dense(self.classes)(pool_to(x, self.features))
 
 
@@ -92,7 +92,7 @@ class ImageDecoder(nn.Module):
         height, width, channels = self.shape
         while x.shape[1] < height or x.shape[2] < width:
             x = nn.ConvTranspose(max(x.shape[-1] // 2, 8), (4, 4), strides=(2, 2), use_bias=False)(x)
-            x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+            x = nn.relu(batch_norm(train)(x))
         return nn.Conv(channels, (3, 3))(x[:, :height, :width])
 
 

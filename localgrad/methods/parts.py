@@ -146,8 +146,8 @@ def checked_exit(exits: Sequence[int], exit: int | None) -> int:
     return exit
 
 
-def check(network: Sequence[Block], classes: int, method: str) -> None:
-    """Refuses an empty network and fewer than two classes.
+def check(network: Sequence[Block], classes: int, method: str, pool: int | None = None) -> None:
+    """Refuses an empty network, fewer than two classes and a pool that is no number of features.
 
     Raises:
       ValueError: naming the method.
@@ -156,3 +156,5 @@ def check(network: Sequence[Block], classes: int, method: str) -> None:
         raise ValueError(f"method {method!r} needs a network of at least one block; got none.")
     if classes < 2:
         raise ValueError(f"classes must be at least 2; got {classes}.")
+    if pool is not None and (not isinstance(pool, int) or pool < 1):
+        raise ValueError(f"pool is a positive number of features, or None; got {pool!r}.")

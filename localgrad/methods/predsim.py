@@ -54,7 +54,7 @@ def predsim(
     Raises:
       ValueError: for a beta outside [0, 1] or a dropout outside [0, 1).
     """
-    check(network, classes, "predsim")
+    check(network, classes, "predsim", pool)
     if not 0 <= beta <= 1 or not 0 <= dropout < 1:
         raise ValueError(f"beta is in [0, 1] and dropout in [0, 1); got {beta} and {dropout}.")
     drop = from_linen(_Dropout(dropout))
@@ -81,7 +81,8 @@ def predsim(
     parts.append({"head": classifier(classes, zero=True)})
     blocks.append(output_block(parts[-1], classes, tx, weight=1.0 if beta in (0, 1) else 1 - beta))
     exits = ["pred" if beta < 1 else None] * len(network) + ["head"]
-    return classifying_model("predsim", blocks, parts, exits, x_spec, classes)
+    name = "pred" if beta == 0 else "sim" if beta == 1 else "predsim"
+    return classifying_model(name, blocks, parts, exits, x_spec, classes)
 
 
 class _Dropout(nn.Module):

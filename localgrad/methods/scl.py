@@ -47,7 +47,8 @@ def scl(
       head: projection before the loss: `mlp` (512, ReLU, 1024), `linear` (1024) or `identity`.
       pool: the head averages images down to at most so many features first; None leaves them as they are, which on a
         32 x 32 x 128 image makes the first layer of the `mlp` head 67 million parameters.
-      temperature, reduction, base_temperature: see `supervised_contrastive`.
+      temperature, reduction, base_temperature: see `supervised_contrastive`.  Over data shards the loss is that of each
+        shard, averaged: `paper`, a sum over anchors, is then smaller by the number of shards.
       views: 2 for two augmented views of each example in a batch of twice the size; see `localgrad.data.source`.
 
     Returns:
@@ -56,12 +57,15 @@ def scl(
     Raises:
       ValueError: for an unknown head or reduction, a temperature that is not positive, or views other than 1 and 2.
     """
-    check(network, classes, "scl")
+    check(network, classes, "scl", pool)
     for kind, value, known in (("head", head, HEADS), ("reduction", reduction, REDUCTIONS)):
         if value not in known:
             raise ValueError(f"unknown {kind} {value!r} of method 'scl'; there are {', '.join(known)}.")
-    if not temperature > 0 or views not in (1, 2):
-        raise ValueError(f"temperature must be positive and views 1 or 2; got {temperature} and {views}.")
+    if not temperature > 0 or (base_temperature is not None and not base_temperature > 0) or views not in (1, 2):
+        raise ValueError(
+            f"temperature and base_temperature must be positive and views 1 or 2; got {temperature}, "
+            f"{base_temperature} and {views}."
+        )
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])

@@ -81,7 +81,7 @@ def spmd(
     if foreign:
         raise ValueError(
             f"method {model.method!r} needs a signal from other blocks ({', '.join(foreign)}): the local pipeline "
-            "trains blocks with a loss of their own. Use the sequential engine (--stages=1)."
+            "trains blocks with a loss of their own. Use the sequential engine (--stages=1 --data_parallel=1)."
         )
     plan = make_plan(model, stages, cuts)
     plan = plan._replace(uniform=plan.uniform and uniform is not False)

@@ -2,6 +2,7 @@
 
 from localgrad.report.alignment import cosine as cosine
 from localgrad.report.alignment import true_gradients as true_gradients
+from localgrad.report.digest import largest_difference as largest_difference
 from localgrad.report.digest import params_sha256 as params_sha256
 from localgrad.report.distances import class_distances as class_distances
 from localgrad.report.figures import draw_anytime as draw_anytime

@@ -1,4 +1,4 @@
-"""A digest of trained parameters: two runs that print the same one trained the same network."""
+"""Whether two runs trained the same network: a digest of parameters, and the largest difference of two."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from localgrad.base import BlockState
+from localgrad.base import BlockState, PyTree
 
 
 def params_sha256(states: Sequence[BlockState]) -> str:
@@ -30,3 +30,16 @@ def params_sha256(states: Sequence[BlockState]) -> str:
             digest.update(f"{i}{path} {array.dtype.name} {array.shape}".encode())
             digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def largest_difference(ours: PyTree, theirs: PyTree) -> float:
+    """The largest absolute difference of any element of two trees of arrays; NaN if there is a NaN in either.
+
+    Examples:
+      >>> largest_difference({"a": np.array([1.0, 2.0])}, {"a": np.array([1.0, 2.5])})
+      0.5
+    """
+    wide = lambda x: np.asarray(x, np.float64)
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    # numpy's max and not Python's, which passes over a NaN
+    return float(np.max([np.max(np.abs(wide(a) - wide(b)), initial=0.0) for a, b in pairs]))

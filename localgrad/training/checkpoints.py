@@ -42,6 +42,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
+    @staticmethod
+    def any(folder: Path) -> bool:
+        """Whether a folder holds a checkpoint."""
+        return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
     def save(
         self, step: int, states: Sequence[BlockState], meta: dict[str, Any], validation: float | None = None
     ) -> None:

@@ -19,7 +19,7 @@ from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
 from localgrad.training.optimizers import make_optimizer
-from localgrad.training.options import bind
+from localgrad.training.options import bind, call
 
 _EVAL_BATCH = 500
 
@@ -95,12 +95,13 @@ def prepare(config: Config) -> Job:
         clip_norm=config.clip_norm,
     )
     x_spec = jax.ShapeDtypeStruct((config.batch_size, *train.images.shape[1:]), dtype)
-    model = METHODS[config.method](network, x_spec, train.classes, optimizer, **options)
+    model = call("method", lambda: METHODS[config.method](network, x_spec, train.classes, optimizer, **options))
     model = freeze(model, config.frozen)
     count = config.trials if config.trials > 1 else None
     if count is not None:
         model = trials(model, count)
-    begin = partial(init, model) if config.grow_from is None else _growing(model, config)
+    growing = config.grow_from is not None and not Checkpoints.any(Path(config.workdir) / "checkpoints")
+    begin = _growing(model, config) if growing else partial(init, model)
 
     if config.stages == config.data_parallel == jax.process_count() == 1:
         engine = sequential(model)
@@ -180,7 +181,8 @@ def _network(config: Config) -> list[Block]:
     if config.blocks is not None:
         given["blocks"] = config.blocks[0] if len(config.blocks) == 1 else config.blocks
     make = NETWORKS[config.net]
-    return make(**bind("net", config.net, make, given, config.net_options, own=("variant",)))
+    options = bind("net", config.net, make, given, config.net_options, own=("variant",))
+    return call("net", lambda: make(**options))
 
 
 def _method_options(config: Config) -> dict[str, Any]:

@@ -41,6 +41,18 @@ def bind(
     return found
 
 
+def call(kind: str, make: Callable[[], Any]) -> Any:
+    """Makes a method or a network of checked options; a value of the wrong type is refused like one out of range.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    try:
+        return make()
+    except TypeError as error:
+        raise ValueError(f"--{kind}_options holds a value of the wrong type: {error}.") from error
+
+
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)

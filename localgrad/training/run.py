@@ -35,7 +35,11 @@ def prepare_all(config: Config) -> list[Job]:
     return [
         prepare(
             dataclasses.replace(
-                config, trials=1, seed=config.seed + trial, workdir=str(Path(config.workdir) / f"trial{trial}")
+                config,
+                trials=1,
+                seed=config.seed + trial,
+                workdir=str(Path(config.workdir) / f"trial{trial}"),
+                grow_from=None if config.grow_from is None else str(Path(config.grow_from) / f"trial{trial}"),
             )
         )
         for trial in range(config.trials)
@@ -97,6 +101,7 @@ def summaries(job: Job, outcome: Outcome) -> list[dict[str, Any]]:
                 "steps": job.total_steps,
                 "test_accuracy": of(test[-1]["accuracy"], trial),
                 "validation_accuracy": of(validation[-1]["accuracy"], trial),
+                "exits": list(job.model.exits),
                 "exit_accuracy": [of(value, trial) for value in test[-1]["exit_accuracy"]],
                 "block_loss": [of(value, trial) for value in train[-1]["block_loss"]],
                 "best_epoch": validation[best]["epoch"],
@@ -143,7 +148,8 @@ def format_summary(summary: dict[str, Any], folder: str) -> str:
         return f"{value['mean']:.2f} ± {value['std']:.2f}" if isinstance(value, dict) else f"{value:.2f}"
 
     exits = [
-        [i + 1, f"block 1-{i + 1}" if i else "block 1", show(value)] for i, value in enumerate(summary["exit_accuracy"])
+        [exit, f"block 1-{exit}" if exit > 1 else "block 1", show(value)]
+        for exit, value in zip(summary["exits"], summary["exit_accuracy"], strict=True)
     ]
     epochs = summary["best_epoch"]
     best = f"epoch {epochs}" if isinstance(epochs, int) else f"epochs {', '.join(map(str, epochs['values']))}"

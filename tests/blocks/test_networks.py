@@ -180,6 +180,13 @@ def test_pooling_before_and_after_compute_the_same() -> None:
     np.testing.assert_allclose(*outs, rtol=1e-5)
 
 
+def test_the_vgg_that_neco_trains() -> None:
+    network = vgg("vgg8b", pool="after", dense=(1024, 1024), blocks=(2, 2, 2, 2))
+    assert [block.name for block in network] == [
+        "conv128+conv256+pool", "conv256+conv512+pool", "conv512+pool+conv512+pool", "dense1024+dense1024",
+    ]  # fmt: skip
+
+
 # --- groups -------------------------------------------------------------------------------------------------------
 
 

@@ -132,11 +132,10 @@ def test_seeds_and_epochs_augment_differently() -> None:
 def test_views_of_an_example_are_augmented_independently(trials: int | None) -> None:
     augment = augmentation(("crop", "flip"), pad=2)
     x, y = fetch_all(raw(augment=augment, views=2, trials=trials).batches(0, 2))
-    one_x, one_y = fetch_all(raw(augment=augment, trials=trials).batches(0, 2))
+    _, one_y = fetch_all(raw(augment=augment, trials=trials).batches(0, 2))
     lead = (2,) if trials is None else (2, trials)
     assert x.shape == (*lead, BATCH, 2, 6, 6, 3)
     equal(y, one_y)
-    equal(x[..., 0, :, :, :], one_x)  # the first view is that of a source of one
     same = np.all(np.asarray(x[..., 0, :, :, :] == x[..., 1, :, :, :]), axis=(-3, -2, -1))
     assert same.mean() < 0.2
     plain, _ = fetch_all(raw(views=2, trials=trials).batches(0, 2))

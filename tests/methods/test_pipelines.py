@@ -16,6 +16,7 @@ from localgrad import Model, sequential, spmd
 from localgrad.base import Batches, BlockState
 from localgrad.blocks import NETWORKS, cnn, mlp
 from localgrad.methods import METHODS
+from localgrad.report import largest_difference
 
 BATCH, CLASSES, STAGES = 6, 3, 3
 SMALL = {
@@ -35,8 +36,7 @@ def agree(
     for engine in (sequential(model), spmd(model, stages=STAGES, bubble=float("nan"))):
         state, _ = engine.run(engine.load(start, jax.random.key(1)), fed)
         found.append(jax.device_get(engine.states(state, fed)))
-    apart = jax.tree.map(lambda a, b: np.max(np.abs(a - b), initial=0), *found)
-    assert max(jax.tree.leaves(apart)) < 1e-12
+    assert largest_difference(*found) < 1e-12
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (start, found[0])), strict=True))
 
 

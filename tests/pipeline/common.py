@@ -75,7 +75,7 @@ def examples(name: str, dtype=jnp.float32) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def trained(name: str, stages: int, per_call: int = 32, dtype=jnp.float32, **options) -> Trained:
-    """Trains for `STEPS` batches, 64 in float64: sequentially for `stages=0`, else by a pipeline, bubbles full of NaN."""
+    """Trains for `STEPS` batches (float64: 64), sequentially for `stages=0`, else by a pipeline with bubbles of NaN."""
     with jax.enable_x64(dtype == jnp.float64):
         model = make_model(name, dtype)
         engine = spmd(model, stages=stages, bubble=float("nan"), **options) if stages else sequential(model)
@@ -87,10 +87,3 @@ def trained(name: str, stages: int, per_call: int = 32, dtype=jnp.float32, **opt
             state, reported = engine.run(state, fed)
             metrics.append(jax.device_get(reported))
         return Trained(engine, jax.device_get(engine.states(state, fed)), metrics, state)
-
-
-def largest_difference(ours, theirs) -> float:
-    ours, theirs = jax.tree.leaves(ours), jax.tree.leaves(theirs)
-    assert len(ours) == len(theirs)
-    pairs = zip(ours, theirs, strict=True)
-    return max(float(np.max(np.abs(np.asarray(a, np.float64) - b), initial=0.0)) for a, b in pairs)

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 import pytest
 
-from .common import largest_difference, trained
+from localgrad.report import largest_difference
+
+from .common import trained
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import BlockState
-from localgrad.report.digest import params_sha256
+from localgrad.report.digest import largest_difference, params_sha256
 
 F32 = jnp.float32
 
@@ -64,3 +64,11 @@ def _to_host(tree: Any) -> Any:
         return tuple(map(_to_host, tree))
     array = np.asarray(tree)
     return array.astype(array.dtype.newbyteorder(">"))
+
+
+def test_the_largest_difference_sees_a_nan_anywhere() -> None:
+    zeros = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2)), "c": jnp.zeros((0,))}
+    assert largest_difference(zeros, zeros) == 0.0
+    assert largest_difference(zeros, {**zeros, "b": zeros["b"].at[1, 0].set(-2.0)}) == 2.0
+    for leaf in "ab":
+        assert np.isnan(largest_difference(zeros, {**zeros, leaf: zeros[leaf].at[-1].set(jnp.nan)}))
