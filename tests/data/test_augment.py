@@ -67,7 +67,9 @@ def test_equal_arguments_give_one_function() -> None:
 
 
 def test_an_unknown_name_lists_what_exists() -> None:
-    with pytest.raises(ValueError, match=r"unknown augmentation \['rotate'\]; expected any of \['crop', 'flip', 'jitter'\]"):
+    with pytest.raises(
+        ValueError, match=r"unknown augmentation \['rotate'\]; expected any of \['crop', 'flip', 'jitter"
+    ):
         augmentation("crop,rotate")
 
 
