@@ -24,7 +24,12 @@ STUDIES = {
 }
 
 
-@pytest.mark.parametrize("study", STUDIES)
+LONGER = ("al_profiles", "convergence", "label_noise", "scl_settings")
+
+
+@pytest.mark.parametrize(
+    "study", [pytest.param(name, marks=pytest.mark.full if name in LONGER else ()) for name in STUDIES]
+)
 def test_studies(study, tmp_path):
     out = tmp_path / "results"
     places = (f"--workdir={tmp_path / 'runs'}", f"--out={out}")

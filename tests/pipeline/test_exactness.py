@@ -19,7 +19,7 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
         ("mlp", 1, 7),
         ("mlp", 2, 1),
         ("mlp", 4, 32),
-        ("cnn", 2, 7),
+        pytest.param("cnn", 2, 7, marks=pytest.mark.full),
         pytest.param("cnn", 3, 1, marks=pytest.mark.full),
         pytest.param("cnn", 6, 32, marks=pytest.mark.full),
         pytest.param(

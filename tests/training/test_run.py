@@ -62,7 +62,13 @@ def test_a_finished_run_is_not_trained_again(undisturbed):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(("signum", "stages", "then"), [(signal.SIGTERM, 1, 2), (signal.SIGINT, 2, 1)])
+@pytest.mark.parametrize(
+    ("signum", "stages", "then"),
+    [
+        (signal.SIGTERM, 1, 2),
+        pytest.param(signal.SIGINT, 2, 1, marks=pytest.mark.full),
+    ],
+)
 def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undisturbed, tmp_path):
     """Stopped in the second epoch on one number of stages, and gone on with on another."""
     config = dataclasses.replace(SMALL, workdir=str(tmp_path / "run"), stages=stages, checkpoint_every_steps=6)
@@ -109,7 +115,7 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(tmp_path):
     assert params_sha256(engine.states(state)) == params_sha256(saved.states)
 
 
-@pytest.mark.parametrize("by", ["vmap", "loop"])
+@pytest.mark.parametrize("by", ["vmap", pytest.param("loop", marks=pytest.mark.full)])
 def test_trials_are_runs_of_their_own_seeds(by, undisturbed, tmp_path):
     config = dataclasses.replace(SMALL, workdir=str(tmp_path), trials=2, trials_by=by)
     summary = go(config)
