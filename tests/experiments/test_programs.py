@@ -24,7 +24,7 @@ STUDIES = {
 }
 
 
-LONGER = ("al_profiles", "convergence", "label_noise", "scl_settings")
+LONGER = ("al_depth", "al_profiles", "convergence", "label_noise", "scl_settings")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_studies(study, tmp_path):
     assert table in done.stdout
 
 
+@pytest.mark.full
 def test_a_study_that_was_stopped_goes_on(tmp_path):
     """Rows that are done are not run again; a row that cannot be is named."""
     places = ("--smoke", "--trials=1", f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path}")
