@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from experiments import setup, study
+from experiments.papers import AL_CNN, AL_VGG
 
 flags.DEFINE_string("table", "fashion_mlp", "which table")
 flags.DEFINE_list("only", None, "rows to run, instead of all")
@@ -47,11 +48,6 @@ NECO = {"batch_size": 32, "epochs": 200, "learning_rate": 1e-4, "schedule": "nec
 ICLR = {"batch_size": 128, "epochs": 100, "learning_rate": 1e-4, "schedule": "cosine"}
 # Delog-SCL states neither optimizer nor rate, epochs or augmentation
 DELOG = {"batch_size": 128, "epochs": 200, "learning_rate": 1e-3, "schedule": "cosine", "augment": ("crop", "flip")}
-AL_CNN = {"net": "vanilla_cnn", "blocks": (2, 2, 2, 2), "target_width": 256}
-AL_VGG = {
-    "net": "vgg8b", "net_options": ("pool=after", "dense=(1024, 1024)"), "activation": "elu", "blocks": (2, 2, 2, 2),
-    "target_width": 300,
-}  # fmt: skip
 NECO_RESNET = {"learning_rate": 1e-3, "activation": "elu", "target_width": 300}
 BP_CNN, BP_VGG = ({**al, "method": "bp_matched"} for al in (AL_CNN, AL_VGG))
 

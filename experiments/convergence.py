@@ -11,6 +11,7 @@ split then.
 from absl import app, flags
 
 from experiments import study
+from experiments.papers import AL_CNN, AL_VGG
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
 flags.DEFINE_list("nets", ["vanilla_cnn", "vgg8b"], "networks")
@@ -20,10 +21,7 @@ study.define_flags("convergence")
 FLAGS = flags.FLAGS
 
 PUBLISHED = {"vanilla_cnn bp_matched": 58.4, "vanilla_cnn al": 11.6, "vgg8b bp_matched": 32, "vgg8b al": 25}
-PAPER: dict[str, dict] = {
-    "vanilla_cnn": {"blocks": (2, 2, 2, 2), "target_width": 256},
-    "vgg8b": {"net_options": ("pool=after", "dense=(1024, 1024)"), "blocks": (2, 2, 2, 2), "target_width": 300},
-}
+PAPER = {shape["net"]: shape for shape in (AL_CNN, AL_VGG)}
 
 
 def main(argv: list[str]) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import study
+from experiments.papers import AL_CNN
 from localgrad.training import make_evaluator, prepare, read_config, restore
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
@@ -22,7 +23,7 @@ flags.DEFINE_list("theta", ["0", "0.2", "0.4", "0.6", "0.8", "1"], "shares of ra
 study.define_flags("label_noise")
 FLAGS = flags.FLAGS
 
-CNN = {"net": "vanilla_cnn", "blocks": (2, 2, 2, 2), "target_width": 256, "batch_size": 128, "learning_rate": 1e-4}
+CNN = {**AL_CNN, "batch_size": 128, "learning_rate": 1e-4}
 METHODS = {"BP": {"method": "bp_matched"}, "AL": {"method": "al"}}
 SMOKE = {"net": "mlp", "widths": (16, 16), "blocks": None, "target_width": None, "learning_rate": 1e-3}
 

@@ -1,5 +1,6 @@
 """What is put on a block's features to make a loss of them: classifiers, projections, decoders."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -85,10 +86,7 @@ class ImageDecoder(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         if x.ndim != 4:
-            size = 1
-            for length in self.shape:
-                size *= length
-            return nn.Dense(size)(x).reshape(x.shape[0], *self.shape)
+            return nn.Dense(math.prod(self.shape))(x).reshape(x.shape[0], *self.shape)
         height, width, channels = self.shape
         while x.shape[1] < height or x.shape[2] < width:
             x = nn.ConvTranspose(max(x.shape[-1] // 2, 8), (4, 4), strides=(2, 2), use_bias=False)(x)

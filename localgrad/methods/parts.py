@@ -34,7 +34,7 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
         return jax.random.fold_in(key, _HEADS + indices[group]) if indices[group] else key
 
     def init(key: Key, message: Spec) -> BlockState:
-        keys = dict(zip(parts, jax.random.split(key, max(len(parts), 1)), strict=False))
+        keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
         variables: dict[str, tuple[PyTree, PyTree]] = {}
         inputs: dict[str, jax.ShapeDtypeStruct] = {}
 

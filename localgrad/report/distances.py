@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import pdist
 
 
 class Distances(NamedTuple):
@@ -28,6 +27,8 @@ def class_distances(features: np.ndarray, labels: np.ndarray) -> Distances:
       >>> class_distances(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))
       Distances(inter=10.0, intra=2.0, ratio=5.0)
     """
+    from scipy.spatial.distance import pdist  # not at start-up: only a study asks for it
+
     rows = features.reshape(len(features), -1).astype(np.float64)
     classes = [rows[labels == label] for label in np.unique(labels)]
     if len(classes) < 2 or min(map(len, classes)) < 2:
