@@ -82,7 +82,8 @@ def alignment(model: Model, states: tuple[BlockState, ...], x: jax.Array, y: jax
     views = model.x_spec.ndim - x.ndim  # a method of two views is shown the same one twice
     message = model.enter(jnp.stack([x, x], axis=1) if views else x, y)
     keys = list(jax.random.split(jax.random.key(0), len(model.blocks)))
-    ours = [grads for _, grads, _ in jax.jit(lambda states: gradients(model, states, message, keys))(states)]
+    moves = [jnp.array(True)] * len(keys)
+    ours = [grads for _, grads, _ in jax.jit(lambda states: gradients(model, states, message, keys, moves))(states)]
     theirs = jax.jit(lambda states: true_gradients(model, states, x, y))(states)
     return [None if t is None else float(cosine(g["f"], t)) for g, t in zip(ours, theirs, strict=True)]
 

@@ -1,8 +1,9 @@
-"""Every network at its thinnest, for checks of all pairs of methods and networks."""
+"""Every network at its thinnest, and the engines that must agree: for checks of all pairs of methods and networks."""
 
-from localgrad.base import Block
+from localgrad.base import Block, Engine, Model
 from localgrad.blocks import NETWORKS
 from localgrad.blocks.deep import VGG
+from localgrad.pipeline import delays_of, sequential, signal_of, spmd
 
 THIN: dict[str, dict] = {
     "mlp": {"widths": (6, 5, 4)},
@@ -16,6 +17,21 @@ THIN: dict[str, dict] = {
 }
 
 
-def thin(net: str) -> list[Block]:
-    """A network of three blocks that compiles in seconds."""
-    return NETWORKS[net](**THIN[net], blocks=3)
+def thin(net: str, *, fine: bool = False) -> list[Block]:
+    """A network of three blocks, or of one a layer, that compiles in seconds."""
+    return NETWORKS[net](**THIN[net], blocks=None if fine else 3)
+
+
+def engines(model: Model, stages: int) -> list[tuple[Engine, Engine]]:
+    """Pairs of a sequential engine and a pipeline that give the same numbers; bubbles are full of NaN.
+
+    Methods that wait for the error at the output have two: locked, and with delays.  Backpropagation runs with the
+    whole batch as one micro-batch, so that batch norm and dropout see the same examples.
+    """
+    pipeline = lambda **options: spmd(model, stages=stages, bubble=float("nan"), **options)
+    signal = signal_of(model)
+    if signal == "error":
+        delayed = pipeline()
+        late = sequential(model, delays_of(delayed.plan.cuts))
+        return [(sequential(model), pipeline(staleness="locked")), (late, delayed)]
+    return [(sequential(model), pipeline(micro_batches=1) if signal == "cotangent" else pipeline())]

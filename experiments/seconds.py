@@ -9,6 +9,7 @@ its ratio to backpropagation within the same run.  Published, ConvNet / VGG / Re
 """
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def measured(net: str) -> dict[str, list[float]]:
     spec = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
     engines, states = {}, {}
     for method in FLAGS.methods:
-        options = {"pool": 2048} if method in ("al", "scl", "early_exit") else {}
+        options: dict[str, Any] = {"pool": 2048} if method in ("al", "scl", "early_exit") else {}
         model = METHODS[method](
             NETWORKS[net](**shape), spec, CLASSES, lambda scale: optax.adam(1e-3 * scale), **options
         )

@@ -29,17 +29,25 @@ _SAYS = setup.attribute_docs(Config)
 
 for _name in (
     "method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype",
-    "workdir", "grow_from",
+    "workdir", "grow_from", "engine", "staleness", "feedback_optimizer", "feedback_schedule",
 ):  # fmt: skip
     flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in (
     "target_width", "limit", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
-    "checkpoint_every_steps", "frozen",
+    "checkpoint_every_steps", "frozen", "micro_batches",
 ):  # fmt: skip
     flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("dropout", "learning_rate", "weight_decay", "clip_norm", "label_noise"):
+for _name in (
+    "dropout",
+    "learning_rate",
+    "weight_decay",
+    "clip_norm",
+    "label_noise",
+    "feedback_learning_rate",
+    "feedback_weight_decay",
+):
     flags.DEFINE_float(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("norm", "resident"):
+for _name in ("norm", "resident", "decay_times_rate", "new_delays"):
     flags.DEFINE_bool(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in ("widths", "blocks", "bridge", "cuts", "augment", "method_options", "net_options"):
     flags.DEFINE_list(_name, _DEFAULTS[_name], _SAYS[_name])
@@ -71,7 +79,8 @@ def main(argv: list[str]) -> int:
         return setup.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
     try:
         config = config_from_flags()
-        setup.devices(config.stages * config.data_parallel, x64=config.dtype == "float64")
+        count = 1 if config.engine == "sequential" else config.stages * config.data_parallel
+        setup.devices(count, x64=config.dtype == "float64")
         jobs = prepare_all(config)
     except (ValueError, FileNotFoundError, ImportError) as error:
         return setup.refuse(str(error))

@@ -157,6 +157,10 @@ class Plan(NamedTuple):
       stage_bytes: bytes of state that each stage needs.
       slot_bytes: bytes of state that each device holds: the stages' common layout.
       uniform: the stages are one and the same program, so none is chosen by a switch.
+      schedule: `local`, `delayed` or `locked` (two forms of `broadcast`), or `chain`.
+      micro_batches: parts of a batch that follow each other through the stages; `chain` only.
+      stash_bytes: bytes that each stage keeps between forward and update: a ring of batches, or a batch's parts.
+      stash_slot_bytes: bytes that each device holds for it.
     """
 
     cuts: tuple[int, ...]
@@ -166,6 +170,10 @@ class Plan(NamedTuple):
     stage_bytes: tuple[int, ...]
     slot_bytes: int
     uniform: bool
+    schedule: str = "local"
+    micro_batches: int = 1
+    stash_bytes: tuple[int, ...] = ()
+    stash_slot_bytes: int = 0
 
     @property
     def stage_costs(self) -> tuple[float, ...]:

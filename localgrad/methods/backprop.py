@@ -1,10 +1,10 @@
 """End-to-end backpropagation, block by block: the rule that the others are held against.
 
-Every block keeps its own optimizer and waits for the gradient of the block above (`signal='cotangent'`), so only the
-sequential engine trains it.
+Every block keeps its own optimizer and waits for the gradient of the block above (`signal='cotangent'`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def bp(
     check(network, classes, "bp")
     parts: list[dict[str, Block]] = [{"f": f} for f in network]
     parts[-1]["head"] = classifier(classes)
-    blocks = [_chained_block(part, classes, tx) for part in parts]
+    blocks = [chained_block(part, classes, tx) for part in parts]
     heads = [None] * (len(network) - 1) + ["head"]
     return classifying_model("bp", blocks, parts, heads, x_spec, classes)
 
@@ -76,33 +76,105 @@ def bp_matched(
     return bp(deeper, x_spec, classes, tx=tx)._replace(method="bp_matched")
 
 
-def _chained_block(parts: Parts, classes: int, tx: optax.GradientTransformation) -> LocalBlock:
+def bp_fc(
+    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
+) -> Model:
+    """The floor for the feedback rules: convolutions as they were drawn, dense layers by backpropagation.
+
+    Convolutional blocks run as in prediction, so that their norms' scales and statistics stay at their first values.
+
+    Args:
+      network, x_spec, classes, tx: as `bp`.
+
+    Returns:
+      A `Model` whose only exit is the last block.
+
+    Raises:
+      ValueError: for a network without convolutions, or a block that has dense layers beside them.
+
+    References:
+      Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Table 1
+    """
+    check(network, classes, "bp_fc")
+    parts: list[dict[str, Block]] = []
+    frozen = []
+    given = x_spec
+    for block in network:
+        params = jax.eval_shape(lambda key, block=block, given=given: block.init(key, given)[0], jax.random.key(0))
+        ranks = {x.ndim for x in jax.tree.leaves(params)}
+        if {2, 4} <= ranks:
+            raise ValueError(
+                f"method 'bp_fc' freezes convolutions and trains dense layers, and block {block.name!r} has both: cut "
+                "the network finer (--blocks)."
+            )
+        frozen.append(4 in ranks)
+        parts.append({"f": _as_drawn(block) if frozen[-1] else block})
+        given = output_spec(block, given)
+    if not any(frozen):
+        raise ValueError("method 'bp_fc' freezes convolutions, and this network has none: use bp.")
+    parts.append({"head": classifier(classes)})
+    still = [*frozen, False]
+    blocks = [
+        chained_block(part, classes, optax.set_to_zero() if stays else tx)
+        for part, stays in zip(parts, still, strict=True)
+    ]
+    return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+
+
+def _as_drawn(block: Block) -> Block:
+    """A Block that does in training what it does in prediction, and hands no gradient down."""
+
+    def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
+        y, _ = block.apply(params, model_state, x, key=None, train=False)
+        return jax.lax.stop_gradient(y), model_state
+
+    return block._replace(apply=apply)
+
+
+def chained_block(
+    parts: Parts,
+    classes: int,
+    tx: optax.GradientTransformation,
+    *,
+    through: Sequence[str] | None = None,
+    way_back: Callable[[PyTree], AbstractContextManager] | None = None,
+) -> LocalBlock:
     """A block that hands its gradient down; one with a head begins the backward pass.
 
     The signal is `{"x": gradient of the loss at the block's output, "loss": the loss}`.
+
+    Args:
+      parts: `f`, `head` or both, which run in this order, and perhaps `feedback`, which does not.
+      classes: number of classes.
+      tx: an optax transform over the groups.
+      through: the groups that get gradients, all by default; `tx` does without those of the others.
+      way_back: the feedback's params -> a context in which the parts run.
     """
     top = "head" in parts
+    groups = tuple(parts) if through is None else through
 
     def init(key: Key, message: Spec) -> BlockState:
         keys = jax.random.split(key)
         params, model_state, x = {}, {}, message["x"]
         for group, own in zip(parts, keys, strict=False):
             params[group], model_state[group] = parts[group].init(own, x)
-            x = output_spec(parts[group], x)
+            x = output_spec(parts[group], x) if group != "feedback" else x
         return BlockState(params, model_state, tx.init(params))
 
     def forward(state: BlockState, message: Message, key: Key):
         def run(params: dict[str, PyTree], x: jax.Array):
+            params = {**state.params, **params}
             model_state = dict(state.model_state)
-            x, model_state["f"] = parts["f"].apply(params["f"], model_state["f"], x, key=key, train=True)
-            if not top:
-                return x, (x, model_state)
-            scores, model_state["head"] = parts["head"].apply(
-                params["head"], model_state["head"], x, key=None, train=True
-            )
-            return label_loss(scores, message["y"], classes), (scores, model_state)
+            with way_back(params["feedback"]) if way_back else nullcontext():
+                for group in ("f", "head"):
+                    if group in parts:
+                        x, model_state[group] = parts[group].apply(
+                            params[group], model_state[group], x, key=key if group == "f" else None, train=True
+                        )
+            return label_loss(x, message["y"], classes) if top else x, (x, model_state)
 
-        value, vjp, (x, model_state) = jax.vjp(run, state.params, message["x"], has_aux=True)
+        learning = {group: state.params[group] for group in groups}
+        value, vjp, (x, model_state) = jax.vjp(run, learning, message["x"], has_aux=True)
         stash = {"vjp": vjp, **({"loss": value} if top else {})}
         return jax.lax.stop_gradient({**message, "x": x}), model_state, stash
 
@@ -112,4 +184,5 @@ def _chained_block(parts: Parts, classes: int, tx: optax.GradientTransformation)
         own, below = stash["vjp"](signal["x"])
         return own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]}
 
-    return LocalBlock(parts["f"].name, "cotangent", init, forward, grads, tx)
+    name = parts["f"].name if "f" in parts else "output"
+    return LocalBlock(name, "cotangent", init, forward, grads, tx)

@@ -7,6 +7,7 @@ own head.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from localgrad.blocks.flax import from_linen
 from localgrad.losses import mean_squared_error
 from localgrad.methods.heads import ImageDecoder, SmallCNN, SmallMLP, classifier
 from localgrad.methods.output import label_loss
-from localgrad.methods.parts import Parts, Run, check, classifying_model, local_block
+from localgrad.methods.parts import Answer, Parts, Run, check, classifying_model, local_block, waiting_block
 
 AUXILIARIES: dict[str, Callable[[int, int | None], Block]] = {
     "mlp_sr": lambda classes, pool: from_linen(SmallMLP(classes), name="mlp_sr"),
@@ -66,6 +67,7 @@ def dgl(
     aux: str = "mlp_sr",
     pool: int | None = 2048,
     self_supervised: str | None = None,
+    last_gradient_weight: float = 0.0,
 ) -> Model:
     """Decoupled greedy learning: an auxiliary network on every block but the last, which has the network's own head.
 
@@ -82,12 +84,16 @@ def dgl(
         but the last; `shift` that of predicting it circularly shifted along both axes of the image, by 5/32 of its
         size in the first block to a half in the last.  Both losses then count a half.  The message carries the input
         to every block; the ledger counts it.
+      last_gradient_weight: share w of the error at the network's output in the gradient at every auxiliary network's
+        scores, which is (1 - w) its own + w the top's.  Above 0 the blocks are not local any more: they wait for that
+        error (`signal='error'`).
 
     Returns:
       A `Model` whose every block is an exit.
 
     Raises:
-      ValueError: for an unknown auxiliary network or self-supervised loss, or `shift` on inputs that are no images.
+      ValueError: for an unknown auxiliary network or self-supervised loss, `shift` on inputs that are no images, or a
+        weight outside [0, 1].
 
     References:
       Belilovsky et al., Decoupled Greedy Learning of CNNs, https://arxiv.org/abs/1901.08164
@@ -100,6 +106,8 @@ def dgl(
         raise ValueError(f"unknown self_supervised loss {self_supervised!r} of method 'dgl'; there are {known}.")
     if self_supervised == "shift" and len(x_spec.shape) != 4:
         raise ValueError(f"self_supervised='shift' moves images (B, H, W, C); the inputs are {x_spec.shape}.")
+    if not 0 <= last_gradient_weight <= 1:
+        raise ValueError(f"last_gradient_weight is a share in [0, 1]; got {last_gradient_weight}.")
     top = len(network) - 1
     parts: list[dict[str, Block]] = []
     blocks = []
@@ -110,7 +118,11 @@ def dgl(
             part["decoder"] = from_linen(ImageDecoder(x_spec.shape[1:]), name="decoder")
             target = _target(self_supervised, i / max(top - 1, 1))
         parts.append(part)
-        blocks.append(_classifying_block(part, classes, tx, "aux", target))
+        if last_gradient_weight:
+            share = None if i == top else last_gradient_weight
+            blocks.append(_mixing_block(part, classes, tx, share, target))
+        else:
+            blocks.append(_classifying_block(part, classes, tx, "aux", target))
     heads = ["aux"] * len(parts)
     return classifying_model("dgl", blocks, parts, heads, x_spec, classes, image=self_supervised is not None)
 
@@ -135,6 +147,38 @@ def _classifying_block(
         return {**message, "x": features}, {"loss": loss, **metrics}
 
     return local_block(parts["f"].name, parts, step, tx)
+
+
+def _mixing_block(
+    parts: Parts,
+    classes: int,
+    tx: optax.GradientTransformation,
+    share: float | None,
+    target: Callable[[jax.Array], jax.Array] | None,
+) -> LocalBlock:
+    """A block of `dgl` whose auxiliary scores learn from a share of the top's error; None is the top itself."""
+
+    def step(run: Run, message: Message, key: Key):
+        features = run("f", message["x"])
+        outputs = {"scores": run("aux", features)}
+        kept = {"labels": message["y"]}
+        if target is not None:
+            outputs["image"] = run("decoder", features)
+            kept["image"] = target(message["image"])
+        return {**message, "x": features}, outputs, kept
+
+    def answer(params: dict, outputs: dict, kept: dict, signal: Any) -> Answer:
+        loss, error = jax.value_and_grad(label_loss)(outputs["scores"], kept["labels"], classes)
+        if share is None:
+            return Answer({"scores": error}, {"loss": loss, "classification": loss}, downward={"error": error})
+        error = (1 - share) * error + share * signal["error"]
+        if target is None:
+            return Answer({"scores": error}, {"loss": loss, "classification": loss})
+        distance, away = jax.value_and_grad(mean_squared_error)(outputs["image"], kept["image"])
+        metrics = {"loss": 0.5 * loss + 0.5 * distance, "classification": loss, "self_supervised": distance}
+        return Answer({"scores": 0.5 * error, "image": 0.5 * away}, metrics)
+
+    return waiting_block(parts["f"].name, parts, step, answer, tx)
 
 
 def _target(kind: str, depth: float) -> Callable[[jax.Array], jax.Array]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -17,8 +19,10 @@ def by_group(transforms: Mapping[str, optax.GradientTransformation]) -> optax.Gr
     Returns:
       A transform of a dict with exactly those groups.
 
+    Groups that a block does not have are passed over, so one transform serves blocks of different groups.
+
     Raises:
-      ValueError: if a group is named twice; at `init`, if the groups are not those of the block.
+      ValueError: if a group is named twice; at `init`, if a group of the block is not named.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -34,11 +38,35 @@ def by_group(transforms: Mapping[str, optax.GradientTransformation]) -> optax.Gr
         raise ValueError(f"a parameter group is named twice in the keys {list(transforms)}.")
 
     def label(params: Mapping[str, Any]) -> dict[str, str]:
-        if set(params) != set(labels):
+        if not set(params) <= set(labels):
             raise ValueError(
                 f"the optimizer has transforms for the groups {sorted(labels)}, but the block's parameters are in the "
                 f"groups {sorted(params)}: name each of those exactly once."
             )
-        return labels
+        return {group: labels[group] for group in params}
 
     return optax.multi_transform(dict(transforms), label)
+
+
+def all_but(group: str, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A transform of all groups but one, which it leaves as it is: neither decay nor momentum touches it.
+
+    Args:
+      group: the group that is fixed; gradients need not hold it.
+      tx: a transform of the others.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> tx = all_but("feedback", optax.add_decayed_weights(0.5))
+      >>> params = {"f": jnp.ones(()), "feedback": jnp.ones(())}
+      >>> updates, _ = tx.update({"f": jnp.ones(())}, tx.init(params), params)
+      >>> {group: float(x) for group, x in updates.items()}
+      {'f': 1.5, 'feedback': 0.0}
+    """
+    others = lambda tree: {name: part for name, part in tree.items() if name != group}
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        found, state = tx.update(others(updates), state, others(params))
+        return {**found, group: jax.tree.map(jnp.zeros_like, params[group])}, state
+
+    return optax.GradientTransformation(lambda params: tx.init(others(params)), update)

@@ -1,9 +1,12 @@
-"""A trainable block from named parts: what every method with local losses is written in.
+"""A trainable block from named parts: what the methods are written in.
 
-A block is a dict of Blocks, one a parameter group, and a function that runs them on a message and names a loss.
+A block is a dict of Blocks, one a parameter group, and a function that runs them on a message.  It names a loss, or it
+names outputs and what becomes of them once the error at the network's output is known.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,22 @@ Step = Callable[[Run, Message, Key], tuple[dict[str, jax.Array], dict[str, jax.A
 _HEADS = 0x68656164  # sets the keys of heads apart from those within the first part
 
 
+class Answer(NamedTuple):
+    """What a block makes of a signal.
+
+    Attributes:
+      cotangents: the gradient along the outputs of its step, which the block's own vjp takes on to its parameters.
+      metrics: a dict of scalars with at least `loss`.
+      grads: gradients of groups that the step's outputs do not depend on.
+      downward: the signal for the blocks below, or None.
+    """
+
+    cotangents: PyTree
+    metrics: dict[str, jax.Array]
+    grads: Mapping[str, PyTree] = MappingProxyType({})
+    downward: PyTree = None
+
+
 def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransformation) -> LocalBlock:
     """Makes a LocalBlock with a loss of its own.
 
@@ -28,11 +47,62 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
         what the block learns from.  The message it is given, and the one it returns, are detached.
       tx: an optax transform over the groups.
     """
-    indices = {group: i for i, group in enumerate(parts)}
 
-    def own_key(group: str, key: Key) -> Key:
-        return jax.random.fold_in(key, _HEADS + indices[group]) if indices[group] else key
+    def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
+        run, model_state = _running(parts, params, state, key)
+        message, metrics = step(run, jax.lax.stop_gradient(message), key)
+        return metrics["loss"], (message, model_state, metrics)
 
+    def forward(state: BlockState, message: Message, key: Key):
+        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(state.params, state, message, key)
+        return jax.lax.stop_gradient(message), model_state, {"grads": grads, "metrics": metrics}
+
+    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+        return stash["grads"], stash["metrics"], None
+
+    return LocalBlock(name, "none", _init_of(parts, step, tx), forward, grads, tx)
+
+
+def waiting_block(
+    name: str,
+    parts: Parts,
+    step: Callable[[Run, Message, Key], tuple[dict[str, jax.Array], PyTree, PyTree]],
+    answer: Callable[[dict[str, PyTree], PyTree, PyTree, PyTree], Answer],
+    tx: optax.GradientTransformation,
+    *,
+    through: Sequence[str] | None = None,
+) -> LocalBlock:
+    """Makes a LocalBlock that learns from the error at the network's output (`signal='error'`).
+
+    Args:
+      name, parts, tx: as `local_block`.
+      step: `(run, message, key) -> (message, outputs, kept)`: outputs that gradients flow through, and other arrays
+        that the answer needs.
+      answer: `(params, outputs, kept, signal) -> Answer`; the last block's signal is None.
+      through: the groups that the outputs depend on, all by default; the others learn from the answer alone, or not.
+    """
+    groups = tuple(parts) if through is None else through
+
+    def forward(state: BlockState, message: Message, key: Key):
+        def outputs_of(params: dict[str, PyTree]):
+            run, model_state = _running(parts, {**state.params, **params}, state, key)
+            passed, outputs, kept = step(run, jax.lax.stop_gradient(message), key)
+            return outputs, (passed, kept, model_state)
+
+        params = {group: state.params[group] for group in groups}
+        outputs, vjp, (passed, kept, model_state) = jax.vjp(outputs_of, params, has_aux=True)
+        stash = {"vjp": vjp, "outputs": outputs, "kept": kept}
+        return jax.lax.stop_gradient(passed), model_state, stash
+
+    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+        found = answer(state.params, stash["outputs"], stash["kept"], signal)
+        (own,) = stash["vjp"](found.cotangents)
+        return {**own, **found.grads}, found.metrics, found.downward
+
+    return LocalBlock(name, "error", _init_of(parts, step, tx), forward, grads, tx)
+
+
+def _init_of(parts: Parts, step: Callable, tx: optax.GradientTransformation) -> Callable[[Key, Spec], BlockState]:
     def init(key: Key, message: Spec) -> BlockState:
         keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
         variables: dict[str, tuple[PyTree, PyTree]] = {}
@@ -49,26 +119,20 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
         params = {group: variables[group][0] for group in parts}
         return BlockState(params, {group: variables[group][1] for group in parts}, tx.init(params))
 
-    def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
-        model_state = dict(state.model_state)
+    return init
 
-        def run(group: str, x: jax.Array) -> jax.Array:
-            x, model_state[group] = parts[group].apply(
-                params[group], model_state[group], x, key=own_key(group, key), train=True
-            )
-            return x
 
-        message, metrics = step(run, jax.lax.stop_gradient(message), key)
-        return metrics["loss"], (message, model_state, metrics)
+def _running(parts: Parts, params: dict[str, PyTree], state: BlockState, key: Key) -> tuple[Run, dict[str, PyTree]]:
+    """`run(group, x)` as it is while training, and the model state that it moves on."""
+    model_state = dict(state.model_state)
 
-    def forward(state: BlockState, message: Message, key: Key):
-        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(state.params, state, message, key)
-        return jax.lax.stop_gradient(message), model_state, {"grads": grads, "metrics": metrics}
+    def run(group: str, x: jax.Array) -> jax.Array:
+        index = list(parts).index(group)
+        own_key = jax.random.fold_in(key, _HEADS + index) if index else key
+        x, model_state[group] = parts[group].apply(params[group], model_state[group], x, key=own_key, train=True)
+        return x
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
-        return stash["grads"], stash["metrics"], None
-
-    return LocalBlock(name, "none", init, forward, grads, tx)
+    return run, model_state
 
 
 def apply(parts: Parts, state: BlockState, group: str, x: jax.Array) -> jax.Array:

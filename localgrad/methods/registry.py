@@ -9,7 +9,9 @@ import optax
 
 from localgrad.base import Block, Model
 from localgrad.methods.al import DEFAULT_PROFILE, PROFILES, al
-from localgrad.methods.backprop import bp, bp_matched
+from localgrad.methods.backprop import bp, bp_fc, bp_matched
+from localgrad.methods.chained import fa, kp
+from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import by_group
 from localgrad.methods.predsim import predsim
@@ -23,16 +25,28 @@ class Method(NamedTuple):
 
     Attributes:
       make: `(network, x_spec, classes, *, tx, **options) -> Model`.
-      tx: `(optimizer, options) -> transform` of a block's parameter groups.
+      tx: `(optimizer, options) -> transform` of a block's parameter groups, without the group feedback.
+      trains_feedback: there is a group feedback that learns, with an optimizer of its own.
     """
 
     make: Callable[..., Model]
     tx: Callable[[Optimizer, dict], optax.GradientTransformation] = lambda optimizer, options: optimizer(1.0)
+    trains_feedback: bool = False
 
     def __call__(
-        self, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, optimizer: Optimizer, **options
+        self,
+        network: Sequence[Block],
+        x_spec: jax.ShapeDtypeStruct,
+        classes: int,
+        optimizer: Optimizer,
+        feedback: Optimizer | None = None,
+        **options,
     ) -> Model:
-        return self.make(network, x_spec, classes, tx=self.tx(optimizer, options), **options)
+        """Makes a model; `feedback` is the optimizer of the feedback, that of the weights by default."""
+        tx = self.tx(optimizer, options)
+        if self.trains_feedback:
+            tx = by_group({"f+head": tx, "feedback": (feedback or optimizer)(1.0)})
+        return self.make(network, x_spec, classes, tx=tx, **options)
 
 
 def _al_tx(optimizer: Optimizer, options: dict) -> optax.GradientTransformation:
@@ -52,4 +66,10 @@ METHODS: dict[str, Method] = {
     "sim": Method(partial(predsim, beta=1.0)),
     "bp": Method(bp),
     "bp_matched": Method(bp_matched),
+    "bp_fc": Method(bp_fc),
+    "dfa": Method(dfa),
+    "dkp": Method(dkp, trains_feedback=True),
+    "drtp": Method(drtp),
+    "fa": Method(fa),
+    "kp": Method(kp, trains_feedback=True),
 }

@@ -1,5 +1,6 @@
 """The sequential engine: one block after another.  It is the specification of every other engine."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,17 +9,42 @@ import jax.numpy as jnp
 from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, PyTree
 from localgrad.pipeline import step
 from localgrad.pipeline.partition import make_plan
+from localgrad.pipeline.ring import Ring
 
 
 class SequentialState(NamedTuple):
-    """Blocks' states, the key of dropout and the like, and whether every loss so far was finite."""
+    """The state of sequential training.
+
+    Attributes:
+      blocks: the blocks' states.
+      key: the key of dropout and the like.
+      ok: whether every loss so far was finite; where blocks wait for signals, for each of them.
+      pending: what delayed blocks still have to learn from, see `Pending`; () without delays.
+    """
 
     blocks: tuple[BlockState, ...]
     key: Key
     ok: jax.Array
+    pending: PyTree = ()
 
 
-def sequential(model: Model) -> Engine:
+class Pending(NamedTuple):
+    """Batches that delayed blocks have seen and not learnt from.
+
+    Attributes:
+      fed: batches since the start.
+      ids: the last batches' numbers.
+      stashes: of each block, the last `delay + 1` stashes.
+      errors: the last errors.
+    """
+
+    fed: jax.Array
+    ids: list[jax.Array]
+    stashes: list[list[jax.Array]]
+    errors: list[jax.Array]
+
+
+def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
     """Trains a model one block after another, on one device.
 
     A scan over batches around a Python loop over blocks.  Blocks with `signal='none'` learn as the batch passes them.
@@ -27,49 +53,126 @@ def sequential(model: Model) -> Engine:
 
     Args:
       model: any model.
+      delays: for blocks with `signal='error'`, by how many batches the updates of each are late, as on the stages of a
+        pipeline (`delays_of`): a block sees batch k before it has learnt from any later than `k - 1 - delay`.  The
+        last block's is 0; none are late by default.
 
     Returns:
       An `Engine`.
+
+    Raises:
+      ValueError: for delays of a model that learns from no error, or that are not one a block ending in 0.
     """
-    signals = {block.signal for block in model.blocks}
-    local = signals == {"none"}
+    signal = step.signal_of(model)
+    top = len(model.blocks) - 1
+    late = _checked(model, delays) if delays is not None and any(delays) else ()
+    if late:
+        ids, stashes, errors = _rings(model, late)
 
     def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
         # run donates its argument: the caller keeps theirs
         blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(states), key))
-        return SequentialState(blocks, own_key, jnp.array(True))
+        if signal == "none":
+            return SequentialState(blocks, own_key, jnp.array(True))
+        ok = jnp.ones((len(blocks),), bool)
+        if not late:
+            return SequentialState(blocks, own_key, ok)
+        empty = Pending(jnp.int32(0), ids.empty(), [ring.empty() for ring in stashes], errors.empty())
+        return SequentialState(blocks, own_key, ok, empty)
+
+    def keys(state: SequentialState, batch_id: jax.Array) -> list[Key]:
+        return [step.block_key(state.key, batch_id, i) for i in range(len(model.blocks))]
 
     def train_local(state: SequentialState, message: PyTree, batch_id: jax.Array):
         blocks, metrics, ok = [], [], state.ok
-        for i, (block, old) in enumerate(zip(model.blocks, state.blocks, strict=True)):
-            key = step.block_key(state.key, batch_id, i)
+        for block, old, key in zip(model.blocks, state.blocks, keys(state, batch_id), strict=True):
             new, message, values, ok = step.train(block, old, message, key, ok)
             blocks.append(new)
             metrics.append(values)
         return state._replace(blocks=tuple(blocks), ok=ok), tuple(metrics)
 
-    def train_global(state: SequentialState, message: PyTree, batch_id: jax.Array):
-        keys = [step.block_key(state.key, batch_id, i) for i in range(len(model.blocks))]
-        blocks, metrics, ok = [], [], state.ok
-        moved = step.gradients(model, state.blocks, message, keys)
-        for block, old, (model_state, grads, values) in reversed(
-            list(zip(model.blocks, state.blocks, moved, strict=True))
-        ):
-            new, ok = step.learn(block, old, model_state, grads, values, ok)
+    def forward(state: SequentialState, message: PyTree, batch_id: jax.Array) -> tuple[list[BlockState], list[PyTree]]:
+        blocks, stashes = [], []
+        for i, (block, old, key) in enumerate(zip(model.blocks, state.blocks, keys(state, batch_id), strict=True)):
+            message, new, stash = step.forward(block, old, message, key, state.ok[i])
             blocks.append(new)
+            stashes.append(stash)
+        return blocks, stashes
+
+    def train_waiting(state: SequentialState, message: PyTree, batch_id: jax.Array):
+        blocks, metrics, ok = [], [], []
+        found = step.gradients(model, state.blocks, message, keys(state, batch_id), list(state.ok))
+        for i, (block, (own, grads, values)) in enumerate(zip(model.blocks, found, strict=True)):
+            own, sound = step.take(block, own, grads, values, state.ok[i])
+            blocks.append(own)
             metrics.append(values)
-        return state._replace(blocks=tuple(blocks[::-1]), ok=ok), tuple(metrics[::-1])
+            ok.append(sound)
+        return state._replace(blocks=tuple(blocks), ok=jnp.stack(ok)), tuple(metrics)
+
+    # --- with delays -----------------------------------------------------------------------------------------------
+
+    def learn(i: int, which: jax.Array, block: BlockState, ok: jax.Array, pending: Pending):
+        """Block i learns from the `which`-th batch, if there was one: `(state, ok, metrics, batch number or -1)`."""
+
+        def late_step(block: BlockState, ok: jax.Array):
+            stash, error = stashes[i].read(pending.stashes[i], which), errors.read(pending.errors, which)
+            grads, values, _ = step.answer(model.blocks[i], block, stash, None if i == top else error)
+            return *step.take(model.blocks[i], block, grads, values, ok), values
+
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(late_step, block, ok)[2])
+        due = which >= 0
+        block, ok, values = jax.lax.cond(due, late_step, lambda block, ok: (block, ok, nothing), block, ok)
+        return block, ok, values, jnp.where(due, ids.read(pending.ids, which), -1)
+
+    def learn_all(state: SequentialState, which: Sequence[jax.Array | None]):
+        """Each block learns from one of the pending batches, or None: `(state, (metrics, batch numbers))`."""
+        found = [
+            learn(i, jnp.int32(-1) if q is None else q, state.blocks[i], state.ok[i], state.pending)
+            for i, q in enumerate(which)
+        ]
+        blocks, ok, values, batch_id = zip(*found, strict=True)
+        return state._replace(blocks=blocks, ok=jnp.stack(ok)), (values, batch_id)
+
+    def train_delayed(state: SequentialState, message: PyTree, batch_id: jax.Array):
+        blocks, fresh = forward(state, message, batch_id)
+        error = step.downward(model.blocks[top], blocks[top], fresh[top])
+        fed, old = state.pending.fed, state.pending
+        pending = Pending(
+            fed + 1,
+            ids.write(old.ids, fed, batch_id),
+            [ring.write(kept, fed, stash) for ring, kept, stash in zip(stashes, old.stashes, fresh, strict=True)],
+            errors.write(old.errors, fed, error),
+        )
+        return learn_all(state._replace(blocks=tuple(blocks), pending=pending), [fed - delay for delay in late])
+
+    @jax.jit
+    def flush(state: SequentialState):
+        """All that is pending, in order."""
+        reports = []
+        for turn in range(max(late)):
+            turns = [state.pending.fed - delay + turn if turn < delay else None for delay in late]
+            state, report = learn_all(state, turns)
+            reports.append(report)
+        values, batch_id = jax.tree.map(lambda *each: jnp.stack(each), *reports)
+        return state.blocks, Metrics(values, batch_id)
+
+    # --- calls -----------------------------------------------------------------------------------------------------
 
     def run(state: SequentialState, batches: Batches) -> tuple[SequentialState, Metrics]:
         def one(state: SequentialState, xs: tuple[jax.Array, PyTree]):
             batch_id, item = xs
             message = step.enter(model, batches.fetch(item, 0, model.batch_size))
-            return (train_local if local else train_global)(state, message, batch_id)
+            if late:
+                return train_delayed(state, message, batch_id)
+            state, values = (train_local if signal == "none" else train_waiting)(state, message, batch_id)
+            return state, (values, (batch_id,) * len(values))
 
-        state, values = jax.lax.scan(one, state, (batches.batch_id, batches.items))
-        return state, Metrics(values, (batches.batch_id,) * len(values))
+        state, (values, batch_id) = jax.lax.scan(one, state, (batches.batch_id, batches.items))
+        return state, Metrics(values, batch_id)
 
     def drain(state: SequentialState, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]:
+        if late:
+            return flush(state)
         return jax.tree.map(jnp.copy, state.blocks), step.no_metrics(model)
 
     return Engine(
@@ -78,5 +181,39 @@ def sequential(model: Model) -> Engine:
         states=lambda state, compiled_for=None: drain(state, compiled_for)[0],
         drain=drain,
         put=lambda tree: jax.tree.map(jnp.asarray, tree),
-        plan=make_plan(model),
+        plan=make_plan(model)._replace(schedule="delayed" if late else "local"),
     )
+
+
+def delays_of(cuts: Sequence[int]) -> tuple[int, ...]:
+    """By how many batches each block's updates are late on stages with these cuts, `--staleness=delayed`.
+
+    Examples:
+      >>> delays_of((0, 1, 3, 4))
+      (2, 1, 1, 0)
+    """
+    stages = len(cuts) - 1
+    return tuple(stages - 1 - s for s in range(stages) for _ in range(cuts[s], cuts[s + 1]))
+
+
+def _rings(model: Model, late: Sequence[int]) -> tuple[Ring, list[Ring], Ring]:
+    """Of the last batches' numbers, of each block's stashes, and of the errors."""
+    states, messages = step.specs(model)
+    stashes = zip(step.stashes(model, states, messages), late, strict=True)
+    longest = max(late) + 1
+    return (
+        Ring(jax.ShapeDtypeStruct((), jnp.int32), longest),
+        [Ring(stash, delay + 1) for stash, delay in stashes],
+        Ring(step.signals(model, states, messages)[0], longest),
+    )
+
+
+def _checked(model: Model, delays: Sequence[int]) -> tuple[int, ...]:
+    if step.signal_of(model) != "error":
+        raise ValueError(
+            f"method {model.method!r} learns from no error at the output, so its updates are never late: leave out "
+            "the delays."
+        )
+    if len(delays) != len(model.blocks) or delays[-1] != 0 or min(delays) < 0:
+        raise ValueError(f"delays are one a block, none negative, the last 0; got {list(delays)}.")
+    return tuple(delays)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Message, Metrics, Model, PyTree, Spec
+from localgrad.base import BlockState, Key, LocalBlock, Message, Metrics, Model, PyTree, Signal, Spec
 
 _barrier = jax.lax.optimization_barrier
 # Half the compilation, for programs that run once.
@@ -42,28 +42,63 @@ def work(block: LocalBlock, state: BlockState, message: Message, key: Key):
     return message, model_state, grads, metrics
 
 
-def gradients(model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key]):
-    """Every block's `(model_state, grads, metrics)`, with nothing learnt: forward through all, then signals from above.
+def forward(block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array):
+    """The forward half of a block that waits for a signal: `(message, state, stash)`; batch statistics advance here."""
+    state, message = _barrier((state, message))
+    message, model_state, stash = block.forward(state, message, key)
+    model_state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), model_state, state.model_state)
+    return _barrier((message, state._replace(model_state=model_state), stash))
+
+
+def answer(block: LocalBlock, state: BlockState, stash: PyTree, signal: PyTree, down: bool = False):
+    """The backward half: `(grads, metrics, downward)`; `downward` is None, and not worked out, unless asked for."""
+    grads, metrics, downward = block.grads(*_barrier((state, stash, signal)))
+    return _barrier((grads, metrics, downward if down else None))
+
+
+def downward(block: LocalBlock, state: BlockState, stash: PyTree) -> PyTree:
+    """What the last block hands down, alone: its gradients are not worked out."""
+    state, stash = _barrier((state, stash))
+    return _barrier(block.grads(state, stash, None)[2])
+
+
+def take(
+    block: LocalBlock, state: BlockState, grads: PyTree, metrics: dict[str, jax.Array], ok: jax.Array
+) -> tuple[BlockState, jax.Array]:
+    """The update of a block that has waited for its signal: `(state, ok)`."""
+    state, grads, metrics, ok = _barrier((state, grads, metrics, ok))
+    return _barrier(learn(block, state, state.model_state, grads, metrics, ok))
+
+
+def gradients(
+    model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: Sequence[jax.Array]
+) -> list[tuple[BlockState, PyTree, dict[str, jax.Array]]]:
+    """Every block's `(state, grads, metrics)`: forward through all, then signals from above.
 
     Args:
       model: any model.
-      states: one `BlockState` a block.
+      states: one `BlockState` a block; those returned have learnt nothing, but their batch statistics have moved.
       message: that of the first block, see `enter`.
       keys: one a block.
+      ok: of each block, whether its batch statistics may move.
     """
     passed = []
-    for block, state, key in zip(model.blocks, states, keys, strict=True):
-        message, model_state, stash = block.forward(state, message, key)
-        passed.append((model_state, stash))
+    for block, state, key, moves in zip(model.blocks, states, keys, ok, strict=True):
+        message, state, stash = forward(block, state, message, key, moves)
+        passed.append((block, state, stash))
     found, signal = [], None
-    for i, (block, state, (model_state, stash)) in reversed(
-        list(enumerate(zip(model.blocks, states, passed, strict=True)))
-    ):
-        grads, metrics, downward = block.grads(state, stash, signal)
-        if block.signal == "cotangent" or i == len(passed) - 1:
-            signal = downward
-        found.append((model_state, grads, metrics))
+    for i, (block, state, stash) in reversed(list(enumerate(passed))):
+        down = i > 0 and (i == len(passed) - 1 or block.signal == "cotangent")
+        grads, metrics, downward = answer(block, state, stash, signal, down)
+        signal = downward if down else signal
+        found.append((state, grads, metrics))
     return found[::-1]
+
+
+def signal_of(model: Model) -> Signal:
+    """The strongest need of a model's blocks for something from outside; it chooses the schedule."""
+    kinds = {block.signal for block in model.blocks}
+    return "cotangent" if "cotangent" in kinds else "error" if "error" in kinds else "none"
 
 
 def learn(
@@ -115,12 +150,13 @@ def init(model: Model, key: Key) -> tuple[BlockState, ...]:
     return tuple(states)
 
 
-def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:
+def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], list[Spec]]:
     """Shapes and dtypes of `(states, messages)`: a state a block, and the message at every boundary, in to out.
 
     Args:
       model: any model.
       shards: over how many devices each batch is split.
+      parts: into how many equal parts each shard is cut.
 
     Raises:
       ValueError: if the batch does not divide by `shards`.
@@ -133,7 +169,7 @@ def specs(model: Model, shards: int = 1) -> tuple[list[Spec], list[Spec]]:
 
     def shard(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         shape = list(spec.shape)
-        shape[model.batch_axis] //= shards
+        shape[model.batch_axis] //= shards * parts
         return jax.ShapeDtypeStruct(tuple(shape), spec.dtype)
 
     key = key_spec(model)
@@ -163,6 +199,18 @@ def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec
 
             signal = jax.eval_shape(down, states[i], messages[i], key_spec(model), signal)
     return found[::-1]
+
+
+def stashes(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec]:
+    """Shapes and dtypes of what each block keeps from its forward half for its backward half.
+
+    Args:
+      model: any model.
+      states, messages: its `specs`.
+    """
+    stash = lambda block: lambda *args: block.forward(*args)[2]
+    each = zip(model.blocks, states, messages, strict=False)  # one message more: what leaves
+    return [jax.eval_shape(stash(block), state, message, key_spec(model)) for block, state, message in each]
 
 
 def no_metrics(model: Model) -> Metrics:

@@ -26,19 +26,32 @@ class BlockRow(NamedTuple):
 
 
 class StageRow(NamedTuple):
-    """One stage: its blocks, share of the total cost, parameters, and the part of a device's state that is padding."""
+    """One stage.
+
+    Attributes:
+      blocks: its first block, and the one behind its last.
+      cost: share of the total cost.
+      params: parameters.
+      waste: part of a device's state that is padding.
+      stash: bytes kept between forward and update, beside the state.
+      stash_waste: part of what a device holds for it that is padding.
+    """
 
     blocks: tuple[int, int]
     cost: float
     params: int
     waste: float
+    stash: int
+    stash_waste: float
 
 
 class Ledger(NamedTuple):
     """Blocks, stages, and the speed-up predicted for a run of a number of batches.
 
-    `speed_up` is sequential time over pipeline time, sum of costs / dearest stage * N / (N + S - 1), on devices that
-    are each as fast as the one of the sequential run and hand messages on at no cost.
+    `speed_up` is sequential time over pipeline time, sum of costs / dearest stage * (1 - bubble), on devices that are
+    each as fast as the one of the sequential run and hand messages on at no cost.  `bubble` is the share of idle time
+    of S stages in a run of N batches: (S - 1) / (N + S - 1) for local losses and S / (N + S) with delays, once a run;
+    (S - 1) / (M + S - 1) of every batch of M micro-batches; (S - 1) / (S + 2) locked, a forward pass taken as a third.
     """
 
     blocks: tuple[BlockRow, ...]
@@ -74,18 +87,32 @@ def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int)
         sizes = {group: _parameters(params) // share for group, params in state.params.items()}
         effective = sum(size for group, size in sizes.items() if group in used)
         rows.append(BlockRow(block.name, effective, sum(sizes.values()) - effective, flops, message))
+    stashes = plan.stash_bytes or (0,) * len(plan.stage_costs)
     stages = tuple(
         StageRow(
             (a, b),
             cost / max(sum(plan.costs), 1.0),
             sum(row.effective + row.affiliated for row in rows[a:b]),
             1 - used / max(plan.slot_bytes, 1),
+            stash,
+            1 - stash / plan.stash_slot_bytes if plan.stash_slot_bytes else 0.0,
         )
-        for a, b, cost, used in zip(plan.cuts, plan.cuts[1:], plan.stage_costs, plan.stage_bytes, strict=False)
+        for a, b, cost, used, stash in zip(
+            plan.cuts, plan.cuts[1:], plan.stage_costs, plan.stage_bytes, stashes, strict=False
+        )
     )
-    ticks = batches + len(stages) - 1
-    speed_up = sum(plan.costs) / max(plan.stage_costs) * batches / ticks
-    return Ledger(tuple(rows), stages, speed_up, (len(stages) - 1) / ticks)
+    bubble = _bubble(plan, len(stages), batches)
+    return Ledger(tuple(rows), stages, sum(plan.costs) / max(plan.stage_costs) * (1 - bubble), bubble)
+
+
+def _bubble(plan: Plan, stages: int, batches: int) -> float:
+    waits, works = {
+        "local": (stages - 1, batches),
+        "delayed": (stages if stages > 1 else 0, batches),
+        "locked": (stages - 1, 3),
+        "chain": (stages - 1, plan.micro_batches),
+    }[plan.schedule]
+    return waits / (waits + works)
 
 
 def format_ledger(book: Ledger) -> str:
@@ -106,14 +133,20 @@ def format_ledger(book: Ledger) -> str:
         "",
     ]
     stages = [
-        [i + 1, _span(row.blocks), f"{row.cost:.1%}", f"{row.params:,}", f"{row.waste:.1%}"]
+        [
+            i + 1, _span(row.blocks), f"{row.cost:.1%}", f"{row.params:,}", f"{row.waste:.1%}",
+            f"{row.stash / 1024:,.0f}", f"{row.stash_waste:.1%}",
+        ]
         for i, row in enumerate(book.stages)
-    ]
+    ]  # fmt: skip
+    header = ["stage", "blocks", "cost", "parameters", "padding", "stash KiB", "padding"]
+    if not any(row.stash for row in book.stages):
+        header, stages = header[:-2], [row[:-2] for row in stages]
     return "\n\n".join(
         [
             table(["block", "name", "effective", "affiliated", "step MFLOP", "hands on KiB"], [*blocks, total]),
-            table(["stage", "blocks", "cost", "parameters", "padding"], stages),
-            f"bubble {book.bubble:.2%} of the ticks of the run; predicted speed-up {book.speed_up:.2f} on "
+            table(header, stages),
+            f"bubble {book.bubble:.2%} of the time of the run; predicted speed-up {book.speed_up:.2f} on "
             f"{len(book.stages)} equal device{'s' if len(book.stages) > 1 else ''}",
         ]
     )

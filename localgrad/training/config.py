@@ -4,9 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from localgrad.pipeline import STALENESS
+
 # Fields that say where and how a run is carried out, not what it computes: a workdir may be resumed with others.
 PLACEMENT = (
     "workdir", "data_dir", "stages", "data_parallel", "cuts", "batches_per_call", "checkpoint_every_steps", "resident",
+    "engine", "micro_batches", "new_delays",
 )  # fmt: skip
 
 
@@ -33,6 +36,9 @@ class Config:
       batch_size: examples a batch, over all data shards.
       epochs: passes over the training set.
       optimizer, learning_rate, schedule, weight_decay, clip_norm: see `localgrad.training.optimizers`.
+      decay_times_rate: the decay is times the rate; without, each step takes that share of the parameters away.
+      feedback_optimizer, feedback_learning_rate, feedback_schedule, feedback_weight_decay: of feedback that learns
+        (dkp, kp); None is the weights' own.
       grow_from: workdir of a run of a shorter network, whose newest checkpoint this one begins with.
       frozen: number of lower blocks that do not learn.
       seed: seeds initialisation, order, augmentation and dropout; trial r has `seed + r`.
@@ -41,6 +47,12 @@ class Config:
       dtype: float32 or float64.
       stages, data_parallel: the mesh.
       cuts: block indices at which stages begin and end; None balances them.
+      engine: `spmd` is the pipeline, `sequential` the reference on one device, with the delays that the stages would
+        have; `auto` takes the pipeline where there is more than one device.
+      staleness: of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets each
+        go through first.
+      micro_batches: of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage.
+      new_delays: go on with a `delayed` run on other stages, which changes its delays.
       batches_per_call: most batches that one call of the engine trains on.
       checkpoint_every_steps: batches between checkpoints besides the one at each epoch's end; 0 is none besides.
       workdir: folder of everything the run writes.
@@ -70,7 +82,12 @@ class Config:
     learning_rate: float = 1e-3
     schedule: str = "constant"
     weight_decay: float = 0.0
+    decay_times_rate: bool = True
     clip_norm: float | None = None
+    feedback_optimizer: str | None = None
+    feedback_learning_rate: float | None = None
+    feedback_schedule: str | None = None
+    feedback_weight_decay: float | None = None
     grow_from: str | None = None
     frozen: int = 0
     seed: int = 0
@@ -80,6 +97,10 @@ class Config:
     stages: int = 1
     data_parallel: int = 1
     cuts: tuple[int, ...] | None = None
+    engine: str = "auto"
+    staleness: str = "delayed"
+    micro_batches: int | None = None
+    new_delays: bool = False
     batches_per_call: int = 64
     checkpoint_every_steps: int = 0
     workdir: str = "runs/latest"
@@ -96,7 +117,12 @@ class Config:
             raise ValueError(f"--limit must be at least 1; got {self.limit}.")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"--label_noise is a share in [0, 1]; got {self.label_noise}.")
-        for name, known in (("dtype", ("float32", "float64")), ("trials_by", ("vmap", "loop"))):
+        for name, known in (
+            ("dtype", ("float32", "float64")),
+            ("trials_by", ("vmap", "loop")),
+            ("engine", ("auto", "sequential", "spmd")),
+            ("staleness", STALENESS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
         if self.seed + self.trials > 2**32:

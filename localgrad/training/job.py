@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from localgrad import data
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
 from localgrad.blocks import NETWORKS
 from localgrad.methods import METHODS, freeze, graft, trials
-from localgrad.pipeline import init, sequential, specs, spmd
+from localgrad.pipeline import delays_of, init, make_plan, sequential, signal_of, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
@@ -78,7 +79,8 @@ def prepare(config: Config) -> Job:
         raise ValueError(
             f"--batch_size={config.batch_size} is more than the {len(train.labels)} training examples of {train.name}."
         )
-    total_steps = config.epochs * (len(train.labels) // config.batch_size)
+    epoch_steps = len(train.labels) // config.batch_size
+    total_steps = config.epochs * epoch_steps
 
     network, options = _network(config), _method_options(config)
     views = options.get("views", 1)
@@ -86,16 +88,19 @@ def prepare(config: Config) -> Job:
         raise ValueError(
             f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip."
         )
+    shared: dict[str, Any] = {
+        "steps": total_steps,
+        "epoch": epoch_steps,
+        "decay_times_rate": config.decay_times_rate,
+        "clip_norm": config.clip_norm,
+    }
     optimizer = make_optimizer(
-        config.optimizer,
-        config.learning_rate,
-        schedule=config.schedule,
-        steps=total_steps,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
+        config.optimizer, config.learning_rate, schedule=config.schedule, weight_decay=config.weight_decay, **shared
     )
+    feedback = _feedback_optimizer(config, shared)
     x_spec = jax.ShapeDtypeStruct((config.batch_size, *train.images.shape[1:]), dtype)
-    model = call("method", lambda: METHODS[config.method](network, x_spec, train.classes, optimizer, **options))
+    method = METHODS[config.method]
+    model = call("method", lambda: method(network, x_spec, train.classes, optimizer, feedback, **options))
     model = freeze(model, config.frozen)
     count = config.trials if config.trials > 1 else None
     if count is not None:
@@ -103,10 +108,7 @@ def prepare(config: Config) -> Job:
     growing = config.grow_from is not None and not Checkpoints.any(Path(config.workdir) / "checkpoints")
     begin = _growing(model, config) if growing else partial(init, model)
 
-    if config.stages == config.data_parallel == jax.process_count() == 1:
-        engine = sequential(model)
-    else:
-        engine = spmd(model, stages=config.stages, data_parallel=config.data_parallel, cuts=config.cuts)
+    engine = _engine(config, model)
     stats = data.pixel_stats(train)
     source = data.source(
         train,
@@ -158,8 +160,49 @@ def read_config(workdir: str | Path) -> Config:
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
-    placed = {"workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None}
+    placed = {
+        "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
+    }  # fmt: skip
     return Config.from_json(json.loads(path.read_text()), **placed)
+
+
+def _engine(config: Config, model: Model) -> Engine:
+    late = signal_of(model) == "error" and config.staleness == "delayed"
+    path = Path(config.workdir) / "config.json"
+    if late and path.exists() and not config.new_delays:
+        before = Config.from_json(json.loads(path.read_text()))
+        if (before.stages, before.cuts) != (config.stages, config.cuts):
+            raise ValueError(
+                f"{config.workdir} was trained with --staleness=delayed on --stages={before.stages} "
+                f"--cuts={before.cuts}, and updates would be late by others on --stages={config.stages} "
+                f"--cuts={config.cuts}: it would be another run. Keep the stages, or say --new_delays."
+            )
+    one_device = config.stages == config.data_parallel == jax.process_count() == 1
+    if config.engine == "spmd" or (config.engine == "auto" and not one_device):
+        return spmd(
+            model,
+            stages=config.stages,
+            data_parallel=config.data_parallel,
+            cuts=config.cuts,
+            staleness=config.staleness,
+            micro_batches=config.micro_batches,
+        )
+    if config.data_parallel > 1 or jax.process_count() > 1:
+        raise ValueError("--engine=sequential runs on one device: leave out --data_parallel, and the other processes.")
+    return sequential(model, delays_of(make_plan(model, config.stages, config.cuts).cuts) if late else None)
+
+
+def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Callable[[float], optax.GradientTransformation]:
+    """The optimizer of feedback that learns: as the weights', but for what has a flag of its own."""
+    names = ("optimizer", "learning_rate", "schedule", "weight_decay")
+    given = {name: getattr(config, f"feedback_{name}") for name in names}
+    own = {name: value for name, value in given.items() if value is not None}
+    if own and not METHODS[config.method].trains_feedback:
+        flag = f"--feedback_{next(iter(own))}"
+        known = ", ".join(name for name, method in METHODS.items() if method.trains_feedback)
+        raise ValueError(f"{flag} is for methods whose feedback learns ({known}); {config.method!r} has none.")
+    chosen = {name: own.get(name, getattr(config, name)) for name in names}
+    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **shared)
 
 
 def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, ...]]:

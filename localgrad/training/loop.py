@@ -76,19 +76,25 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
     keys = trial_keys(config.seed, model.trials)
     names = [block.name for block in model.blocks]
     like = specs(model)[0]
+    late = engine.plan.schedule == "delayed"  # what is in flight belongs to the run
     checkpoints = Checkpoints(folder / "checkpoints")
     evaluate = make_evaluator(model)
 
     def start(before: int | None = None) -> tuple[_Position, dict[str, Any]]:
         """The newest saved position (at or before a step), or the very first one."""
-        found = checkpoints.restore(like, before)
+        own_key = fold_in(keys, _TRAIN)
+        resumable = late and not config.new_delays
+        first = engine.load(job.begin(fold_in(keys, _INIT)), own_key) if resumable else None
+        found = checkpoints.restore(like, before, first)
         if found is None:
-            step, states, meta = 0, job.begin(fold_in(keys, _INIT)), dict[str, Any]()
-            meter = Meter(names, 0)
-        else:
-            step, states, meta = found
-            meter = Meter(names, step, meta["sums"])
-        return _Position(step, engine.load(states, fold_in(keys, _TRAIN)), meter), meta
+            state = engine.load(job.begin(fold_in(keys, _INIT)), own_key) if first is None else first
+            return _Position(0, state, Meter(names, 0)), {}
+        state = engine.load(found.states, own_key) if found.live is None else found.live
+        return _Position(found.step, state, Meter(names, found.step, found.meta["sums"])), found.meta
+
+    def save(position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
+        meta = {"sums": position.meter.to_json(), "seconds": seconds}
+        checkpoints.save(position.step, states, meta, accuracy, position.engine_state if late else None)
 
     def advance(position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
@@ -118,7 +124,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         with tqdm(disable=True) as bar:
             position = advance(position, error.batch, lambda: 0, bar)
         states = settle(position)
-        checkpoints.save(position.step, states, {"sums": position.meter.to_json(), "seconds": 0.0})
+        save(position, states, 0.0, None)
         error.add_note(
             f"No block was updated from there on, and the state before it is saved as step {position.step} in "
             f"{folder / 'checkpoints'}. Lower --learning_rate or set --clip_norm, with another --workdir."
@@ -158,8 +164,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
                         workdir.append_records(records_path, fresh)
                         log(_line(fresh, config.epochs))
                     bar.set_postfix_str(_postfix(fresh), refresh=False)
-                meta = {"sums": position.meter.to_json(), "seconds": seconds}
-                checkpoints.save(position.step, states, meta, validation=accuracy)
+                save(position, states, seconds, accuracy)
                 if stopped() and position.step < job.total_steps:
                     raise Interrupted(position.step, stopped())
             if states is None:  # killed between the last checkpoint and the summary

@@ -12,18 +12,28 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "momentum": lambda rate, **options: optax.sgd(rate, momentum=0.9, nesterov=True, **options),
 }
 
-SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
+    "constant": lambda rate, steps, epoch: optax.constant_schedule(rate),
+    "cosine": lambda rate, steps, epoch: optax.cosine_decay_schedule(rate, steps),
     # NECO: a tenth at 40, 60 and 80 % of the steps, a half at 90 %
-    "neco": lambda rate, steps: optax.piecewise_constant_schedule(
+    "neco": lambda rate, steps, epoch: optax.piecewise_constant_schedule(
         rate, {int(0.4 * steps): 0.1, int(0.6 * steps): 0.1, int(0.8 * steps): 0.1, int(0.9 * steps): 0.5}
     ),
+    # DKP: 0.85 of it after each epoch
+    "stairs": lambda rate, steps, epoch: optax.exponential_decay(rate, epoch, 0.85, staircase=True),
 }
 
 
 def make_optimizer(
-    name: str, rate: float, *, schedule: str, steps: int, weight_decay: float = 0.0, clip_norm: float | None = None
+    name: str,
+    rate: float,
+    *,
+    schedule: str,
+    steps: int,
+    epoch: int | None = None,
+    weight_decay: float = 0.0,
+    decay_times_rate: bool = True,
+    clip_norm: float | None = None,
 ) -> Callable[[float], optax.GradientTransformation]:
     """Returns `scale -> transform` of an optimizer at `scale * rate`.
 
@@ -32,7 +42,10 @@ def make_optimizer(
       rate: peak learning rate.
       schedule: a key of `SCHEDULES`.
       steps: batches in the whole run.
-      weight_decay: decay times the rate; decoupled for adamw, L2 for the others.
+      epoch: batches in an epoch, the whole run by default.
+      weight_decay: decay; decoupled for adamw, L2 for the others.
+      decay_times_rate: the decay is times the rate, as PyTorch's is; otherwise each step takes `weight_decay` of the
+        parameters away, whatever the rate and the optimizer, as the Kolen-Pollack papers write it.
       clip_norm: largest global norm of a gradient, or None.
 
     Raises:
@@ -50,10 +63,15 @@ def make_optimizer(
     def make(scale: float) -> optax.GradientTransformation:
         options: dict[str, Any] = {}
         before = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-        if name == "adamw":
+        after = []
+        if not decay_times_rate:
+            after = [optax.add_decayed_weights(-weight_decay)]
+            options = {"weight_decay": 0.0} if name == "adamw" else {}
+        elif name == "adamw":
             options["weight_decay"] = weight_decay
         elif weight_decay:
             before.append(optax.add_decayed_weights(weight_decay))
-        return optax.chain(*before, OPTIMIZERS[name](SCHEDULES[schedule](scale * rate, steps), **options))
+        rates = SCHEDULES[schedule](scale * rate, steps, epoch or steps)
+        return optax.chain(*before, OPTIMIZERS[name](rates, **options), *after)
 
     return make

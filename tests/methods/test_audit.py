@@ -27,14 +27,15 @@ def build(method: str) -> Model:
 def updates(model: Model) -> Callable:
     keys = [jax.random.key(i) for i in range(len(model.blocks))]
     message = lambda: model.enter(jnp.asarray(X), jnp.asarray(Y))
-    return jax.jit(lambda states: [grads for _, grads, _ in gradients(model, states, message(), keys)])
+    moves = [jnp.array(True)] * len(keys)
+    return jax.jit(lambda states: [grads for _, grads, _ in gradients(model, states, message(), keys, moves)])
 
 
 def same(ours, theirs) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"bp_fc"}))  # it has no convolutions to freeze here
 def test_updates_hear_of_the_blocks_below_only(method: str, x64: None, random_states: Callable) -> None:
     """And their cosine with the true gradient: exactly 1 for backpropagation; finite, and not that, for the others."""
     model = build(method)
@@ -52,10 +53,10 @@ def test_updates_hear_of_the_blocks_below_only(method: str, x64: None, random_st
     found = [float(cosine(g["f"], t)) for g, t in zip(before, theirs, strict=True) if t is not None]
     assert len(found) >= 3
     assert all(-1 <= value <= 1 for value in found)
-    if local:
-        assert min(abs(value - 1) for value in found[:-1]) > 1e-3
-    else:
+    if method.startswith("bp"):
         np.testing.assert_allclose(found, 1, rtol=1e-12)
+    else:
+        assert min(abs(value - 1) for value in found[:-1]) > 1e-3
 
 
 def test_cosine() -> None:

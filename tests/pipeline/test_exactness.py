@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from localgrad import params_sha256, sequential, spmd
+from localgrad import dfa, init, mlp, params_sha256, sequential, spmd
 from localgrad.data import batches
+from localgrad.pipeline import delays_of
 
 from .common import NEWEST, STEPS, examples, initial, make_model, trained
 
@@ -32,6 +34,32 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
 )
 def test_float32_digests_are_equal(name, stages, per_call):
     assert params_sha256(trained(name, stages, per_call).states) == params_sha256(trained(name, 0).states)
+
+
+@pytest.mark.parametrize(
+    ("staleness", "stages"),
+    [
+        ("locked", 4),
+        ("delayed", 4),
+        *(pytest.param(*cell, marks=pytest.mark.full) for cell in (("locked", 1), ("locked", 2), ("delayed", 2))),
+    ],
+)
+def test_digests_of_direct_feedback(staleness, stages):
+    """Locked, as unpipelined training; delayed, as the sequential engine with the same delays."""
+    tx = optax.sgd(0.1, momentum=0.9)
+    model = dfa(mlp((16, 12, 8)), jax.ShapeDtypeStruct((12, 20), jnp.float32), 10, tx=tx)
+    states = init(model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    xs = jnp.asarray(rng.normal(size=(32, 12, 20)), jnp.float32)
+    fed = batches(xs, jnp.asarray(rng.integers(0, 10, (32, 12)), jnp.int32))
+    pipeline = spmd(model, stages=stages, staleness=staleness, bubble=float("nan"))
+    delays = delays_of(pipeline.plan.cuts) if staleness == "delayed" else None
+    assert delays is None or max(delays) == stages - 1
+    found = []
+    for engine in (pipeline, sequential(model, delays)):
+        state, _ = engine.run(engine.load(states, jax.random.key(1)), fed)
+        found.append(params_sha256(engine.states(state)))
+    assert found[0] == found[1]
 
 
 def test_training_moves_every_parameter():
@@ -125,10 +153,3 @@ def test_an_equal_network_runs_without_a_switch():
 def test_what_cannot_be_laid_out_is_refused(options, says):
     with pytest.raises(ValueError, match=says):
         spmd(make_model("mlp-plain"), **options)
-
-
-def test_a_method_that_needs_a_signal_is_refused():
-    model = make_model("mlp-plain")
-    foreign = model._replace(blocks=(model.blocks[0]._replace(signal="error"), *model.blocks[1:]))
-    with pytest.raises(ValueError, match="needs a signal from other blocks \\(error\\)"):
-        spmd(foreign, stages=2)

@@ -19,6 +19,8 @@ from localgrad.training.config import check_same
         ({"limit": 0}, "--limit must be at least 1"),
         ({"label_noise": 1.5}, r"--label_noise is a share in \[0, 1\]; got 1.5"),
         ({"trials_by": "luck"}, "--trials_by must be one of vmap, loop"),
+        ({"engine": "warp"}, "--engine must be one of auto, sequential, spmd"),
+        ({"staleness": "stale"}, "--staleness must be one of delayed, locked"),
     ],
 )
 def test_fields_out_of_range(change, says):
@@ -58,7 +60,11 @@ def test_fields_out_of_range(change, says):
         ({"net": "vgg11", "net_options": ("pool=never",)}, "pool must be 'after' or 'before'"),
         ({"net": "resnet20", "norm": True}, "net 'resnet20' has no option 'norm'"),
         ({"blocks": (3, 2)}, "add up to the 4 layers"),
-        ({"method": "bp", "stages": 2}, "method 'bp' needs a signal from other blocks"),
+        ({"method": "bp", "stages": 2, "micro_batches": 7}, "--micro_batches=7 do not divide the 64 examples"),
+        ({"method": "dfa", "feedback_learning_rate": 0.1}, r"whose feedback learns \(dkp, kp\); 'dfa' has none"),
+        ({"method": "dkp", "feedback_optimizer": "adamm"}, "unknown optimizer"),
+        ({"method": "dkp", "method_options": ("form=slice",)}, "one that all share"),
+        ({"engine": "sequential", "data_parallel": 2}, "--engine=sequential runs on one device"),
         ({"frozen": 4}, "--frozen=4 of 4 blocks"),
         ({"grow_from": "/nowhere"}, "/nowhere is not the workdir of a run"),
     ],
@@ -76,6 +82,20 @@ def test_a_workdir_of_another_configuration_names_the_fields(tmp_path):
     prepare(dataclasses.replace(config, stages=2, batches_per_call=3))  # where it runs may change
     with pytest.raises(ValueError, match="learning_rate is 0.001 there and 0.1 here; seed is 0 there and 7 here"):
         raise_all(config, learning_rate=0.1, seed=7)
+
+
+def test_other_stages_of_a_delayed_run_are_another_run(tmp_path):
+    config = Config(method="dfa", stages=2, workdir=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
+    prepare(config)
+    prepare(dataclasses.replace(config, engine="sequential"))  # the same delays
+    prepare(dataclasses.replace(config, stages=3, new_delays=True))
+    with pytest.raises(ValueError, match="on --stages=3 --cuts=None: it would be another run"):
+        prepare(dataclasses.replace(config, stages=3))
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "config.json").write_text(json.dumps(dataclasses.replace(config, staleness="locked").to_json()))
+    prepare(dataclasses.replace(config, staleness="locked", stages=3, workdir=str(locked)))
 
 
 def raise_all(config, **change):

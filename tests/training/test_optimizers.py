@@ -34,8 +34,22 @@ def test_scale_clip_and_decay():
     np.testing.assert_allclose(steps(make(2.0), 1), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_decay_that_is_not_times_the_rate(name):
+    plain = make_optimizer(name, 0.1, schedule="constant", steps=10)(1.0)
+    if name == "adamw":  # optax's own default decays
+        plain = optax.adam(0.1)
+    decayed = make_optimizer(name, 0.1, schedule="constant", steps=10, weight_decay=0.25, decay_times_rate=False)(1.0)
+    np.testing.assert_allclose(steps(decayed, 1), steps(plain, 1) - 0.25 * PARAMS["w"], rtol=1e-6)
+
+
+def test_the_schedule_of_dkp():
+    rates = [float(SCHEDULES["stairs"](1.0, 100, 10)(step)) for step in (0, 9, 10, 29, 30)]
+    np.testing.assert_allclose(rates, [1, 1, 0.85, 0.85**2, 0.85**3], rtol=1e-6)
+
+
 def test_the_schedule_of_neco():
-    rates = [float(SCHEDULES["neco"](1.0, 100)(step)) for step in (0, 50, 70, 85, 95)]
+    rates = [float(SCHEDULES["neco"](1.0, 100, 10)(step)) for step in (0, 50, 70, 85, 95)]
     np.testing.assert_allclose(rates, [1, 0.1, 0.01, 0.001, 0.0005], rtol=1e-5)
 
 

@@ -1,0 +1,167 @@
+"""Feedback alignment (FA) and Kolen-Pollack learning (KP): backpropagation through matrices that are not the weights.
+
+    fa   delta_l = (delta_{l+1} B_{l+1}) * f'(h_l)     B fixed and random, of the shape of W^T
+    kp   the same, and B_{l+1} descends delta_{l+1}^T a_l, the transpose of W's own gradient; weight decay on both
+
+A block has one dense or convolutional Flax layer; the gradient that it hands down goes back through its feedback in
+place of its kernel, and through norm and activation exactly.  Feedback is kept in the kernel's own shape, so that B^T
+and W compare without transposing.
+
+References:
+  Lillicrap et al., Random synaptic feedback weights support error backpropagation for deep learning (2016)
+  Akrout et al., Deep learning without weight transport, https://arxiv.org/abs/1904.05391
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from localgrad.base import Block, Key, Model, PyTree
+from localgrad.blocks import output_spec
+from localgrad.blocks.layers import HE
+from localgrad.methods.backprop import chained_block
+from localgrad.methods.groups import all_but
+from localgrad.methods.heads import classifier
+from localgrad.methods.parts import check, classifying_model
+
+_LAYERS = (nn.Dense, nn.Conv)
+
+
+def fa(
+    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
+) -> Model:
+    """Feedback alignment: gradients come down through fixed random matrices.
+
+    Args:
+      network: Blocks `(B, ...) -> (B, ...)`, each with one dense or convolutional layer, without a classifier.
+      x_spec: shape `(B, ...)` and dtype of a batch of inputs.
+      classes: number of classes C; labels are integers 0 .. C - 1.
+      tx: any optax transform over the group f, and head in the last block; the group feedback never moves.
+
+    Returns:
+      A `Model` of `len(network) + 1` blocks whose only exit is the last.
+
+    Raises:
+      ValueError: for a block whose layer cannot be told: none, or several, as in residual, recurrent and attention
+        blocks.
+    """
+    return _chained("fa", network, x_spec, classes, tx)
+
+
+def kp(
+    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
+) -> Model:
+    """Kolen-Pollack learning: feedback alignment whose matrices learn what the weights learn.
+
+    Args:
+      network, x_spec, classes: as `fa`.
+      tx: any optax transform over the groups f (or head) and feedback.  With equal rates and equal decay the
+        difference of B and W^T shrinks by the decay alone.
+
+    Raises:
+      ValueError: as `fa`.
+    """
+    return _chained("kp", network, x_spec, classes, tx)
+
+
+def _chained(
+    method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, tx: optax.GradientTransformation
+) -> Model:
+    check(network, classes, method)
+    learns = method == "kp"
+    parts: list[dict[str, Block]] = []
+    blocks = []
+    given = x_spec
+    for i, (group, block) in enumerate([*[("f", f) for f in network], ("head", classifier(classes))]):
+        part = {group: block}
+        kernel = _kernel(method, block, given)
+        if i:  # nobody is below the first
+            part["feedback"] = _feedback(kernel)
+        parts.append(part)
+        own_tx = all_but("feedback", tx) if i and not learns else tx
+        through = (group, "feedback") if i and learns else (group,)
+        blocks.append(chained_block(part, classes, own_tx, through=through, way_back=_way_back if i else None))
+        given = output_spec(block, given)
+    return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+
+
+def _feedback(kernel: jax.ShapeDtypeStruct) -> Block:
+    """A Block that only has parameters: a kernel of the shape of another, He-normal as that is."""
+
+    def init(key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
+        return {"kernel": HE(key, kernel.shape, kernel.dtype)}, {}
+
+    return Block(init, lambda params, model_state, x, *, key, train: (x, model_state), "feedback")
+
+
+def _kernel(method: str, block: Block, x_spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the kernel of a block's one layer.
+
+    Raises:
+      ValueError: if it has none, or several.
+    """
+    found: list[jax.ShapeDtypeStruct] = []
+
+    def watch(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        y = call(*args, **kwargs)
+        if _is_layer(context):
+            kernel = context.module.variables["params"]["kernel"]
+            found.append(jax.ShapeDtypeStruct(kernel.shape, kernel.dtype))
+        return y
+
+    params, model_state = jax.eval_shape(lambda key: block.init(key, x_spec), jax.random.key(0))
+    with nn.intercept_methods(watch):
+        run = lambda *args: block.apply(*args, key=jax.random.key(0), train=True)
+        jax.eval_shape(run, params, model_state, x_spec)
+    if len(found) != 1:
+        raise ValueError(
+            f"method {method!r} goes back through a feedback in place of a block's kernel, so every block must have "
+            f"one dense or convolutional layer of Flax linen; {block.name!r} has {len(found) or 'none'}. Cut the "
+            "network finer (--blocks), or use dfa or dkp, which reach a block at its output."
+        )
+    return found[0]
+
+
+@contextmanager
+def _way_back(params: PyTree) -> Iterator[None]:
+    """Within it, the gradient along the input of a layer goes back through another kernel than its own."""
+    busy = [False]
+
+    def swap(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        if busy[0] or not _is_layer(context):
+            return call(*args, **kwargs)
+        bare = context.module.clone(parent=None, use_bias=False)
+        layer = lambda kernel, x: bare.apply({"params": {"kernel": kernel}}, x)
+        (x,) = args
+        busy[0] = True
+        try:
+            back = _nothing_but_gradients(layer, params["kernel"], x)
+        finally:
+            busy[0] = False
+        return call(jax.lax.stop_gradient(x), **kwargs) + back
+
+    with nn.intercept_methods(swap):
+        yield
+
+
+def _nothing_but_gradients(layer: Callable, kernel: jax.Array, x: jax.Array) -> jax.Array:
+    """Zeros, with the gradients of `layer(kernel, x)`."""
+    shape = jax.eval_shape(layer, kernel, x)
+
+    @jax.custom_vjp
+    def zeros(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.zeros(shape.shape, shape.dtype)
+
+    zeros.defvjp(
+        lambda kernel, x: (zeros(kernel, x), (kernel, x)), lambda kept, signal: jax.vjp(layer, *kept)[1](signal)
+    )
+    return zeros(kernel, x)
+
+
+def _is_layer(context: nn.module.InterceptorContext) -> bool:
+    return isinstance(context.module, _LAYERS) and context.method_name == "__call__"

@@ -1,0 +1,276 @@
+"""The `broadcast` schedule: blocks that learn from the error at the network's output, every stage at the same time.
+
+On a tick a stage first learns from the error that has just arrived, with what it kept of that batch, and then runs
+forward on a batch of its own: stage s on batch t - s.  The last stage makes the error of its batch, and one sum over
+the stages carries it to all of them for the next tick.  So stage s keeps S - s batches in a ring, and what it learns is
+S - 1 - s batches late: nothing on the last stage.
+
+`locked` lets in the next batch only when the one before has gone through; then nothing is late, and a ring of one is
+enough.
+
+References:
+  Webster et al., Learning the connections in direct feedback alignment (DKP): backward unlocking; nothing about
+  pipelines
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad.base import Batches, BlockState, Engine, Key, PyTree
+from localgrad.pipeline import step
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
+from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.partition import state_bytes
+
+STALENESS = ("delayed", "locked")
+
+
+class BroadcastState(NamedTuple):
+    """The state of a pipeline of S stages over D data shards.
+
+    Attributes:
+      slots: the stages' block states, `(S, size)` each, one row on each device.
+      inbox: the messages that the next tick works on, `(D, S, size)` each.
+      batch_id: which batch each message is of, int32 `(D, S)`; -1 is a bubble.
+      ring: what each stage keeps of its last batches, `(D, S, places, size)` each.
+      error: the error that the next tick learns from, on every device; of the batch `error_id`.
+      ok: whether every loss of the stage was finite so far, bool `(D, S)`; the stage learns no more once it is not.
+      key: the key of dropout and the like, the same everywhere.
+    """
+
+    slots: list[jax.Array]
+    inbox: list[jax.Array]
+    batch_id: jax.Array
+    ring: list[jax.Array]
+    error: list[jax.Array]
+    error_id: jax.Array
+    ok: jax.Array
+    key: Key
+
+
+def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
+    """Lays the `broadcast` schedule over a mesh.
+
+    Args:
+      layout: of a model whose blocks have `signal='error'` or none.
+      bubble: what fills messages and rings where nothing is; a NaN is also put over what has been used.
+      staleness: `delayed` or `locked`.
+    """
+    model, blocks, messages, stages = layout.model, layout.blocks, layout.messages, layout.stages
+    top = len(model.blocks) - 1
+    locked = staleness == "locked"
+    places = 1 if locked else stages
+    poisoned = bubble != 0
+
+    specs = layout.state_specs, layout.message_specs
+    stash_specs, signal_specs = step.stashes(model, *specs), step.signals(model, *specs)
+    states = TwoSlots(layout)
+    stashes = layout.stage_slots(stash_specs)
+    errors = Slots([signal_specs[0]])
+    answered = [
+        jax.eval_shape(lambda *args, block=block: step.answer(block, *args), state, stash, signal)
+        for block, state, stash, signal in zip(model.blocks, layout.state_specs, stash_specs, signal_specs, strict=True)
+    ]
+    effects = layout.stage_slots([each[0] for each in answered])
+    values = layout.stage_slots([each[1] for each in answered])
+    kept = [sum(state_bytes(stash_specs[i]) for i in span) for span in blocks]
+    plan = layout.plan._replace(
+        schedule=staleness,
+        uniform=False,
+        slot_bytes=state_bytes(states.specs),
+        stash_bytes=tuple(size * (1 if locked else stages - s) for s, size in enumerate(kept)),
+        stash_slot_bytes=places * state_bytes(stashes.specs),
+    )
+
+    # --- one stage -------------------------------------------------------------------------------------------------
+
+    def answer(stage: int, slots, entry, error):
+        """What the blocks learn from an error: `(effects, values)`."""
+        signal = errors.unpack(0, error)
+        found = [
+            step.answer(model.blocks[i], state, stash, None if i == top else signal)
+            for i, state, stash in zip(
+                blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True
+            )
+        ]
+        grads, metrics, _ = zip(*found, strict=True)
+        return effects.pack(stage, grads), values.pack(stage, metrics)
+
+    def take(stage: int, slots, grads, metrics, ok):
+        """The update: `(slots of params and optimizers, ok)`."""
+        done = []
+        for i, state, grad, value in zip(
+            blocks[stage],
+            states.unpack(stage, slots),
+            effects.unpack(stage, grads),
+            values.unpack(stage, metrics),
+            strict=True,
+        ):
+            state, ok = step.take(model.blocks[i], state, grad, value, ok)
+            done.append(state)
+        return states.learnt.pack(stage, [(state.params, state.opt_state) for state in done]), ok
+
+    def forward(stage: int, slots, message, key, batch_id, ok):
+        """`(slots of batch statistics, outbox, what is kept, error)`; the error is the last stage's."""
+        done, stash = [], []
+        own = states.unpack(stage, slots)
+        for i, state, block_key in zip(
+            blocks[stage], own, layout.keys(stage, blocks[stage][0], key, batch_id), strict=True
+        ):
+            message, state, fresh = step.forward(model.blocks[i], state, message, block_key, ok)
+            done.append(state)
+            stash.append(fresh)
+        error = errors.fill()
+        if stage == stages - 1:
+            error = errors.pack(0, step.downward(model.blocks[top], done[-1], stash[-1]))
+        return (
+            states.moved.pack(stage, [state.model_state for state in done]),
+            messages.pack(stage + 1, message),
+            stashes.pack(stage, tuple(stash)),
+            error,
+        )
+
+    # --- all stages on one tick ------------------------------------------------------------------------------------
+
+    def learn(slots, due, entry, error, ok):
+        """`(slots, values, ok)` after the error that has arrived, if one has."""
+        learnt, moved = states.halves(slots)
+        if layout.split:
+            found = layout.choose(
+                due,
+                lambda stage: lambda *args: answer(stage, *args),
+                lambda *_: (effects.fill(), values.fill()),
+                slots,
+                entry,
+                error,
+            )
+            grads, metrics = mean_over_data(found)
+            learnt, ok = layout.choose(
+                due,
+                lambda stage: lambda *args: take(stage, *args),
+                lambda slots, grads, metrics, ok: (states.halves(slots)[0], ok),
+                slots,
+                grads,
+                metrics,
+                ok,
+            )
+            return [*learnt, *moved], metrics, ok
+
+        def whole(stage: int):
+            def run(slots, entry, error, ok):
+                grads, metrics = answer(stage, slots, entry, error)
+                learnt, ok = take(stage, slots, grads, metrics, ok)
+                return learnt, metrics, ok
+
+            return run
+
+        idle = lambda slots, entry, error, ok: (states.halves(slots)[0], values.fill(), ok)
+        learnt, metrics, ok = layout.choose(due, whole, idle, slots, entry, error, ok)
+        return [*learnt, *moved], metrics, ok
+
+    def advance(state: BroadcastState, fresh_id: jax.Array, examples: Callable | None):
+        stage = jax.lax.axis_index("stage")
+        own_places = 1 if locked else stages - stage
+
+        due = state.error_id >= 0
+        place = state.error_id % own_places
+        entry = [_at(ring, place) for ring in state.ring]
+        ring = state.ring
+        if poisoned:
+            used = [jnp.where(due, gone, now) for gone, now in zip(stashes.fill(bubble), entry, strict=True)]
+            ring = [_put(own, place, new) for own, new in zip(ring, used, strict=True)]
+        slots, metrics, ok = learn(state.slots, due, entry, state.error, state.ok)
+
+        batch_id = jnp.where(stage == 0, fresh_id, state.batch_id)
+        valid = batch_id >= 0
+        place = batch_id % own_places
+        there = [_at(own, place) for own in ring]
+
+        def run(stage: int):
+            def branch(slots, inbox, there, ok):
+                own = step.enter(model, examples()) if examples and stage == 0 else messages.unpack(stage, inbox)
+                return forward(stage, slots, own, state.key, batch_id, ok)
+
+            return branch
+
+        idle = lambda slots, inbox, there, ok: (states.halves(slots)[1], messages.fill(bubble), there, errors.fill())
+        moved, outbox, entry, error = layout.choose(valid, run, idle, slots, state.inbox, there, ok)
+        learnt, before = states.halves(slots)
+        if layout.split:
+            mean = mean_over_data(moved)
+            moved = [jnp.where(valid, new, old) for new, old in zip(mean, before, strict=True)]
+        ring = [_put(own, place, new) for own, new in zip(ring, entry, strict=True)]
+
+        made = valid & (stage == stages - 1)
+        error, error_id = jax.lax.psum((error, jnp.where(made, batch_id + 1, 0)), "stage")  # zeros from all others
+        up = [(s, s + 1) for s in range(stages - 1)]
+        inbox, arrived = jax.lax.ppermute((outbox, batch_id), "stage", up)
+        arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
+        new = BroadcastState([*learnt, *moved], inbox, arrived, ring, error, error_id - 1, ok, state.key)
+        return new, (metrics, state.error_id)
+
+    def bubbles(state: BroadcastState, count: int):
+        nothing = jnp.full((count,), -1, jnp.int32)
+        return jax.lax.scan(lambda state, batch_id: advance(state, batch_id, None), state, nothing)
+
+    def feed(state: BroadcastState, batches: Batches):
+        def one(state: BroadcastState, xs: tuple[jax.Array, PyTree]):
+            batch_id, item = xs
+            state, report = advance(state, batch_id, lambda: batches.fetch(item, layout.start(), layout.shard_size))
+            if not locked:
+                return state, report
+            state, rest = bubbles(state, stages - 1)
+            return state, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), report, rest)
+
+        state, report = jax.lax.scan(one, state, (batches.batch_id, batches.items))
+        return state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), report) if locked else report
+
+    def initial(key: Key) -> tuple:
+        ring = [jnp.broadcast_to(x, (places, *x.shape)) for x in stashes.fill(bubble)]
+        return messages.fill(bubble), np.int32(-1), ring, errors.fill(bubble), np.int32(-1), np.True_, key
+
+    program = Program(
+        specs=BroadcastState(STAGE, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, SAME),  # type: ignore[arg-type]
+        initial=initial,
+        feed=feed,
+        flush=lambda state: bubbles(state, stages),
+        bubbles=1 if locked else stages,
+        values=values,
+    )
+    return engine(layout._replace(states=states, plan=plan), program)
+
+
+class TwoSlots:
+    """Block states in slots, what an error moves apart from what a forward pass moves: neither copies the other."""
+
+    def __init__(self, layout: Layout):
+        specs: list[BlockState] = layout.state_specs
+        self.learnt = Slots([[(specs[i].params, specs[i].opt_state) for i in span] for span in layout.blocks])
+        self.moved = Slots([[specs[i].model_state for i in span] for span in layout.blocks])
+        self.specs: list[jax.ShapeDtypeStruct] = [*self.learnt.specs, *self.moved.specs]
+
+    def halves(self, slots: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
+        """What an error moves, and what a forward pass moves."""
+        count = len(self.learnt.specs)
+        return list(slots[:count]), list(slots[count:])
+
+    def pack(self, which: int, tree: tuple[BlockState, ...], xp: Any = jnp) -> list[jax.Array]:
+        learnt = self.learnt.pack(which, [(state.params, state.opt_state) for state in tree], xp)
+        return [*learnt, *self.moved.pack(which, [state.model_state for state in tree], xp)]
+
+    def unpack(self, which: int, slots: Sequence[jax.Array]) -> tuple[BlockState, ...]:
+        learnt, moved = self.halves(slots)
+        pairs = zip(self.learnt.unpack(which, learnt), self.moved.unpack(which, moved), strict=True)
+        return tuple(BlockState(params, model_state, opt_state) for (params, opt_state), model_state in pairs)
+
+
+def _at(ring: jax.Array, place: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(ring, place, 0, keepdims=False)
+
+
+def _put(ring: jax.Array, place: jax.Array, new: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(ring, new, place, 0)

@@ -1,0 +1,213 @@
+"""The `chain` schedule: backpropagation over stages, with micro-batches that follow each other (GPipe).
+
+A batch is cut into M parts.  Forward, stage s works on part t - s on tick t and keeps what the way back needs; then the
+gradients come down in the same manner.  Every block learns once a batch, from the mean over the parts: the gradient of
+the whole batch where its loss is a mean over examples.  Batch norm and losses that couple examples see one part at a
+time, running statistics move once a part, and dropout draws for each part anew.  A batch leaves no stage before all
+have learnt from it, so each pays a bubble of S - 1 ticks on the way up and S - 1 on the way down.
+
+References:
+  Huang et al., GPipe, https://arxiv.org/abs/1811.06965
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad.base import Batches, Engine, Key, PyTree
+from localgrad.pipeline import step
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
+from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.partition import state_bytes
+
+
+class ChainState(NamedTuple):
+    """The state of a pipeline of S stages over D data shards; nothing is in flight between batches.
+
+    Attributes:
+      slots: the stages' block states, `(S, size)` each, one row on each device.
+      ok: whether every loss so far was finite, bool `(D, S)`; a stage learns no more once one is not.
+      key: the key of dropout and the like, the same everywhere.
+    """
+
+    slots: list[jax.Array]
+    ok: jax.Array
+    key: Key
+
+
+def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
+    """Lays the `chain` schedule over a mesh.
+
+    Args:
+      layout: of any model, its message specs of one part of a shard.
+      bubble: what fills messages where nothing is.
+      micro_batches: parts M of a shard's batch.
+    """
+    model, blocks, messages, stages = layout.model, layout.blocks, layout.messages, layout.stages
+    states = layout.states
+    top = len(model.blocks) - 1
+    micro_size = layout.shard_size // micro_batches
+    ticks = micro_batches + stages - 1
+
+    specs = layout.state_specs, layout.message_specs
+    stash_specs, signal_specs = step.stashes(model, *specs), step.signals(model, *specs)
+    stashes = layout.stage_slots(stash_specs)
+    moving = layout.stage_slots([state.model_state for state in layout.state_specs])
+    signals = Slots([signal_specs[span[-1]] for span in blocks])  # what each stage is given from above
+    answered = [
+        jax.eval_shape(lambda *args, block=block: step.answer(block, *args), state, stash, signal)
+        for block, state, stash, signal in zip(model.blocks, layout.state_specs, stash_specs, signal_specs, strict=True)
+    ]
+    effects = layout.stage_slots([each[0] for each in answered])
+    values = layout.stage_slots([each[1] for each in answered])
+    plan = layout.plan._replace(
+        schedule="chain",
+        micro_batches=micro_batches,
+        uniform=False,
+        stash_bytes=tuple(micro_batches * sum(state_bytes(stash_specs[i]) for i in span) for span in blocks),
+        stash_slot_bytes=micro_batches * state_bytes(stashes.specs),
+    )
+
+    # --- one stage on one part -------------------------------------------------------------------------------------
+
+    def own_states(stage: int, slots, moved):
+        """The stage's states, with batch statistics as far as they have moved."""
+        pairs = zip(states.unpack(stage, slots), moving.unpack(stage, moved), strict=True)
+        return [state._replace(model_state=model_state) for state, model_state in pairs]
+
+    def forward(stage: int, slots, moved, message, keys, ok):
+        """`(batch statistics, outbox, what is kept)`."""
+        done, stash = [], []
+        for i, state, key in zip(blocks[stage], own_states(stage, slots, moved), keys, strict=True):
+            message, state, fresh = step.forward(model.blocks[i], state, message, key, ok)
+            done.append(state.model_state)
+            stash.append(fresh)
+        return moving.pack(stage, tuple(done)), messages.pack(stage + 1, message), stashes.pack(stage, tuple(stash))
+
+    def backward(stage: int, slots, moved, entry, signal_slots):
+        """`(effects, values, signal for the stage below)`."""
+        signal = signals.unpack(stage, signal_slots)
+        own, stash = own_states(stage, slots, moved), stashes.unpack(stage, entry)
+        found = []
+        for i, state, kept in reversed(list(zip(blocks[stage], own, stash, strict=True))):
+            block = model.blocks[i]
+            down = i > 0 and (i == top or block.signal == "cotangent")
+            grads, metrics, downward = step.answer(block, state, kept, signal, down)
+            signal = downward if down else signal
+            found.append((grads, metrics))
+        grads, metrics = zip(*found[::-1], strict=True)
+        below = signals.pack(stage - 1, signal) if stage else signals.fill(bubble)
+        return effects.pack(stage, grads), values.pack(stage, metrics), below
+
+    def take(stage: int, slots, moved, grads, metrics, ok):
+        """The update, once a batch: `(slots, ok)`."""
+        done = []
+        for i, state, grad, value in zip(
+            blocks[stage],
+            own_states(stage, slots, moved),
+            effects.unpack(stage, grads),
+            values.unpack(stage, metrics),
+            strict=True,
+        ):
+            state, ok = step.take(model.blocks[i], state, grad, value, ok)
+            done.append(state)
+        return states.pack(stage, tuple(done)), ok
+
+    # --- all stages on one batch -----------------------------------------------------------------------------------
+
+    def train(state: ChainState, batch_id: jax.Array, examples: Callable):
+        stage = jax.lax.axis_index("stage")
+        real = batch_id >= 0
+
+        def go_up(carry, tick):
+            moved, inbox, ring = carry
+            part = tick - stage
+            valid = (part >= 0) & (part < micro_batches) & real
+
+            def run(stage: int):
+                def branch(moved, inbox, there):
+                    message = step.enter(model, examples(part)) if stage == 0 else messages.unpack(stage, inbox)
+                    keys = layout.keys(stage, blocks[stage][0], state.key, batch_id)
+                    if micro_batches > 1:
+                        keys = [step.fold_in(key, part) for key in keys]
+                    return forward(stage, state.slots, moved, message, keys, state.ok)
+
+                return branch
+
+            idle = lambda moved, inbox, there: (moved, messages.fill(bubble), there)
+            place = jnp.clip(part, 0, micro_batches - 1)
+            there = [jax.lax.dynamic_index_in_dim(own, place, 0, keepdims=False) for own in ring]
+            moved, outbox, entry = layout.choose(valid, run, idle, moved, inbox, there)
+            ring = [
+                jax.lax.dynamic_update_index_in_dim(own, new, place, 0) for own, new in zip(ring, entry, strict=True)
+            ]
+            inbox = jax.lax.ppermute(outbox, "stage", [(s, s + 1) for s in range(stages - 1)])
+            return (moved, inbox, ring), None
+
+        moved = moving_of(state.slots)
+        ring = [jnp.full((micro_batches, *x.shape), x[0]) for x in stashes.fill(bubble)]
+        each_tick = jnp.arange(ticks, dtype=jnp.int32)
+        (moved, _, ring), _ = jax.lax.scan(go_up, (moved, messages.fill(bubble), ring), each_tick)
+
+        def go_down(carry, tick):
+            inbox, grads, metrics = carry
+            part = tick - (stages - 1 - stage)
+            valid = (part >= 0) & (part < micro_batches) & real
+            place = jnp.clip(part, 0, micro_batches - 1)
+            entry = [jax.lax.dynamic_index_in_dim(own, place, 0, keepdims=False) for own in ring]
+            run = lambda stage: lambda *args: backward(stage, state.slots, moved, *args)
+            idle = lambda entry, inbox: (effects.fill(), values.fill(), signals.fill(bubble))
+            grad, metric, outbox = layout.choose(valid, run, idle, entry, inbox)
+            add = lambda total, one: [x + y for x, y in zip(total, one, strict=True)]
+            inbox = jax.lax.ppermute(outbox, "stage", [(s, s - 1) for s in range(1, stages)])
+            return (inbox, add(grads, grad), add(metrics, metric)), None
+
+        start = (signals.fill(bubble), effects.fill(), values.fill())
+        (_, grads, metrics), _ = jax.lax.scan(go_down, start, each_tick)
+        grads, metrics = jax.tree.map(lambda x: x / micro_batches, (grads, metrics))
+        if layout.split:
+            grads, metrics, moved = mean_over_data((grads, metrics, moved))
+        run = lambda stage: lambda *args: take(stage, *args)
+        idle = lambda slots, moved, grads, metrics, ok: (slots, ok)
+        slots, ok = layout.choose(real, run, idle, state.slots, moved, grads, metrics, state.ok)
+        return state._replace(slots=slots, ok=ok), (metrics, batch_id)
+
+    def moving_of(slots: list[jax.Array]) -> list[jax.Array]:
+        run = lambda stage: lambda slots: moving.pack(stage, tuple(s.model_state for s in states.unpack(stage, slots)))
+        return layout.choose(jnp.array(True), run, lambda slots: moving.fill(), slots)
+
+    def feed(state: ChainState, batches: Batches):
+        def one(state: ChainState, xs: tuple[jax.Array, PyTree]):
+            batch_id, item = xs
+            part_of = lambda part: batches.fetch(item, layout.start() + part * micro_size, micro_size)
+            return train(state, batch_id, part_of)
+
+        return jax.lax.scan(one, state, (batches.batch_id, batches.items))
+
+    program = Program(
+        specs=ChainState(STAGE, BOTH, SAME),  # type: ignore[arg-type]
+        initial=lambda key: (np.True_, key),
+        feed=feed,
+        flush=lambda state: (state, ()),
+        bubbles=0,
+        values=values,
+    )
+    return engine(layout._replace(plan=plan), program)
+
+
+def parts_of(examples: int, stages: int, micro_batches: int | None) -> int:
+    """The number of micro-batches of a shard: the one asked for, or as many as divide it, at most 4 S.
+
+    Raises:
+      ValueError: if they do not divide the examples.
+    """
+    if micro_batches is None:
+        return 1 if stages == 1 else max(m for m in range(1, 4 * stages + 1) if examples % m == 0)
+    if micro_batches < 1 or examples % micro_batches:
+        raise ValueError(
+            f"--micro_batches={micro_batches} do not divide the {examples} examples that a data shard has of a batch."
+        )
+    return micro_batches

@@ -1,0 +1,228 @@
+"""What every schedule over a mesh shares: the mesh, the stages' common layout, and how a call runs on all devices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, Plan, PyTree, Spec
+from localgrad.pipeline import step
+from localgrad.pipeline.packing import Slots
+
+STAGE, BOTH, SAME = P("stage"), P("data", "stage"), P()  # a row a stage; a row a device; the same on every device
+_LEADING = {STAGE: 1, BOTH: 2, SAME: 0}  # axes of length one that a device sees in front
+
+
+class StateSlots(Protocol):
+    """Lays the block states of each stage into slots, as `Slots` does."""
+
+    specs: list[jax.ShapeDtypeStruct]
+
+    def pack(self, which: int, tree: tuple[BlockState, ...], xp: Any = jnp) -> list[jax.Array]: ...
+
+    def unpack(self, which: int, slots: Sequence[jax.Array]) -> tuple[BlockState, ...]: ...
+
+
+class Layout(NamedTuple):
+    """How a model lies on a mesh.
+
+    Attributes:
+      model, plan, mesh: what, where, on which devices.
+      blocks: the block indices of each stage.
+      data_parallel: number of data shards D.
+      state_specs, message_specs: the model's `specs` for one shard.
+      states: the stages' block states in slots.
+      messages: the messages at the stages' boundaries in slots; `messages.unpack(s, ...)` is what stage s receives.
+    """
+
+    model: Model
+    plan: Plan
+    mesh: Mesh
+    blocks: tuple[range, ...]
+    data_parallel: int
+    state_specs: list[Spec]
+    message_specs: list[Spec]
+    states: StateSlots
+    messages: Slots
+
+    @property
+    def stages(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def split(self) -> bool:
+        return self.data_parallel > 1
+
+    @property
+    def shard_size(self) -> int:
+        return self.model.batch_size // self.data_parallel
+
+    def stage_slots(self, trees: Sequence[Spec]) -> Slots:
+        """Slots of one tree a block, gathered by stage."""
+        return Slots([tuple(trees[i] for i in span) for span in self.blocks])
+
+    def keys(self, stage: int, first: jax.Array | int, key: Key, batch_id: jax.Array) -> list[Key]:
+        """The keys of a stage's blocks for a batch; `first` is the index of its first block."""
+        shard = jax.lax.axis_index("data") if self.split else None
+        return [step.block_key(key, batch_id, first + j, shard) for j in range(len(self.blocks[stage]))]
+
+    def start(self) -> jax.Array | int:
+        """Number of the first example of this device's shard in a batch."""
+        return jax.lax.axis_index("data") * self.shard_size if self.split else 0
+
+    def choose(self, valid: jax.Array, branch: Callable[[int], Callable], idle: Callable, *operands):
+        """Runs `branch(s)(*operands)` for this device's stage s, or `idle` where there is nothing to do."""
+        branches = [lambda *args, s=s: branch(s)(*args) for s in range(self.stages)]
+        if self.stages == 1:
+            return jax.lax.cond(valid, branches[0], idle, *operands)
+        index = jnp.where(valid, jax.lax.axis_index("stage"), self.stages)
+        return jax.lax.switch(index, [*branches, idle], *operands)
+
+
+class Program(NamedTuple):
+    """A schedule, as what each device does.
+
+    Attributes:
+      specs: a NamedTuple of partition specs, one for each part of the state; the first part is the states' slots.
+      initial: `key -> the other parts`, numpy arrays as one device sees them.
+      feed: `(state, batches) -> (state, (values, batch_id))`: a call, with metric slots `(ticks, ...)` and the batch
+        that each tick's are of.
+      flush: `state -> ` the same, with nothing new to work on.
+      bubbles: empty batches that flush the pipeline when they are fed.
+      values: slots of the stages' metrics.
+    """
+
+    specs: Any
+    initial: Callable[[Key], tuple]
+    feed: Callable[[Any, Batches], tuple[Any, PyTree]]
+    flush: Callable[[Any], tuple[Any, PyTree]]
+    bubbles: int
+    values: Slots
+
+
+def engine(layout: Layout, program: Program) -> Engine:
+    """The engine that runs a schedule."""
+    model, mesh, states, values = layout.model, layout.mesh, layout.states, program.values
+    specs = program.specs
+    axes = [_LEADING[spec] for spec in specs]
+
+    def over_mesh(function: Callable, batches_spec: PyTree) -> Callable:
+        """Runs `function(state, batches) -> (state, (metrics, batch_id))` on every device's part of the state."""
+
+        def run(state, batches: PyTree):
+            state = specs._make(_strip(part, n) for part, n in zip(state, axes, strict=True))
+            state, (metrics, batch_id) = function(state, batches)
+            tail = [m[:, None] for m in (*metrics, batch_id)]
+            return specs._make(_unstrip(part, n) for part, n in zip(state, axes, strict=True)), tail
+
+        # check_vma=False: a user's module may scan over a carry that does not vary over the mesh, and every output
+        # here varies over 'stage' (the state over 'data' too, or it is the same there by pmean).
+        mapped = jax.shard_map(
+            run, mesh=mesh, in_specs=(specs, batches_spec), out_specs=(specs, P(None, "stage")), check_vma=False
+        )
+
+        def call(state, batches: PyTree):
+            state, tail = mapped(state, batches)
+            *metrics, batch_id = jax.lax.with_sharding_constraint(tail, NamedSharding(mesh, SAME))
+            by_stage = [values.unpack(s, [m[:, s] for m in metrics]) for s in range(layout.stages)]
+            by_block = tuple(value for stage in by_stage for value in stage)
+            ids = tuple(batch_id[:, s] for s, span in enumerate(layout.blocks) for _ in span)
+            return state, Metrics(by_block, ids)
+
+        return call
+
+    run = jax.jit(over_mesh(program.feed, SAME), donate_argnums=0)
+    flush_alone = jax.jit(over_mesh(lambda state, _: program.flush(state), SAME))
+
+    def finish(state, compiled_for: Batches | None):
+        """A copy in which the batches in flight have gone through."""
+        if not program.bubbles:
+            return state, step.no_metrics(model)
+        if compiled_for is None:
+            return flush_alone(state, ())
+        bubbles = compiled_for._replace(batch_id=compiled_for.batch_id * 0 - 1)
+        state, calls = jax.tree.map(jnp.copy, state), []
+        for _ in range(0, program.bubbles, len(bubbles.batch_id)):
+            state, metrics = run(state, bubbles)
+            calls.append(metrics)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *calls)
+
+    @jax.jit
+    def unpack(slots: list[jax.Array]) -> tuple[BlockState, ...]:
+        slots = jax.lax.with_sharding_constraint(slots, NamedSharding(mesh, SAME))
+        by_stage = [states.unpack(s, [slot[s] for slot in slots]) for s in range(layout.stages)]
+        return tuple(block for stage in by_stage for block in stage)
+
+    def drain(state, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]:
+        state, metrics = finish(state, compiled_for)
+        return jax.tree.map(lambda x: x.addressable_data(0), unpack(state[0])), metrics
+
+    def load(block_states: tuple[BlockState, ...], key: Key):
+        block_states = jax.device_get(block_states)
+        packed = [states.pack(s, tuple(block_states[i] for i in span), np) for s, span in enumerate(layout.blocks)]
+        rows = {STAGE: (layout.stages,), BOTH: (layout.data_parallel, layout.stages)}
+        slots = [_place(np.stack(row), NamedSharding(mesh, STAGE)) for row in zip(*packed, strict=True)]
+        rest = [
+            jax.tree.map(
+                lambda x, spec=spec: _place(
+                    x if spec == SAME else np.broadcast_to(x, (*rows[spec], *np.shape(x))), NamedSharding(mesh, spec)
+                ),
+                part,
+            )
+            for part, spec in zip(program.initial(key), specs[1:], strict=True)
+        ]
+        return specs._make([slots, *rest])
+
+    return Engine(
+        load=load,
+        run=run,
+        states=lambda state, compiled_for=None: drain(state, compiled_for)[0],
+        drain=drain,
+        put=lambda tree: jax.tree.map(lambda x: _place(x, NamedSharding(mesh, SAME)), tree),
+        plan=layout.plan,
+        mesh=mesh,
+    )
+
+
+def make_mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | None) -> Mesh:
+    """The mesh `('data', 'stage')`.
+
+    Raises:
+      ValueError: if there are too few devices.
+    """
+    need = stages * data_parallel
+    devices = jax.devices() if devices is None else devices
+    if len(devices) < need:
+        raise ValueError(
+            f"stages={stages} times data_parallel={data_parallel} needs {need} devices; there are {len(devices)}. On a "
+            f'CPU, make virtual ones before the first use of jax: jax.config.update("jax_num_cpu_devices", {need}).'
+        )
+    axes = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((data_parallel, stages), ("data", "stage"), axis_types=axes, devices=devices[:need])
+
+
+def mean_over_data(tree: PyTree) -> PyTree:
+    """The mean of a tree over data shards; whole numbers are the same on all."""
+    inexact = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
+    return jax.tree.map(lambda x: jax.lax.pmean(x, "data") if inexact(x) else x, tree)
+
+
+def _place(x: Any, sharding: NamedSharding) -> jax.Array:
+    """Puts a host array, or a key, on a mesh that may span processes; each process passes the same value."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = _place(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _strip(tree: PyTree, axes: int) -> PyTree:
+    return jax.tree.map(lambda x: x.reshape(x.shape[axes:]), tree)
+
+
+def _unstrip(tree: PyTree, axes: int) -> PyTree:
+    return jax.tree.map(lambda x: x.reshape((1,) * axes + x.shape), tree)

@@ -1,0 +1,221 @@
+"""The broadcast schedule: what is late, by how much, and what is kept for how long."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from localgrad import dfa, dkp, early_exit, mlp, sequential, spmd
+from localgrad.base import BlockState, LocalBlock, Message, Model
+from localgrad.blocks import cnn
+from localgrad.data import batches
+from localgrad.methods import trial_keys, trials
+from localgrad.pipeline import delays_of, init, specs
+from localgrad.pipeline.partition import state_bytes
+from localgrad.pipeline.step import stashes
+from localgrad.report import largest_difference, params_sha256
+
+BATCH, CLASSES, STEPS = 8, 3, 12
+NAN = float("nan")
+
+
+def model_of(make: Callable = dfa, dtype=jnp.float32, norm: bool = False) -> Model:
+    """Two hidden blocks and the output, with a momentum and a decay that could move in a bubble."""
+    tx = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, momentum=0.9))
+    network = mlp((7, 6), norm=norm)
+    return make(network, jax.ShapeDtypeStruct((BATCH, 5), dtype), CLASSES, tx=tx)
+
+
+def random(model: Model):
+    """Initial states of every trial alike, made with numpy: nothing is compiled."""
+    rng = np.random.default_rng(1)
+    fill = lambda x: jnp.asarray(0.3 * np.abs(rng.normal(size=x.shape)), x.dtype)
+    return jax.tree.map(fill, tuple(specs(model)[0]))
+
+
+def examples(model: Model, steps: int = STEPS):
+    rng = np.random.default_rng(0)
+    xs = rng.normal(size=(steps, *model.x_spec.shape)).astype(model.x_spec.dtype)
+    return jnp.asarray(xs), jnp.asarray(rng.integers(0, CLASSES, (steps, *model.y_spec.shape)).astype(np.int32))
+
+
+def trained(engine, states, model: Model, per_call: int = STEPS, key=None):
+    xs, ys = examples(model)
+    state, metrics = engine.load(states, jax.random.key(1) if key is None else key), []
+    for start in range(0, STEPS, per_call):
+        chosen = slice(start, start + per_call)
+        state, reported = engine.run(state, batches(xs[chosen], ys[chosen], first=start))
+        metrics.append(reported)
+    states, last = engine.drain(state)
+    return jax.device_get(states), jax.device_get([*metrics, last])
+
+
+def losses(metrics, block: int) -> dict[int, float]:
+    """The loss of a block by batch; each batch is reported once."""
+    found: dict[int, float] = {}
+    for call in metrics:
+        for k, batch_id in enumerate(call.batch_id[block]):
+            if batch_id >= 0:
+                assert int(batch_id) not in found
+                found[int(batch_id)] = float(call.values[block]["loss"][k])
+    return found
+
+
+# --- agreement with the sequential engine; digests are in test_exactness.py ------------------------------------------
+
+
+def test_metrics_are_those_of_the_batch_they_name(x64: None) -> None:
+    model = model_of(dtype=jnp.float64)
+    states = random(model)
+    engine = spmd(model, stages=3, bubble=NAN)
+    found, metrics = trained(engine, states, model, per_call=4)
+    delays = delays_of(engine.plan.cuts)
+    assert delays == (2, 1, 0)
+    expected, reported = trained(sequential(model, delays), states, model, per_call=6)
+    assert largest_difference(found, expected) < 1e-12
+    assert largest_difference(found, trained(sequential(model), states, model)[0]) > 1e-3
+    for block in range(len(states)):
+        ours, theirs = losses(metrics, block), losses(reported, block)
+        assert list(ours) == list(theirs) == list(range(STEPS))
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-12)
+
+
+@pytest.mark.parametrize("staleness", [pytest.param("locked", marks=pytest.mark.full), "delayed"])
+def test_data_shards_agree_with_one(staleness: str, x64: None) -> None:
+    model = model_of(dkp, jnp.float64)
+    states = random(model)
+    one, two = (
+        trained(spmd(model, stages=2, data_parallel=shards, staleness=staleness, bubble=NAN), states, model)[0]
+        for shards in (1, 2)
+    )
+    assert largest_difference(one, two) < 1e-12
+
+
+def test_trials_are_delayed_alike(x64: None) -> None:
+    """Trial r of a batched model is the model alone: the vjp that waits is batched too."""
+    one = model_of(dkp, jnp.float64)
+    both, keys = trials(one, 2), trial_keys(0, 2)
+    states = random(both)
+    xs, ys = examples(both)
+    engine = spmd(both, stages=2, bubble=NAN)
+    state, _ = engine.run(engine.load(states, keys), batches(xs, ys))
+    found = engine.states(state)
+    delays = delays_of(engine.plan.cuts)
+    for trial in range(2):
+        alone = sequential(one, delays)
+        state, _ = alone.run(
+            alone.load(jax.tree.map(lambda x, r=trial: x[r], states), keys[trial]), batches(xs[:, trial], ys[:, trial])
+        )
+        assert largest_difference(jax.tree.map(lambda x, r=trial: x[r], found), alone.states(state)) < 1e-12
+
+
+# --- the law of delays -----------------------------------------------------------------------------------------------
+
+
+def quadratics(curvatures: list[float], rate: float) -> Model:
+    """Blocks of one parameter w each, whose loss is curvature / 2 w^2, and gradient that of the w that ran forward."""
+
+    def block(curvature: float) -> LocalBlock:
+        tx = optax.sgd(rate)
+
+        def block_init(key, message) -> BlockState:
+            params = {"w": jnp.ones((), message["x"].dtype)}
+            return BlockState(params, {}, tx.init(params))
+
+        def forward(state: BlockState, message: Message, key):
+            return message, state.model_state, {"w": state.params["w"]}
+
+        def grads(state: BlockState, stash, signal):
+            loss = 0.5 * curvature * stash["w"] ** 2
+            return {"w": curvature * stash["w"]}, {"loss": loss}, {"error": jnp.zeros_like(loss)}
+
+        return LocalBlock("quadratic", "error", block_init, forward, grads, tx)
+
+    x_spec, y_spec = jax.ShapeDtypeStruct((1, 1), jnp.float64), jax.ShapeDtypeStruct((1,), jnp.int32)
+    nothing = lambda *args: []
+    blocks = tuple(map(block, curvatures))
+    used = (frozenset({"w"}),) * len(blocks)
+    enter = lambda x, y: {"x": x}
+    return Model("quadratic", blocks, x_spec, y_spec, 2, enter, nothing, nothing, (len(blocks),), used)
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_stage_s_is_late_by_s_1_minus_s(stages: int, x64: None) -> None:
+    """Descent with delay D on curvature c is stable while 0 < rate c < 2 sin(pi / (2 (2 D + 1))), and no longer."""
+    delays = np.arange(stages)[::-1]
+    bounds = 2 * np.sin(np.pi / (2 * (2 * delays + 1)))
+    steps, rate = 1200, 0.5
+    fed = batches(jnp.zeros((steps, 1, 1)), jnp.zeros((steps, 1), jnp.int32))
+    for share, stable in ((0.98, True), (1.02, False)):
+        curvatures = share * bounds / rate
+        model = quadratics(curvatures.tolist(), rate)
+        engine = spmd(model, stages=stages, bubble=NAN)
+        assert delays_of(engine.plan.cuts) == tuple(delays)
+        state, _ = engine.run(engine.load(init(model, jax.random.key(0)), jax.random.key(1)), fed)
+        late = [float(state.params["w"]) for state in engine.states(state)]
+        largest = np.zeros(stages)
+        expected = np.ones((stages, steps + 1))
+        for s, delay in enumerate(delays):
+            for k in range(steps):
+                seen = expected[s, max(k - delay, 0)]
+                expected[s, k + 1] = expected[s, k] - rate * curvatures[s] * seen
+            largest[s] = np.abs(expected[s, -20:]).max()
+        np.testing.assert_allclose(late, expected[:, -1], rtol=1e-6, atol=1e-12)
+        assert np.all(largest < 0.1 if stable else largest > 10), largest
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def test_a_stash_is_kept_until_it_is_used_and_no_longer() -> None:
+    """With NaN, everything is poisoned before it is written and after it is read; any other time would show."""
+    model = model_of()
+    states = random(model)
+    clean, poisoned = (
+        trained(spmd(model, stages=3, bubble=bubble), states, model, per_call=1)[0] for bubble in (0.0, NAN)
+    )
+    assert params_sha256(clean) == params_sha256(poisoned)
+
+
+def test_memory_follows_the_law_of_the_ring() -> None:
+    model = model_of(norm=True)
+    kept = [state_bytes(stash) for stash in stashes(model, *specs(model))]
+    plan = spmd(model, stages=2, cuts=(0, 1, 3)).plan
+    by_stage = [kept[0], kept[1] + kept[2]]
+    assert plan.stash_bytes == (2 * by_stage[0], by_stage[1])
+    assert plan.stash_slot_bytes >= 2 * max(by_stage)
+    locked = spmd(model, stages=2, cuts=(0, 1, 3), staleness="locked").plan
+    assert locked.stash_bytes == tuple(by_stage)
+    assert locked.stash_slot_bytes * 2 == plan.stash_slot_bytes
+
+
+def test_weights_are_not_kept() -> None:
+    """What waits is what the update of the weights needs: inputs and slopes, not the weights themselves."""
+    tx = optax.sgd(0.1)
+    wide = dfa(mlp((4096,)), jax.ShapeDtypeStruct((2, 512), jnp.float32), CLASSES, tx=tx)
+    assert state_bytes(stashes(wide, *specs(wide))[0]) < 4096 * 512 * 4 / 10
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("delays", "says"), [((1, 0), "one a block"), ((1, 1, 1), "the last 0"), ((-1, 0, 0), "none negative")]
+)
+def test_delays_that_cannot_be(delays: tuple[int, ...], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        sequential(model_of(), delays)
+
+
+def test_local_methods_are_never_late() -> None:
+    model = early_exit(cnn((4, 4)), jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float32), CLASSES, tx=optax.sgd(0.1))
+    with pytest.raises(ValueError, match="'early_exit' learns from no error at the output"):
+        sequential(model, (1, 0))
+
+
+def test_unknown_staleness() -> None:
+    with pytest.raises(ValueError, match="unknown staleness 'stale'; there are delayed, locked"):
+        spmd(model_of(), stages=2, staleness="stale")
