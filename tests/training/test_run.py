@@ -91,6 +91,21 @@ def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undistur
     assert ours == theirs
 
 
+@pytest.mark.parametrize("engine", ["sequential", pytest.param("spmd", marks=pytest.mark.slow)])
+def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_path):
+    config = Config(
+        method="dkp", widths=(16, 12), epochs=2, batch_size=128, batches_per_call=3, stages=2, engine=engine,
+        optimizer="momentum", learning_rate=0.01,
+    )  # fmt: skip
+    undisturbed = go(dataclasses.replace(config, workdir=str(tmp_path / "undisturbed")))
+    stopped = dataclasses.replace(config, workdir=str(tmp_path / "run"), checkpoint_every_steps=6)
+    with pytest.raises(Interrupted):
+        go(stopped, lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("epoch 1/") else None)
+    summary = go(stopped)
+    assert summary["params_sha256"] == undisturbed["params_sha256"]
+    assert summary["block_loss"] == undisturbed["block_loss"]
+
+
 def test_a_loss_that_is_not_finite_saves_the_state_before_it(tmp_path):
     config = dataclasses.replace(
         SMALL, workdir=str(tmp_path), optimizer="sgd", learning_rate=1e3, stages=2, dropout=0.0
