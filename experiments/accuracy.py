@@ -195,7 +195,13 @@ def main(argv: list[str]) -> int:
         ),
     }
     return study.run_rows(
-        f"accuracy_{FLAGS.table}", table.title, rows, SMOKE, columns, published=table.published or None
+        f"accuracy_{FLAGS.table}",
+        table.title,
+        rows,
+        SMOKE,
+        columns,
+        published=table.published or None,
+        subfolder=FLAGS.table,
     )
 
 

@@ -16,15 +16,12 @@ is `evaluation` in the workdir, if there is one workdir.
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
 from experiments import setup
-from localgrad.base import BlockState, Model
-from localgrad.pipeline.step import gradients
-from localgrad.report import cosine, draw_anytime, table, true_gradients
+from experiments.alignment import update_cosines
+from localgrad.report import draw_anytime, projection_cosines, table, weight_cosines
 from localgrad.training import Config, prepare, read_config, restore
 from localgrad.training.exits import anytime, anytime_flops, collect, measure_exits, temperatures
 from localgrad.training.workdir import write_json
@@ -59,12 +56,21 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
         ]  # fmt: skip
         setup.say(table(["exit", "block", "test accuracy %", "MFLOP an example", f"ms a batch of {len(x)}"], cells))
     if FLAGS.alignment:
-        result["cosine"] = alignment(model, states, x, y)
+        numbers = lambda values: [None if value is None else float(value) for value in values]
+        result["cosine"] = update_cosines(model, states, x, y)
+        result["projection_cosine"] = numbers(projection_cosines(model, states, x))
+        result["weight_cosine"] = numbers(weight_cosines(states))
+        shown = {
+            "update and true gradient": result["cosine"],
+            "a B^T and output": result["projection_cosine"],
+            "B^T and weights": result["weight_cosine"],
+        }
+        shown = {name: values for name, values in shown.items() if set(values) != {None}}
         cells = [
-            [i + 1, block.name, "" if value is None else f"{value:.3f}"]
-            for i, (block, value) in enumerate(zip(model.blocks, result["cosine"], strict=True))
+            [i + 1, block.name, *("" if values[i] is None else f"{values[i]:.3f}" for values in shown.values())]
+            for i, block in enumerate(model.blocks)
         ]
-        setup.say(table(["block", "name", "cosine with the true gradient"], cells))
+        setup.say(table(["block", "cosine of", *shown], cells))
     if FLAGS.anytime:
         fitted = temperatures(*collect(model, states, job.eval_batches("validation")))
         curve = anytime(scores, labels, fitted, anytime_flops(model, states, x), thresholds)
@@ -75,17 +81,6 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
         ]
         setup.say(table(["threshold", "test accuracy %", "MFLOP an example", "leave at exit"], cells))
     return result
-
-
-def alignment(model: Model, states: tuple[BlockState, ...], x: jax.Array, y: jax.Array) -> list[float | None]:
-    """Cosine of each block's update of `f` with backpropagation's gradient; None where a block has no `f`."""
-    views = model.x_spec.ndim - x.ndim  # a method of two views is shown the same one twice
-    message = model.enter(jnp.stack([x, x], axis=1) if views else x, y)
-    keys = list(jax.random.split(jax.random.key(0), len(model.blocks)))
-    moves = [jnp.array(True)] * len(keys)
-    ours = [grads for _, grads, _ in jax.jit(lambda states: gradients(model, states, message, keys, moves))(states)]
-    theirs = jax.jit(lambda states: true_gradients(model, states, x, y))(states)
-    return [None if t is None else float(cosine(g["f"], t)) for g, t in zip(ours, theirs, strict=True)]
 
 
 def checked() -> tuple[list[Config], list[float], Path]:

@@ -34,6 +34,8 @@ def run_rows(
     columns: Mapping[str, Callable[[dict[str, Any]], Any]],
     after: Callable[[str, list[Path]], dict[str, Any]] | None = None,
     published: Mapping[str, Any] | None = None,
+    conclude: Callable[[dict[str, dict[str, Any]]], tuple[dict[str, Any], str]] | None = None,
+    subfolder: str = "",
 ) -> int:
     """Trains every row and writes the table of the study; the exit status.
 
@@ -45,12 +47,14 @@ def run_rows(
       columns: header -> `summary -> cell`.
       after: `(row, workdirs of its trials) -> more of the row's summary`, once it is trained.
       published: the papers' figures by row, a column of their own; leave it out where the run is not the paper's.
+      conclude: `rows' summaries -> (more of the result, a sentence under the table)`.
+      subfolder: of `--workdir`, for a study of several tables.
     """
     setup.devices(1)
     small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
     found: dict[str, dict[str, Any]] = {}
     for row, fields in rows.items():
-        folder = Path(FLAGS.workdir) / row.replace(" ", "_").replace("/", "-")
+        folder = Path(FLAGS.workdir) / subfolder / row.replace(" ", "_").replace("/", "-")
         given = {**fields, **(small if FLAGS.smoke else {}), "workdir": str(folder)}
         setup.say(f"--- {row}")
         try:
@@ -76,9 +80,9 @@ def run_rows(
         ]
         for row, summary in found.items()
     ]
-    write(
-        name, header, cells, {"title": title, "rows": found}, f"{title}. Mean and deviation of {FLAGS.trials} trials."
-    )
+    more, says = conclude(found) if conclude else ({}, "")
+    note = f"{title}. Mean and deviation of {FLAGS.trials} trials. {says}".strip()
+    write(name, header, cells, {"title": title, "rows": found, **more}, note)
     return 0
 
 

@@ -1,7 +1,9 @@
 """Reports: the ledger of parameters and costs, digests, figures."""
 
 from localgrad.report.alignment import cosine as cosine
+from localgrad.report.alignment import projection_cosines as projection_cosines
 from localgrad.report.alignment import true_gradients as true_gradients
+from localgrad.report.alignment import weight_cosines as weight_cosines
 from localgrad.report.digest import largest_difference as largest_difference
 from localgrad.report.digest import params_sha256 as params_sha256
 from localgrad.report.distances import class_distances as class_distances
@@ -9,6 +11,7 @@ from localgrad.report.figures import draw_anytime as draw_anytime
 from localgrad.report.figures import draw_curves as draw_curves
 from localgrad.report.figures import draw_embeddings as draw_embeddings
 from localgrad.report.figures import draw_lines as draw_lines
+from localgrad.report.figures import draw_panels as draw_panels
 from localgrad.report.ledger import Ledger as Ledger
 from localgrad.report.ledger import format_ledger as format_ledger
 from localgrad.report.ledger import ledger as ledger

@@ -68,6 +68,22 @@ def draw_lines(lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, p
     figure.savefig(path, dpi=120)
 
 
+def draw_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], x: Sequence[float], xlabel: str, ylabel: str, path: Path
+) -> None:
+    """Draws panels of named lines over the same x, side by side with one scale, as a PNG."""
+    figure = _figure(5 * len(panels), 4)
+    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        for name, values in lines.items():
+            axes.plot(x, values, label=name)
+        axes.set(title=title, xlabel=xlabel)
+        axes.grid(alpha=0.3)
+    all_axes[0].set(ylabel=ylabel)
+    all_axes[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
 def draw_embeddings(features: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Draws a t-SNE of each of several feature arrays `(N, ...)` side by side, coloured by label, as a PNG."""
     from sklearn.manifold import TSNE

@@ -150,8 +150,8 @@ def restore(job: Job, workdir: str | Path) -> Checkpoint:
     return found
 
 
-def read_config(workdir: str | Path) -> Config:
-    """The configuration of a run, as it was, but on one device.
+def read_config(workdir: str | Path, **changes: Any) -> Config:
+    """The configuration of a run, as it was, but on one device, and with some fields changed.
 
     Raises:
       FileNotFoundError: if there is no run.
@@ -160,10 +160,10 @@ def read_config(workdir: str | Path) -> Config:
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
-    placed = {
+    placed: dict[str, Any] = {
         "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
     }  # fmt: skip
-    return Config.from_json(json.loads(path.read_text()), **placed)
+    return Config.from_json(json.loads(path.read_text()), **(placed | changes))
 
 
 def _engine(config: Config, model: Model) -> Engine:
