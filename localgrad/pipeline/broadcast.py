@@ -25,6 +25,7 @@ from localgrad.pipeline import step
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
+from localgrad.pipeline.stash import stashes as stashes_of
 
 STALENESS = ("delayed", "locked")
 
@@ -67,22 +68,27 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
     poisoned = bubble != 0
 
     specs = layout.state_specs, layout.message_specs
-    stash_specs, signal_specs = step.stashes(model, *specs), step.signals(model, *specs)
+    kept, signal_specs = stashes_of(model, *specs, borrow=locked), step.signals(model, *specs)
     states = TwoSlots(layout)
-    stashes = layout.stage_slots(stash_specs)
+    stashes = layout.stage_slots([stash.spec for stash in kept])
     errors = Slots([signal_specs[0]])
     answered = [
-        jax.eval_shape(lambda *args, block=block: step.answer(block, *args), state, stash, signal)
-        for block, state, stash, signal in zip(model.blocks, layout.state_specs, stash_specs, signal_specs, strict=True)
+        jax.eval_shape(
+            lambda state, entry, signal, i=i: step.answer(model.blocks[i], state, kept[i].whole(entry, state), signal),
+            layout.state_specs[i],
+            kept[i].spec,
+            signal_specs[i],
+        )
+        for i in range(top + 1)
     ]
     effects = layout.stage_slots([each[0] for each in answered])
     values = layout.stage_slots([each[1] for each in answered])
-    kept = [sum(state_bytes(stash_specs[i]) for i in span) for span in blocks]
+    sizes = [sum(state_bytes(kept[i].spec) for i in span) for span in blocks]
     plan = layout.plan._replace(
         schedule=staleness,
         uniform=False,
         slot_bytes=state_bytes(states.specs),
-        stash_bytes=tuple(size * (1 if locked else stages - s) for s, size in enumerate(kept)),
+        stash_bytes=tuple(size * (1 if locked else stages - s) for s, size in enumerate(sizes)),
         stash_slot_bytes=places * state_bytes(stashes.specs),
     )
 
@@ -92,8 +98,8 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         """What the blocks learn from an error: `(effects, values)`."""
         signal = errors.unpack(0, error)
         found = [
-            step.answer(model.blocks[i], state, stash, None if i == top else signal)
-            for i, state, stash in zip(
+            step.answer(model.blocks[i], state, kept[i].whole(leaves, state), None if i == top else signal)
+            for i, state, leaves in zip(
                 blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True
             )
         ]
@@ -116,17 +122,17 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
 
     def forward(stage: int, slots, message, key, batch_id, ok):
         """`(slots of batch statistics, outbox, what is kept, error)`; the error is the last stage's."""
-        done, stash = [], []
+        done, stash, last = [], [], None
         own = states.unpack(stage, slots)
         for i, state, block_key in zip(
             blocks[stage], own, layout.keys(stage, blocks[stage][0], key, batch_id), strict=True
         ):
-            message, state, fresh = step.forward(model.blocks[i], state, message, block_key, ok)
+            message, state, last = step.forward(model.blocks[i], state, message, block_key, ok)
             done.append(state)
-            stash.append(fresh)
+            stash.append(kept[i].keep(last))
         error = errors.fill()
         if stage == stages - 1:
-            error = errors.pack(0, step.downward(model.blocks[top], done[-1], stash[-1]))
+            error = errors.pack(0, step.downward(model.blocks[top], done[-1], last))
         return (
             states.moved.pack(stage, [state.model_state for state in done]),
             messages.pack(stage + 1, message),

@@ -22,6 +22,7 @@ from localgrad.pipeline import step
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
+from localgrad.pipeline.stash import stashes as stashes_of
 
 
 class ChainState(NamedTuple):
@@ -53,13 +54,18 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
     ticks = micro_batches + stages - 1
 
     specs = layout.state_specs, layout.message_specs
-    stash_specs, signal_specs = step.stashes(model, *specs), step.signals(model, *specs)
-    stashes = layout.stage_slots(stash_specs)
+    kept, signal_specs = stashes_of(model, *specs, borrow=True), step.signals(model, *specs)
+    stashes = layout.stage_slots([stash.spec for stash in kept])
     moving = layout.stage_slots([state.model_state for state in layout.state_specs])
     signals = Slots([signal_specs[span[-1]] for span in blocks])  # what each stage is given from above
     answered = [
-        jax.eval_shape(lambda *args, block=block: step.answer(block, *args), state, stash, signal)
-        for block, state, stash, signal in zip(model.blocks, layout.state_specs, stash_specs, signal_specs, strict=True)
+        jax.eval_shape(
+            lambda state, entry, signal, i=i: step.answer(model.blocks[i], state, kept[i].whole(entry, state), signal),
+            layout.state_specs[i],
+            kept[i].spec,
+            signal_specs[i],
+        )
+        for i in range(top + 1)
     ]
     effects = layout.stage_slots([each[0] for each in answered])
     values = layout.stage_slots([each[1] for each in answered])
@@ -67,7 +73,7 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
         schedule="chain",
         micro_batches=micro_batches,
         uniform=False,
-        stash_bytes=tuple(micro_batches * sum(state_bytes(stash_specs[i]) for i in span) for span in blocks),
+        stash_bytes=tuple(micro_batches * sum(state_bytes(kept[i].spec) for i in span) for span in blocks),
         stash_slot_bytes=micro_batches * state_bytes(stashes.specs),
     )
 
@@ -84,7 +90,7 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
         for i, state, key in zip(blocks[stage], own_states(stage, slots, moved), keys, strict=True):
             message, state, fresh = step.forward(model.blocks[i], state, message, key, ok)
             done.append(state.model_state)
-            stash.append(fresh)
+            stash.append(kept[i].keep(fresh))
         return moving.pack(stage, tuple(done)), messages.pack(stage + 1, message), stashes.pack(stage, tuple(stash))
 
     def backward(stage: int, slots, moved, entry, signal_slots):
@@ -92,10 +98,10 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
         signal = signals.unpack(stage, signal_slots)
         own, stash = own_states(stage, slots, moved), stashes.unpack(stage, entry)
         found = []
-        for i, state, kept in reversed(list(zip(blocks[stage], own, stash, strict=True))):
+        for i, state, leaves in reversed(list(zip(blocks[stage], own, stash, strict=True))):
             block = model.blocks[i]
             down = i > 0 and (i == top or block.signal == "cotangent")
-            grads, metrics, downward = step.answer(block, state, kept, signal, down)
+            grads, metrics, downward = step.answer(block, state, kept[i].whole(leaves, state), signal, down)
             signal = downward if down else signal
             found.append((grads, metrics))
         grads, metrics = zip(*found[::-1], strict=True)

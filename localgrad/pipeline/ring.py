@@ -9,8 +9,7 @@ from localgrad.base import PyTree, Spec
 class Ring:
     """A ring of `length` trees of one structure; tree n lies at place `n mod length`.
 
-    It keeps leaves alone, so that a `vjp`, which cannot be carried by a scan, can be kept: the structure comes from the
-    spec.
+    It keeps leaves alone; the structure comes from the spec.
 
     Args:
       spec: of one tree.

@@ -10,6 +10,8 @@ from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, PyT
 from localgrad.pipeline import step
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.ring import Ring
+from localgrad.pipeline.stash import Stash
+from localgrad.pipeline.stash import stashes as stashes_of
 
 
 class SequentialState(NamedTuple):
@@ -67,7 +69,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
     top = len(model.blocks) - 1
     late = _checked(model, delays) if delays is not None and any(delays) else ()
     if late:
-        ids, stashes, errors = _rings(model, late)
+        kept, (ids, stashes, errors) = _rings(model, late)
 
     def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
         # run donates its argument: the caller keeps theirs
@@ -115,7 +117,8 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
         """Block i learns from the `which`-th batch, if there was one: `(state, ok, metrics, batch number or -1)`."""
 
         def late_step(block: BlockState, ok: jax.Array):
-            stash, error = stashes[i].read(pending.stashes[i], which), errors.read(pending.errors, which)
+            stash = kept[i].whole(stashes[i].read(pending.stashes[i], which), block)
+            error = errors.read(pending.errors, which)
             grads, values, _ = step.answer(model.blocks[i], block, stash, None if i == top else error)
             return *step.take(model.blocks[i], block, grads, values, ok), values
 
@@ -137,10 +140,11 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
         blocks, fresh = forward(state, message, batch_id)
         error = step.downward(model.blocks[top], blocks[top], fresh[top])
         fed, old = state.pending.fed, state.pending
+        leaves = [each.keep(stash) for each, stash in zip(kept, fresh, strict=True)]
         pending = Pending(
             fed + 1,
             ids.write(old.ids, fed, batch_id),
-            [ring.write(kept, fed, stash) for ring, kept, stash in zip(stashes, old.stashes, fresh, strict=True)],
+            [ring.write(own, fed, new) for ring, own, new in zip(stashes, old.stashes, leaves, strict=True)],
             errors.write(old.errors, fed, error),
         )
         return learn_all(state._replace(blocks=tuple(blocks), pending=pending), [fed - delay for delay in late])
@@ -196,14 +200,13 @@ def delays_of(cuts: Sequence[int]) -> tuple[int, ...]:
     return tuple(stages - 1 - s for s in range(stages) for _ in range(cuts[s], cuts[s + 1]))
 
 
-def _rings(model: Model, late: Sequence[int]) -> tuple[Ring, list[Ring], Ring]:
-    """Of the last batches' numbers, of each block's stashes, and of the errors."""
+def _rings(model: Model, late: Sequence[int]) -> tuple[list[Stash], tuple[Ring, list[Ring], Ring]]:
+    """Each block's stash, and the rings: of the last batches' numbers, of the stashes, and of the errors."""
     states, messages = step.specs(model)
-    stashes = zip(step.stashes(model, states, messages), late, strict=True)
-    longest = max(late) + 1
-    return (
+    kept, longest = stashes_of(model, states, messages), max(late) + 1
+    return kept, (
         Ring(jax.ShapeDtypeStruct((), jnp.int32), longest),
-        [Ring(stash, delay + 1) for stash, delay in stashes],
+        [Ring(stash.spec, delay + 1) for stash, delay in zip(kept, late, strict=True)],
         Ring(step.signals(model, states, messages)[0], longest),
     )
 

@@ -201,18 +201,6 @@ def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec
     return found[::-1]
 
 
-def stashes(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec]:
-    """Shapes and dtypes of what each block keeps from its forward half for its backward half.
-
-    Args:
-      model: any model.
-      states, messages: its `specs`.
-    """
-    stash = lambda block: lambda *args: block.forward(*args)[2]
-    each = zip(model.blocks, states, messages, strict=False)  # one message more: what leaves
-    return [jax.eval_shape(stash(block), state, message, key_spec(model)) for block, state, message in each]
-
-
 def no_metrics(model: Model) -> Metrics:
     """What a call reports that trains on nothing."""
     return Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))

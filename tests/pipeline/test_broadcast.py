@@ -15,7 +15,7 @@ from localgrad.data import batches
 from localgrad.methods import trial_keys, trials
 from localgrad.pipeline import delays_of, init, specs
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.step import stashes
+from localgrad.pipeline.stash import stashes
 from localgrad.report import largest_difference, params_sha256
 
 BATCH, CLASSES, STEPS = 8, 3, 12
@@ -182,7 +182,7 @@ def test_a_stash_is_kept_until_it_is_used_and_no_longer() -> None:
 
 def test_memory_follows_the_law_of_the_ring() -> None:
     model = model_of(norm=True)
-    kept = [state_bytes(stash) for stash in stashes(model, *specs(model))]
+    kept = [state_bytes(stash.spec) for stash in stashes(model, *specs(model))]
     plan = spmd(model, stages=2, cuts=(0, 1, 3)).plan
     by_stage = [kept[0], kept[1] + kept[2]]
     assert plan.stash_bytes == (2 * by_stage[0], by_stage[1])
@@ -196,7 +196,7 @@ def test_weights_are_not_kept() -> None:
     """What waits is what the update of the weights needs: inputs and slopes, not the weights themselves."""
     tx = optax.sgd(0.1)
     wide = dfa(mlp((4096,)), jax.ShapeDtypeStruct((2, 512), jnp.float32), CLASSES, tx=tx)
-    assert state_bytes(stashes(wide, *specs(wide))[0]) < 4096 * 512 * 4 / 10
+    assert state_bytes(stashes(wide, *specs(wide))[0].spec) < 4096 * 512 * 4 / 10
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
