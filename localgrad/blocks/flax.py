@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from localgrad.base import Block, Key, PyTree
+from localgrad.blocks.convolution import convolution
 
 
 def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[str] = ("dropout",)) -> Block:
@@ -50,7 +51,7 @@ def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
         streams = {} if key is None else {name: jax.random.fold_in(key, i) if i else key for i, name in enumerate(rngs)}
         variables = {"params": params, **model_state}
-        with _lenient():
+        with _lenient(), linen.intercept_methods(_fast_convolution):
             if train and model_state:
                 y, updated = module.apply(variables, x, rngs=streams, mutable=list(model_state), **mode(True))
                 model_state = {**model_state, **updated}
@@ -95,6 +96,9 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
         streams = _reseed(specs[1], jax.random.key(0) if key is None else key)
         module = nnx.merge(graph, _from_dict(specs[0], params), streams, _from_dict(specs[2], model_state))
+        for _, part in nnx.iter_graph(module):
+            if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
+                part.conv_general_dilated = convolution
         if train:
             module.train()
         else:
@@ -106,6 +110,14 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
         return _same_dtype(name, x, y), model_state
 
     return Block(init, apply, name)
+
+
+def _fast_convolution(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
+    """Gives a linen Conv, as it is called, the convolution that is fast on a CPU too, unless it has one of its own."""
+    module = context.module
+    if isinstance(module, linen.Conv) and module.conv_general_dilated is module.conv_general_dilated_cls is None:
+        object.__setattr__(module, "conv_general_dilated", convolution)  # a bound copy, which lives as long as the call
+    return call(*args, **kwargs)
 
 
 def _lenient():
