@@ -58,10 +58,10 @@ def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
 
 
 @pytest.mark.slow
-def test_three_kills_one_of_them_in_a_checkpoint_write(tmp_path):
+def test_two_kills_one_of_them_in_a_checkpoint_write(tmp_path):
     out = tmp_path / "kills.json"
-    done = command("--trials=3", "--writes=1", f"--out={out}", program="experiments.check_kills")
+    done = command("--trials=2", "--writes=1", f"--out={out}", program="experiments.check_kills")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(out.read_text())
-    assert result["same_digest"] == 3
+    assert result["same_digest"] == 2
     assert result["inside_a_write"] >= 1

@@ -52,6 +52,7 @@ def digest(folder):
     return json.loads((folder / "summary.json").read_text())["params_sha256"]
 
 
+@pytest.mark.full
 def test_two_processes_agree_with_one(tmp_path):
     import jax
 

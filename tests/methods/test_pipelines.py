@@ -24,7 +24,7 @@ SMALL = {
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
 }
 QUICK = ("two_conv",)  # all of them take minutes
-SLOW = ("bp_matched", "kp", "drtp", "pred", "sim")  # others are made of the same parts
+SLOW = ("al", "bp_matched", "dfa", "kp", "drtp", "pred", "sim")  # others are made of the same parts
 
 
 def agree(

@@ -15,7 +15,7 @@ import pytest
 
 from localgrad.base import Batches, BlockState, Engine, Model
 from localgrad.blocks import cnn, mlp
-from localgrad.methods import al, bp, by_group, dgl, early_exit, predsim, scl, trial_keys, trials
+from localgrad.methods import al, bp, by_group, dgl, dkp, drtp, early_exit, kp, predsim, scl, trial_keys, trials
 from localgrad.pipeline import init, sequential
 from localgrad.report.digest import params_sha256
 
@@ -78,8 +78,22 @@ def backprop() -> Model:
     return bp(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
 
 
-ROWS: list[Callable[[], Model]] = [neco, dropout_and_norm, similar, backprop]
-MORE: list[Callable[[], Model]] = [iclr, iclr_head, convolutions, contrastive, exits, greedy]  # half a minute each
+def direct() -> Model:
+    return dkp(mlp((6, 5), norm=True, activation="relu"), vectors(), CLASSES, tx=optax.adam(1e-2))
+
+
+def targets() -> Model:
+    return drtp(mlp((6, 5), activation="tanh"), vectors(), CLASSES, tx=optax.adam(1e-2), fan="in")
+
+
+def aligned() -> Model:
+    return kp(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
+
+
+ROWS: list[Callable[[], Model]] = [dropout_and_norm, backprop]
+MORE: list[Callable[[], Model]] = [  # half a minute each
+    neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned,
+]  # fmt: skip
 
 
 class Row(NamedTuple):

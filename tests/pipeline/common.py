@@ -73,9 +73,13 @@ def examples(name: str, dtype=jnp.float32) -> tuple[np.ndarray, np.ndarray]:
     return xs, rng.integers(0, model.classes, (STEPS, BATCH)).astype(np.int32)
 
 
-@cache
 def trained(name: str, stages: int, per_call: int = 32, dtype=jnp.float32, **options) -> Trained:
     """Trains for `STEPS` batches (float64: 64), sequentially for `stages=0`, else by a pipeline with bubbles of NaN."""
+    return _trained(name, stages, per_call, dtype, **options)  # the cache tells a default from the same value given
+
+
+@cache
+def _trained(name: str, stages: int, per_call: int, dtype, **options) -> Trained:
     with jax.enable_x64(dtype == jnp.float64):
         model = make_model(name, dtype)
         engine = spmd(model, stages=stages, bubble=float("nan"), **options) if stages else sequential(model)

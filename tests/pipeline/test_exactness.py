@@ -17,10 +17,10 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
 @pytest.mark.parametrize(
     ("name", "stages", "per_call"),
     [
-        ("mlp", 0, 1),
-        ("mlp", 1, 7),
-        ("mlp", 2, 1),
         ("mlp", 4, 32),
+        pytest.param("mlp", 0, 1, marks=pytest.mark.full),
+        pytest.param("mlp", 1, 7, marks=pytest.mark.full),
+        pytest.param("mlp", 2, 1, marks=pytest.mark.full),
         pytest.param("cnn", 2, 7, marks=pytest.mark.full),
         pytest.param("cnn", 3, 1, marks=pytest.mark.full),
         pytest.param("cnn", 6, 32, marks=pytest.mark.full),
@@ -39,8 +39,8 @@ def test_float32_digests_are_equal(name, stages, per_call):
 @pytest.mark.parametrize(
     ("staleness", "stages"),
     [
-        ("locked", 4),
         ("delayed", 4),
+        pytest.param("locked", 4, marks=pytest.mark.slow),
         *(pytest.param(*cell, marks=pytest.mark.full) for cell in (("locked", 1), ("locked", 2), ("delayed", 2))),
     ],
 )

@@ -91,7 +91,9 @@ def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undistur
     assert ours == theirs
 
 
-@pytest.mark.parametrize("engine", ["sequential", pytest.param("spmd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", [pytest.param("sequential", marks=pytest.mark.slow), pytest.param("spmd", marks=pytest.mark.full)]
+)
 def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_path):
     config = Config(
         method="dkp", widths=(16, 12), epochs=2, batch_size=128, batches_per_call=3, stages=2, engine=engine,
@@ -145,16 +147,15 @@ def test_trials_are_runs_of_their_own_seeds(by, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_four_stages_restores_on_one_and_on_two(tmp_path):
+def test_a_checkpoint_of_four_stages_restores_on_one(tmp_path):
     config = dataclasses.replace(SMALL, widths=(16, 12, 10, 8), epochs=2, stages=4)
-    folders = [tmp_path / name for name in ("one", "two", "four")]
+    folders = [tmp_path / name for name in ("one", "four")]
     stop = lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("epoch 1/") else None
     with pytest.raises(Interrupted):
         go(dataclasses.replace(config, workdir=str(folders[0])), stop)
-    for copy in folders[1:]:
-        shutil.copytree(folders[0], copy)
+    shutil.copytree(*folders)
     digests = [
         go(dataclasses.replace(config, workdir=str(folder), stages=stages))["params_sha256"]
-        for folder, stages in zip(folders, (1, 2, 4), strict=True)
+        for folder, stages in zip(folders, (1, 4), strict=True)
     ]
-    assert digests[0] == digests[1] == digests[2]
+    assert digests[0] == digests[1]
