@@ -48,6 +48,14 @@ def test_studies(study, tmp_path):
     assert table in done.stdout
 
 
+def test_convolution_benchmark(tmp_path):
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.bench_convolution")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "bench_convolution.json").read_text())["rows"]
+    assert set(rows) == {"output", "images", "kernel"}
+    assert all(row["ratio"] > 0 for row in rows.values())
+
+
 @pytest.mark.full
 def test_a_study_that_was_stopped_goes_on(tmp_path):
     """Rows that are done are not run again; a row that cannot be is named."""
