@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from localgrad import al, format_ledger, ledger, mlp, trials
+from localgrad import al, dfa, format_ledger, ledger, mlp, spmd, trials
 from localgrad.pipeline import make_plan, specs
 
 
@@ -37,6 +38,29 @@ def test_speed_up_is_that_of_the_cost_model():
     text = format_ledger(book)
     assert "predicted speed-up 1.80 on 2 equal devices" in text
     assert "2-3" in text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "micro_batches", "bubble"),
+    [("local", 1, 1 / 10), ("delayed", 1, 2 / 11), ("locked", 1, 1 / 4), ("chain", 4, 1 / 5)],
+)
+def test_the_bubble_of_each_schedule(schedule, micro_batches, bubble):
+    built = model()
+    plan = make_plan(built, 2)._replace(schedule=schedule, micro_batches=micro_batches)
+    book = ledger(built, specs(built)[0], plan, 9)
+    np.testing.assert_allclose(book.bubble, bubble)
+    np.testing.assert_allclose(book.speed_up, sum(plan.costs) / max(plan.stage_costs) * (1 - bubble))
+
+
+def test_what_is_kept_between_the_halves_is_shown():
+    built = dfa(mlp((10, 7)), jax.ShapeDtypeStruct((8, 6), jnp.float32), 3, tx=optax.sgd(0.1))
+    plan = spmd(built, stages=2).plan
+    book = ledger(built, specs(built)[0], plan, 9)
+    for row, used in zip(book.stages, plan.stash_bytes, strict=True):
+        assert row.stash == used > 0
+        assert row.stash_waste == 1 - used / plan.stash_slot_bytes
+    assert "stash KiB" in format_ledger(book)
+    assert "stash" not in format_ledger(ledger(built, specs(built)[0], make_plan(built), 9))
 
 
 def test_parameters_are_those_of_one_trial():
