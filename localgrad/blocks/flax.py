@@ -51,7 +51,7 @@ def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
         streams = {} if key is None else {name: jax.random.fold_in(key, i) if i else key for i, name in enumerate(rngs)}
         variables = {"params": params, **model_state}
-        with _lenient(), linen.intercept_methods(_fast_convolution):
+        with _lenient(), linen.intercept_methods(fast_convolution):
             if train and model_state:
                 y, updated = module.apply(variables, x, rngs=streams, mutable=list(model_state), **mode(True))
                 model_state = {**model_state, **updated}
@@ -112,8 +112,8 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
     return Block(init, apply, name)
 
 
-def _fast_convolution(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
-    """Gives a linen Conv, as it is called, the convolution that is fast on a CPU too, unless it has one of its own."""
+def fast_convolution(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
+    """A linen interceptor: gives a Conv the convolution that is fast on a CPU too, unless it has one of its own."""
     module = context.module
     if isinstance(module, linen.Conv) and module.conv_general_dilated is module.conv_general_dilated_cls is None:
         object.__setattr__(module, "conv_general_dilated", convolution)  # a bound copy, which lives as long as the call

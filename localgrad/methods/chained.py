@@ -23,6 +23,7 @@ from flax import linen as nn
 
 from localgrad.base import Block, Key, Model, PyTree
 from localgrad.blocks import output_spec
+from localgrad.blocks.flax import fast_convolution
 from localgrad.blocks.layers import HE
 from localgrad.methods.backprop import chained_block
 from localgrad.methods.groups import all_but
@@ -136,7 +137,11 @@ def _way_back(params: PyTree) -> Iterator[None]:
         if busy[0] or not _is_layer(context):
             return call(*args, **kwargs)
         bare = context.module.clone(parent=None, use_bias=False)
-        layer = lambda kernel, x: bare.apply({"params": {"kernel": kernel}}, x)
+
+        def layer(kernel: jax.Array, x: jax.Array) -> Any:
+            with nn.intercept_methods(fast_convolution):  # gradients are worked out later, outside of `from_linen`
+                return bare.apply({"params": {"kernel": kernel}}, x)
+
         (x,) = args
         busy[0] = True
         try:
