@@ -12,6 +12,7 @@ Published, mean of ten trials after 50 epochs: see the last column.  Expect bp f
 dfa's; the published gap between dkp and dfa is smaller than its deviation.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def angles(row: str, workdirs: list[Path]) -> dict[str, Any]:
         x = next(iter(job.eval_batches("test")))[0]
         alone, each = job.model, [states]
         if job.model.trials is not None:
-            elsewhere = {"trials": 1, "workdir": str(workdir / "one")}
-            alone = prepare(read_config(workdir, **elsewhere)).model
+            one = dataclasses.replace(read_config(workdir), trials=1, workdir=str(workdir / "one"))
+            alone = prepare(one).model
             each = [jax.tree.map(lambda leaf, r=r: leaf[r], states) for r in range(job.model.trials)]
         found += [projection_cosines(alone, trial, x)[: len(trial) - 1] for trial in each]
     degrees = np.degrees(np.arccos(np.array(found, float)))

@@ -45,7 +45,7 @@ def run_rows(
       rows: a mapping of `Config` fields each; finished rows are not run again.
       smoke: fields of the smallest size, in place of the rows' under `--smoke`.
       columns: header -> `summary -> cell`.
-      after: `(row, workdirs of its trials) -> more of the row's summary`, once it is trained.
+      after: `(row, workdirs of its trials) -> more of its summary`, once it is trained; trials by `vmap` share one.
       published: the papers' figures by row, a column of their own; leave it out where the run is not the paper's.
       conclude: `rows' summaries -> (more of the result, a sentence under the table)`.
       subfolder: of `--workdir`, for a study of several tables.
@@ -69,7 +69,8 @@ def run_rows(
         except Interrupted as stop:
             setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
             return 128 + stop.signum
-        folders = [folder / f"trial{trial}" for trial in range(config.trials)] if config.trials > 1 else [folder]
+        apart = config.trials > 1 and config.trials_by == "loop"  # a batched model has one workdir for all
+        folders = [folder / f"trial{trial}" for trial in range(config.trials)] if apart else [folder]
         found[row] |= after(row, folders) if after else {}
     header = ["row", *columns, *(["published"] if published else [])]
     cells = [

@@ -150,8 +150,8 @@ def restore(job: Job, workdir: str | Path) -> Checkpoint:
     return found
 
 
-def read_config(workdir: str | Path, **changes: Any) -> Config:
-    """The configuration of a run, as it was, but on one device, and with some fields changed.
+def read_config(workdir: str | Path) -> Config:
+    """The configuration of a run, as it was, but on one device.
 
     Raises:
       FileNotFoundError: if there is no run.
@@ -163,7 +163,7 @@ def read_config(workdir: str | Path, **changes: Any) -> Config:
     placed: dict[str, Any] = {
         "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
     }  # fmt: skip
-    return Config.from_json(json.loads(path.read_text()), **(placed | changes))
+    return Config.from_json(json.loads(path.read_text()), **placed)
 
 
 def _engine(config: Config, model: Model) -> Engine:

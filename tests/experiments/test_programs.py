@@ -18,7 +18,7 @@ STUDIES = {
     "convergence": ("--nets=mlp",),
     "distances": (),
     "dkp_figure2": (),
-    "dkp_table1": (),
+    "dkp_table1": ("--trials=2", "--trials_by=vmap"),
     "feedback_fan": (),
     "gradient_flow": (),
     "label_noise": (),
