@@ -7,7 +7,6 @@ transposed before, and a barrier keeps the compiler from undoing that.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -59,14 +58,16 @@ def convolution(
     return _convolve(lhs, rhs, strides, ((top, bottom), (left, right)), tuple(options.items()))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads, options: tuple) -> jax.Array:
+def _plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads, options: tuple) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_ORDER, **dict(options))
 
 
+_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4))
+
+
 def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads, options: tuple):
-    # Not `_convolve` itself: gradients of gradients, taken forward, go through here.
-    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_ORDER, **dict(options)), (x, kernel)
+    # Not `_convolve`: derivatives of gradients, taken forward, go through here.
+    return _plain(x, kernel, strides, pads, options), (x, kernel)
 
 
 def _backward(strides: tuple[int, int], pads: Pads, options: tuple, kept: tuple, signal: jax.Array):

@@ -13,19 +13,19 @@ References:
   pipelines
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import Batches, BlockState, Engine, Key, PyTree
-from localgrad.pipeline import step
+from localgrad.base import Batches, Engine, Key, PyTree
+from localgrad.pipeline import ring, step
+from localgrad.pipeline.halves import Halves
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.stash import stashes as stashes_of
 
 STALENESS = ("delayed", "locked")
 
@@ -61,34 +61,20 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
       bubble: what fills messages and rings where nothing is; a NaN is also put over what has been used.
       staleness: `delayed` or `locked`.
     """
-    model, blocks, messages, stages = layout.model, layout.blocks, layout.messages, layout.stages
+    model, messages, stages = layout.model, layout.messages, layout.stages
     top = len(model.blocks) - 1
     locked = staleness == "locked"
     places = 1 if locked else stages
     poisoned = bubble != 0
 
-    specs = layout.state_specs, layout.message_specs
-    kept, signal_specs = stashes_of(model, *specs, borrow=locked), step.signals(model, *specs)
-    states = TwoSlots(layout)
-    stashes = layout.stage_slots([stash.spec for stash in kept])
-    errors = Slots([signal_specs[0]])
-    answered = [
-        jax.eval_shape(
-            lambda state, entry, signal, i=i: step.answer(model.blocks[i], state, kept[i].whole(entry, state), signal),
-            layout.state_specs[i],
-            kept[i].spec,
-            signal_specs[i],
-        )
-        for i in range(top + 1)
-    ]
-    effects = layout.stage_slots([each[0] for each in answered])
-    values = layout.stage_slots([each[1] for each in answered])
-    sizes = [sum(state_bytes(kept[i].spec) for i in span) for span in blocks]
+    halves = Halves(layout, borrow=locked)
+    states, stashes, effects, values = halves.states, halves.stashes, halves.effects, halves.values
+    errors = Slots([halves.signals[0]])
     plan = layout.plan._replace(
         schedule=staleness,
         uniform=False,
         slot_bytes=state_bytes(states.specs),
-        stash_bytes=tuple(size * (1 if locked else stages - s) for s, size in enumerate(sizes)),
+        stash_bytes=tuple(size * (1 if locked else stages - s) for s, size in enumerate(halves.stash_bytes)),
         stash_slot_bytes=places * state_bytes(stashes.specs),
     )
 
@@ -97,48 +83,19 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
     def answer(stage: int, slots, entry, error):
         """What the blocks learn from an error: `(effects, values)`."""
         signal = errors.unpack(0, error)
-        found = [
-            step.answer(model.blocks[i], state, kept[i].whole(leaves, state), None if i == top else signal)
-            for i, state, leaves in zip(
-                blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True
-            )
-        ]
+        own = zip(layout.blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True)
+        found = [halves.answer(i, state, leaves, None if i == top else signal) for i, state, leaves in own]
         grads, metrics, _ = zip(*found, strict=True)
         return effects.pack(stage, grads), values.pack(stage, metrics)
 
-    def take(stage: int, slots, grads, metrics, ok):
-        """The update: `(slots of params and optimizers, ok)`."""
-        done = []
-        for i, state, grad, value in zip(
-            blocks[stage],
-            states.unpack(stage, slots),
-            effects.unpack(stage, grads),
-            values.unpack(stage, metrics),
-            strict=True,
-        ):
-            state, ok = step.take(model.blocks[i], state, grad, value, ok)
-            done.append(state)
-        return states.learnt.pack(stage, [(state.params, state.opt_state) for state in done]), ok
-
     def forward(stage: int, slots, message, key, batch_id, ok):
         """`(slots of batch statistics, outbox, what is kept, error)`; the error is the last stage's."""
-        done, stash, last = [], [], None
-        own = states.unpack(stage, slots)
-        for i, state, block_key in zip(
-            blocks[stage], own, layout.keys(stage, blocks[stage][0], key, batch_id), strict=True
-        ):
-            message, state, last = step.forward(model.blocks[i], state, message, block_key, ok)
-            done.append(state)
-            stash.append(kept[i].keep(last))
+        keys = layout.keys(stage, layout.blocks[stage][0], key, batch_id)
+        moved, outbox, entry, last = halves.forward(stage, slots, message, keys, ok)
         error = errors.fill()
-        if stage == stages - 1:
-            error = errors.pack(0, step.downward(model.blocks[top], done[-1], last))
-        return (
-            states.moved.pack(stage, [state.model_state for state in done]),
-            messages.pack(stage + 1, message),
-            stashes.pack(stage, tuple(stash)),
-            error,
-        )
+        if stage == stages - 1 and top > 0:  # a block alone has nobody to tell
+            error = errors.pack(0, step.downward(model.blocks[top], *last))
+        return moved, outbox, entry, error
 
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
@@ -155,21 +112,13 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
                 error,
             )
             grads, metrics = mean_over_data(found)
-            learnt, ok = layout.choose(
-                due,
-                lambda stage: lambda *args: take(stage, *args),
-                lambda slots, grads, metrics, ok: (states.halves(slots)[0], ok),
-                slots,
-                grads,
-                metrics,
-                ok,
-            )
+            learnt, ok = halves.update(due, slots, grads, metrics, ok)
             return [*learnt, *moved], metrics, ok
 
         def whole(stage: int):
             def run(slots, entry, error, ok):
                 grads, metrics = answer(stage, slots, entry, error)
-                learnt, ok = take(stage, slots, grads, metrics, ok)
+                learnt, ok = halves.take(stage, slots, grads, metrics, ok)
                 return learnt, metrics, ok
 
             return run
@@ -184,17 +133,16 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
 
         due = state.error_id >= 0
         place = state.error_id % own_places
-        entry = [_at(ring, place) for ring in state.ring]
-        ring = state.ring
+        entry, kept = ring.read(state.ring, place), state.ring
         if poisoned:
             used = [jnp.where(due, gone, now) for gone, now in zip(stashes.fill(bubble), entry, strict=True)]
-            ring = [_put(own, place, new) for own, new in zip(ring, used, strict=True)]
+            kept = ring.write(kept, place, used)
         slots, metrics, ok = learn(state.slots, due, entry, state.error, state.ok)
 
         batch_id = jnp.where(stage == 0, fresh_id, state.batch_id)
         valid = batch_id >= 0
         place = batch_id % own_places
-        there = [_at(own, place) for own in ring]
+        there = ring.read(kept, place)
 
         def run(stage: int):
             def branch(slots, inbox, there, ok):
@@ -209,14 +157,14 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         if layout.split:
             mean = mean_over_data(moved)
             moved = [jnp.where(valid, new, old) for new, old in zip(mean, before, strict=True)]
-        ring = [_put(own, place, new) for own, new in zip(ring, entry, strict=True)]
+        kept = ring.write(kept, place, entry)
 
         made = valid & (stage == stages - 1)
         error, error_id = jax.lax.psum((error, jnp.where(made, batch_id + 1, 0)), "stage")  # zeros from all others
         up = [(s, s + 1) for s in range(stages - 1)]
         inbox, arrived = jax.lax.ppermute((outbox, batch_id), "stage", up)
         arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
-        new = BroadcastState([*learnt, *moved], inbox, arrived, ring, error, error_id - 1, ok, state.key)
+        new = BroadcastState([*learnt, *moved], inbox, arrived, kept, error, error_id - 1, ok, state.key)
         return new, (metrics, state.error_id)
 
     def bubbles(state: BroadcastState, count: int):
@@ -236,8 +184,8 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         return state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), report) if locked else report
 
     def initial(key: Key) -> tuple:
-        ring = [jnp.broadcast_to(x, (places, *x.shape)) for x in stashes.fill(bubble)]
-        return messages.fill(bubble), np.int32(-1), ring, errors.fill(bubble), np.int32(-1), np.True_, key
+        kept = ring.full(stashes.fill(bubble), places)
+        return messages.fill(bubble), np.int32(-1), kept, errors.fill(bubble), np.int32(-1), np.True_, key
 
     program = Program(
         specs=BroadcastState(STAGE, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, SAME),  # type: ignore[arg-type]
@@ -248,35 +196,3 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         values=values,
     )
     return engine(layout._replace(states=states, plan=plan), program)
-
-
-class TwoSlots:
-    """Block states in slots, what an error moves apart from what a forward pass moves: neither copies the other."""
-
-    def __init__(self, layout: Layout):
-        specs: list[BlockState] = layout.state_specs
-        self.learnt = Slots([[(specs[i].params, specs[i].opt_state) for i in span] for span in layout.blocks])
-        self.moved = Slots([[specs[i].model_state for i in span] for span in layout.blocks])
-        self.specs: list[jax.ShapeDtypeStruct] = [*self.learnt.specs, *self.moved.specs]
-
-    def halves(self, slots: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
-        """What an error moves, and what a forward pass moves."""
-        count = len(self.learnt.specs)
-        return list(slots[:count]), list(slots[count:])
-
-    def pack(self, which: int, tree: tuple[BlockState, ...], xp: Any = jnp) -> list[jax.Array]:
-        learnt = self.learnt.pack(which, [(state.params, state.opt_state) for state in tree], xp)
-        return [*learnt, *self.moved.pack(which, [state.model_state for state in tree], xp)]
-
-    def unpack(self, which: int, slots: Sequence[jax.Array]) -> tuple[BlockState, ...]:
-        learnt, moved = self.halves(slots)
-        pairs = zip(self.learnt.unpack(which, learnt), self.moved.unpack(which, moved), strict=True)
-        return tuple(BlockState(params, model_state, opt_state) for (params, opt_state), model_state in pairs)
-
-
-def _at(ring: jax.Array, place: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(ring, place, 0, keepdims=False)
-
-
-def _put(ring: jax.Array, place: jax.Array, new: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(ring, new, place, 0)

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import Batches, Engine, Key, PyTree
-from localgrad.pipeline import step
+from localgrad.pipeline import ring, step
+from localgrad.pipeline.halves import Halves
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.stash import stashes as stashes_of
 
 
 class ChainState(NamedTuple):
@@ -48,90 +48,49 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
       micro_batches: parts M of a shard's batch.
     """
     model, blocks, messages, stages = layout.model, layout.blocks, layout.messages, layout.stages
-    states = layout.states
-    top = len(model.blocks) - 1
     micro_size = layout.shard_size // micro_batches
     ticks = micro_batches + stages - 1
 
-    specs = layout.state_specs, layout.message_specs
-    kept, signal_specs = stashes_of(model, *specs, borrow=True), step.signals(model, *specs)
-    stashes = layout.stage_slots([stash.spec for stash in kept])
-    moving = layout.stage_slots([state.model_state for state in layout.state_specs])
-    signals = Slots([signal_specs[span[-1]] for span in blocks])  # what each stage is given from above
-    answered = [
-        jax.eval_shape(
-            lambda state, entry, signal, i=i: step.answer(model.blocks[i], state, kept[i].whole(entry, state), signal),
-            layout.state_specs[i],
-            kept[i].spec,
-            signal_specs[i],
-        )
-        for i in range(top + 1)
-    ]
-    effects = layout.stage_slots([each[0] for each in answered])
-    values = layout.stage_slots([each[1] for each in answered])
+    halves = Halves(layout, borrow=True)
+    states, stashes, effects, values = halves.states, halves.stashes, halves.effects, halves.values
+    signals = Slots([halves.signals[span[-1]] for span in blocks])  # what each stage is given from above
     plan = layout.plan._replace(
         schedule="chain",
         micro_batches=micro_batches,
         uniform=False,
-        stash_bytes=tuple(micro_batches * sum(state_bytes(kept[i].spec) for i in span) for span in blocks),
+        slot_bytes=state_bytes(states.specs),
+        stash_bytes=tuple(micro_batches * size for size in halves.stash_bytes),
         stash_slot_bytes=micro_batches * state_bytes(stashes.specs),
     )
 
     # --- one stage on one part -------------------------------------------------------------------------------------
 
-    def own_states(stage: int, slots, moved):
-        """The stage's states, with batch statistics as far as they have moved."""
-        pairs = zip(states.unpack(stage, slots), moving.unpack(stage, moved), strict=True)
-        return [state._replace(model_state=model_state) for state, model_state in pairs]
-
-    def forward(stage: int, slots, moved, message, keys, ok):
-        """`(batch statistics, outbox, what is kept)`."""
-        done, stash = [], []
-        for i, state, key in zip(blocks[stage], own_states(stage, slots, moved), keys, strict=True):
-            message, state, fresh = step.forward(model.blocks[i], state, message, key, ok)
-            done.append(state.model_state)
-            stash.append(kept[i].keep(fresh))
-        return moving.pack(stage, tuple(done)), messages.pack(stage + 1, message), stashes.pack(stage, tuple(stash))
-
-    def backward(stage: int, slots, moved, entry, signal_slots):
+    def backward(stage: int, slots, entry, signal_slots):
         """`(effects, values, signal for the stage below)`."""
         signal = signals.unpack(stage, signal_slots)
-        own, stash = own_states(stage, slots, moved), stashes.unpack(stage, entry)
+        own = zip(blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True)
         found = []
-        for i, state, leaves in reversed(list(zip(blocks[stage], own, stash, strict=True))):
-            block = model.blocks[i]
-            down = i > 0 and (i == top or block.signal == "cotangent")
-            grads, metrics, downward = step.answer(block, state, kept[i].whole(leaves, state), signal, down)
+        for i, state, leaves in reversed(list(own)):
+            down = step.hands_down(model, i)
+            grads, metrics, downward = halves.answer(i, state, leaves, signal, down)
             signal = downward if down else signal
             found.append((grads, metrics))
         grads, metrics = zip(*found[::-1], strict=True)
         below = signals.pack(stage - 1, signal) if stage else signals.fill(bubble)
         return effects.pack(stage, grads), values.pack(stage, metrics), below
 
-    def take(stage: int, slots, moved, grads, metrics, ok):
-        """The update, once a batch: `(slots, ok)`."""
-        done = []
-        for i, state, grad, value in zip(
-            blocks[stage],
-            own_states(stage, slots, moved),
-            effects.unpack(stage, grads),
-            values.unpack(stage, metrics),
-            strict=True,
-        ):
-            state, ok = step.take(model.blocks[i], state, grad, value, ok)
-            done.append(state)
-        return states.pack(stage, tuple(done)), ok
-
     # --- all stages on one batch -----------------------------------------------------------------------------------
 
     def train(state: ChainState, batch_id: jax.Array, examples: Callable):
         stage = jax.lax.axis_index("stage")
         real = batch_id >= 0
+        learnt, before = states.halves(state.slots)
 
         def go_up(carry, tick):
-            moved, inbox, ring = carry
+            moved, inbox, kept = carry
             part = tick - stage
             valid = (part >= 0) & (part < micro_batches) & real
+            place = jnp.clip(part, 0, micro_batches - 1)
 
             def run(stage: int):
                 def branch(moved, inbox, there):
@@ -139,32 +98,25 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
                     keys = layout.keys(stage, blocks[stage][0], state.key, batch_id)
                     if micro_batches > 1:
                         keys = [step.fold_in(key, part) for key in keys]
-                    return forward(stage, state.slots, moved, message, keys, state.ok)
+                    return halves.forward(stage, [*learnt, *moved], message, keys, state.ok)[:3]
 
                 return branch
 
             idle = lambda moved, inbox, there: (moved, messages.fill(bubble), there)
-            place = jnp.clip(part, 0, micro_batches - 1)
-            there = [jax.lax.dynamic_index_in_dim(own, place, 0, keepdims=False) for own in ring]
-            moved, outbox, entry = layout.choose(valid, run, idle, moved, inbox, there)
-            ring = [
-                jax.lax.dynamic_update_index_in_dim(own, new, place, 0) for own, new in zip(ring, entry, strict=True)
-            ]
+            moved, outbox, entry = layout.choose(valid, run, idle, moved, inbox, ring.read(kept, place))
             inbox = jax.lax.ppermute(outbox, "stage", [(s, s + 1) for s in range(stages - 1)])
-            return (moved, inbox, ring), None
+            return (moved, inbox, ring.write(kept, place, entry)), None
 
-        moved = moving_of(state.slots)
-        ring = [jnp.full((micro_batches, *x.shape), x[0]) for x in stashes.fill(bubble)]
         each_tick = jnp.arange(ticks, dtype=jnp.int32)
-        (moved, _, ring), _ = jax.lax.scan(go_up, (moved, messages.fill(bubble), ring), each_tick)
+        start = (before, messages.fill(bubble), ring.full(stashes.fill(bubble), micro_batches))
+        (moved, _, kept), _ = jax.lax.scan(go_up, start, each_tick)
 
         def go_down(carry, tick):
             inbox, grads, metrics = carry
             part = tick - (stages - 1 - stage)
             valid = (part >= 0) & (part < micro_batches) & real
-            place = jnp.clip(part, 0, micro_batches - 1)
-            entry = [jax.lax.dynamic_index_in_dim(own, place, 0, keepdims=False) for own in ring]
-            run = lambda stage: lambda *args: backward(stage, state.slots, moved, *args)
+            entry = ring.read(kept, jnp.clip(part, 0, micro_batches - 1))
+            run = lambda stage: lambda *args: backward(stage, [*learnt, *moved], *args)
             idle = lambda entry, inbox: (effects.fill(), values.fill(), signals.fill(bubble))
             grad, metric, outbox = layout.choose(valid, run, idle, entry, inbox)
             add = lambda total, one: [x + y for x, y in zip(total, one, strict=True)]
@@ -176,14 +128,8 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
         grads, metrics = jax.tree.map(lambda x: x / micro_batches, (grads, metrics))
         if layout.split:
             grads, metrics, moved = mean_over_data((grads, metrics, moved))
-        run = lambda stage: lambda *args: take(stage, *args)
-        idle = lambda slots, moved, grads, metrics, ok: (slots, ok)
-        slots, ok = layout.choose(real, run, idle, state.slots, moved, grads, metrics, state.ok)
-        return state._replace(slots=slots, ok=ok), (metrics, batch_id)
-
-    def moving_of(slots: list[jax.Array]) -> list[jax.Array]:
-        run = lambda stage: lambda slots: moving.pack(stage, tuple(s.model_state for s in states.unpack(stage, slots)))
-        return layout.choose(jnp.array(True), run, lambda slots: moving.fill(), slots)
+        learnt, ok = halves.update(real, [*learnt, *moved], grads, metrics, state.ok)
+        return state._replace(slots=[*learnt, *moved], ok=ok), (metrics, batch_id)
 
     def feed(state: ChainState, batches: Batches):
         def one(state: ChainState, xs: tuple[jax.Array, PyTree]):
@@ -197,11 +143,9 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
         specs=ChainState(STAGE, BOTH, SAME),  # type: ignore[arg-type]
         initial=lambda key: (np.True_, key),
         feed=feed,
-        flush=lambda state: (state, ()),
-        bubbles=0,
         values=values,
     )
-    return engine(layout._replace(plan=plan), program)
+    return engine(layout._replace(states=states, plan=plan), program)
 
 
 def parts_of(examples: int, stages: int, micro_batches: int | None) -> int:

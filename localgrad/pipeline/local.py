@@ -164,4 +164,4 @@ def local(layout: Layout, bubble: float) -> Engine:
         return messages.fill(bubble), np.int32(-1), np.True_, np.True_, key
 
     specs = LocalState(STAGE, BOTH, BOTH, BOTH, BOTH, SAME)  # type: ignore[arg-type]
-    return engine(layout, Program(specs, initial, feed, flush, stages - 1, values))
+    return engine(layout, Program(specs, initial, feed, values, flush, stages - 1))

@@ -91,17 +91,17 @@ class Program(NamedTuple):
       initial: `key -> the other parts`, numpy arrays as one device sees them.
       feed: `(state, batches) -> (state, (values, batch_id))`: a call, with metric slots `(ticks, ...)` and the batch
         that each tick's are of.
-      flush: `state -> ` the same, with nothing new to work on.
-      bubbles: empty batches that flush the pipeline when they are fed.
       values: slots of the stages' metrics.
+      flush: `state -> ` as `feed`, with nothing new to work on; not called where nothing is in flight between calls.
+      bubbles: empty batches that flush the pipeline when they are fed.
     """
 
     specs: Any
     initial: Callable[[Key], tuple]
     feed: Callable[[Any, Batches], tuple[Any, PyTree]]
-    flush: Callable[[Any], tuple[Any, PyTree]]
-    bubbles: int
     values: Slots
+    flush: Callable[[Any], tuple[Any, PyTree]] = lambda state: (state, ())
+    bubbles: int = 0
 
 
 def engine(layout: Layout, program: Program) -> Engine:

@@ -28,7 +28,7 @@ class Slots:
         self._trees = [jax.tree.flatten(tree) for tree in trees]
         self._places: list[dict[int, int]] = [{} for _ in trees]
         self.specs: list[jax.ShapeDtypeStruct] = []
-        raw = [[jax.eval_shape(_to_data, leaf) for leaf in leaves] for leaves, _ in self._trees]
+        raw = [[jax.eval_shape(to_data, leaf) for leaf in leaves] for leaves, _ in self._trees]
         for dtype in sorted({x.dtype for leaves in raw for x in leaves}, key=str):
             ranked = [_by_size(leaves, dtype) for leaves in raw]
             for rank in range(max(map(len, ranked))):
@@ -42,7 +42,7 @@ class Slots:
         """Lays tree `which` into slots; unused room is zero.  `xp` is `jnp` in traced code, `numpy` on the host."""
         slots: list[Any] = [None] * len(self.specs)
         for leaf, value in enumerate(jax.tree.leaves(tree)):
-            slot, flat = self._places[which][leaf], xp.reshape(_to_data(value), (-1,))
+            slot, flat = self._places[which][leaf], xp.reshape(to_data(value), (-1,))
             slots[slot] = xp.pad(flat, (0, self.specs[slot].shape[0] - flat.shape[0]))
         return [
             xp.zeros(spec.shape, spec.dtype) if slot is None else slot
@@ -63,19 +63,21 @@ class Slots:
         ]
 
 
-def _is_key(leaf: Spec) -> bool:
+def is_key(leaf: Spec) -> bool:
+    """Whether a leaf is a typed random key."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_data(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+def to_data(leaf: jax.Array) -> jax.Array:
+    """A leaf as numbers: of a key, its data."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _like(leaf: Spec, slot: jax.Array) -> jax.Array:
     """The leading part of a slot, as an array like `leaf` behind the slot's own leading axes."""
-    data = jax.eval_shape(_to_data, leaf)
+    data = jax.eval_shape(to_data, leaf)
     array = slot[..., : _size(data)].reshape((*slot.shape[:-1], *data.shape))
-    return jax.random.wrap_key_data(array, impl=_impl(leaf)) if _is_key(leaf) else array
+    return jax.random.wrap_key_data(array, impl=_impl(leaf)) if is_key(leaf) else array
 
 
 def _impl(leaf: Spec) -> Any:

@@ -93,14 +93,6 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
             metrics.append(values)
         return state._replace(blocks=tuple(blocks), ok=ok), tuple(metrics)
 
-    def forward(state: SequentialState, message: PyTree, batch_id: jax.Array) -> tuple[list[BlockState], list[PyTree]]:
-        blocks, stashes = [], []
-        for i, (block, old, key) in enumerate(zip(model.blocks, state.blocks, keys(state, batch_id), strict=True)):
-            message, new, stash = step.forward(block, old, message, key, state.ok[i])
-            blocks.append(new)
-            stashes.append(stash)
-        return blocks, stashes
-
     def train_waiting(state: SequentialState, message: PyTree, batch_id: jax.Array):
         blocks, metrics, ok = [], [], []
         found = step.gradients(model, state.blocks, message, keys(state, batch_id), list(state.ok))
@@ -137,7 +129,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
         return state._replace(blocks=blocks, ok=jnp.stack(ok)), (values, batch_id)
 
     def train_delayed(state: SequentialState, message: PyTree, batch_id: jax.Array):
-        blocks, fresh = forward(state, message, batch_id)
+        blocks, fresh = step.forward_all(model, state.blocks, message, keys(state, batch_id), list(state.ok))
         error = step.downward(model.blocks[top], blocks[top], fresh[top])
         fed, old = state.pending.fed, state.pending
         leaves = [each.keep(stash) for each, stash in zip(kept, fresh, strict=True)]

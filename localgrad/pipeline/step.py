@@ -70,6 +70,18 @@ def take(
     return _barrier(learn(block, state, state.model_state, grads, metrics, ok))
 
 
+def forward_all(
+    model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: Sequence[jax.Array]
+) -> tuple[list[BlockState], list[PyTree]]:
+    """`forward` through all blocks: `(states, stashes)`; the arguments are those of `gradients`."""
+    moved, stashes = [], []
+    for block, state, key, moves in zip(model.blocks, states, keys, ok, strict=True):
+        message, state, stash = forward(block, state, message, key, moves)
+        moved.append(state)
+        stashes.append(stash)
+    return moved, stashes
+
+
 def gradients(
     model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: Sequence[jax.Array]
 ) -> list[tuple[BlockState, PyTree, dict[str, jax.Array]]]:
@@ -82,17 +94,19 @@ def gradients(
       keys: one a block.
       ok: of each block, whether its batch statistics may move.
     """
-    passed = []
-    for block, state, key, moves in zip(model.blocks, states, keys, ok, strict=True):
-        message, state, stash = forward(block, state, message, key, moves)
-        passed.append((block, state, stash))
+    states, stashes = forward_all(model, states, message, keys, ok)
     found, signal = [], None
-    for i, (block, state, stash) in reversed(list(enumerate(passed))):
-        down = i > 0 and (i == len(passed) - 1 or block.signal == "cotangent")
+    for i, (block, state, stash) in reversed(list(enumerate(zip(model.blocks, states, stashes, strict=True)))):
+        down = hands_down(model, i)
         grads, metrics, downward = answer(block, state, stash, signal, down)
         signal = downward if down else signal
         found.append((state, grads, metrics))
     return found[::-1]
+
+
+def hands_down(model: Model, i: int) -> bool:
+    """Whether the blocks below are given what block i hands down; otherwise the signal passes it by."""
+    return i > 0 and (i == len(model.blocks) - 1 or model.blocks[i].signal == "cotangent")
 
 
 def signal_of(model: Model) -> Signal:
@@ -182,7 +196,7 @@ def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], li
 
 
 def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec]:
-    """Shapes and dtypes of the signal that `grads` of each block is given; None where it needs none.
+    """Shapes and dtypes of the signal that reaches each block from above, whether it needs one or not.
 
     Args:
       model: any model.
@@ -191,8 +205,8 @@ def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec
     found: list[Spec] = []
     signal: Spec = None
     for i, block in reversed(list(enumerate(model.blocks))):
-        found.append(None if block.signal == "none" else signal)
-        if block.signal == "cotangent" or i == len(model.blocks) - 1:
+        found.append(signal)
+        if hands_down(model, i):
 
             def down(state, message, key, signal, block=block):
                 return block.grads(state, block.forward(state, message, key)[2], signal)[2]

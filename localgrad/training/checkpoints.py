@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from localgrad.base import BlockState, PyTree, Spec
+from localgrad.pipeline.packing import is_key, to_data
 
 
 class Checkpoint(NamedTuple):
@@ -66,7 +67,7 @@ class Checkpoints:
             return
         items = {"blocks": ocp.args.StandardSave(tuple(jax.device_get(states))), "meta": ocp.args.JsonSave(meta)}
         if live is not None:
-            items["live"] = ocp.args.StandardSave([jnp.copy(_data(x)) for x in jax.tree.leaves(live)])
+            items["live"] = ocp.args.StandardSave([jnp.copy(to_data(x)) for x in jax.tree.leaves(live)])
         args = ocp.args.Composite(**items)
         metrics = None if validation is None else {"validation": validation}
         self._manager.save(step, args=args, metrics=metrics)
@@ -88,7 +89,7 @@ class Checkpoints:
         items = {"blocks": ocp.args.StandardRestore(tuple(like)), "meta": ocp.args.JsonRestore()}
         if live is not None and "live" in dict(self._manager.item_metadata(max(steps)).items()):
             specs = [
-                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in map(_data, jax.tree.leaves(live))
+                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in map(to_data, jax.tree.leaves(live))
             ]
             items["live"] = ocp.args.StandardRestore(specs)
         found = self._manager.restore(max(steps), args=ocp.args.Composite(**items))
@@ -114,14 +115,5 @@ class Checkpoints:
         self._manager.close()
 
 
-def _is_key(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _data(x: jax.Array) -> jax.Array:
-    """What orbax can write: keys as their numbers."""
-    return jax.random.key_data(x) if _is_key(x) else x
-
-
 def _like(old: jax.Array, new: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
+    return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if is_key(old) else new

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import dfa, dkp, early_exit, mlp, sequential, spmd
+from localgrad import dfa, dgl, dkp, early_exit, mlp, sequential, spmd
 from localgrad.base import BlockState, LocalBlock, Message, Model
 from localgrad.blocks import cnn
 from localgrad.data import batches
@@ -27,13 +27,6 @@ def model_of(make: Callable = dfa, dtype=jnp.float32, norm: bool = False) -> Mod
     tx = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, momentum=0.9))
     network = mlp((7, 6), norm=norm)
     return make(network, jax.ShapeDtypeStruct((BATCH, 5), dtype), CLASSES, tx=tx)
-
-
-def random(model: Model):
-    """Initial states of every trial alike, made with numpy: nothing is compiled."""
-    rng = np.random.default_rng(1)
-    fill = lambda x: jnp.asarray(0.3 * np.abs(rng.normal(size=x.shape)), x.dtype)
-    return jax.tree.map(fill, tuple(specs(model)[0]))
 
 
 def examples(model: Model, steps: int = STEPS):
@@ -67,9 +60,9 @@ def losses(metrics, block: int) -> dict[int, float]:
 # --- agreement with the sequential engine; digests are in test_exactness.py ------------------------------------------
 
 
-def test_metrics_are_those_of_the_batch_they_name(x64: None) -> None:
+def test_metrics_are_those_of_the_batch_they_name(x64: None, random_states: Callable) -> None:
     model = model_of(dtype=jnp.float64)
-    states = random(model)
+    states = random_states(model)
     engine = spmd(model, stages=3, bubble=NAN)
     found, metrics = trained(engine, states, model, per_call=4)
     delays = delays_of(engine.plan.cuts)
@@ -84,9 +77,9 @@ def test_metrics_are_those_of_the_batch_they_name(x64: None) -> None:
 
 
 @pytest.mark.parametrize("staleness", [pytest.param("locked", marks=pytest.mark.full), "delayed"])
-def test_data_shards_agree_with_one(staleness: str, x64: None) -> None:
+def test_data_shards_agree_with_one(staleness: str, x64: None, random_states: Callable) -> None:
     model = model_of(dkp, jnp.float64)
-    states = random(model)
+    states = random_states(model)
     one, two = (
         trained(spmd(model, stages=2, data_parallel=shards, staleness=staleness, bubble=NAN), states, model)[0]
         for shards in (1, 2)
@@ -94,11 +87,32 @@ def test_data_shards_agree_with_one(staleness: str, x64: None) -> None:
     assert largest_difference(one, two) < 1e-12
 
 
-def test_trials_are_delayed_alike(x64: None) -> None:
+def test_blocks_with_losses_of_their_own_among_those_that_wait(x64: None, random_states: Callable) -> None:
+    """They stay where they are, and are late with the others."""
+    waiting = model_of(dtype=jnp.float64)
+    local = early_exit(mlp((7, 6)), waiting.x_spec, CLASSES, tx=optax.sgd(0.1, momentum=0.9)).blocks
+    for blocks in ((local[0], *waiting.blocks[1:]), (waiting.blocks[0], local[1], waiting.blocks[2])):
+        model = waiting._replace(blocks=blocks)
+        states = random_states(model)
+        engine = spmd(model, stages=2, bubble=NAN)
+        found, _ = trained(engine, states, model)
+        expected, _ = trained(sequential(model, delays_of(engine.plan.cuts)), states, model)
+        assert largest_difference(found, expected) < 1e-12
+
+
+def test_a_block_alone_has_nobody_to_tell(x64: None, random_states: Callable) -> None:
+    spec = jax.ShapeDtypeStruct((BATCH, 5), jnp.float64)
+    model = dgl(mlp((7,)), spec, CLASSES, tx=optax.sgd(0.1), last_gradient_weight=0.5)
+    states = random_states(model)
+    found, expected = (trained(engine, states, model)[0] for engine in (spmd(model, stages=1), sequential(model)))
+    assert largest_difference(found, expected) < 1e-12
+
+
+def test_trials_are_delayed_alike(x64: None, random_states: Callable) -> None:
     """Trial r of a batched model is the model alone: the vjp that waits is batched too."""
     one = model_of(dkp, jnp.float64)
     both, keys = trials(one, 2), trial_keys(0, 2)
-    states = random(both)
+    states = random_states(both)
     xs, ys = examples(both)
     engine = spmd(both, stages=2, bubble=NAN)
     state, _ = engine.run(engine.load(states, keys), batches(xs, ys))
@@ -170,10 +184,10 @@ def test_stage_s_is_late_by_s_1_minus_s(stages: int, x64: None) -> None:
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
-def test_a_stash_is_kept_until_it_is_used_and_no_longer() -> None:
+def test_a_stash_is_kept_until_it_is_used_and_no_longer(random_states: Callable) -> None:
     """With NaN, everything is poisoned before it is written and after it is read; any other time would show."""
     model = model_of()
-    states = random(model)
+    states = random_states(model)
     clean, poisoned = (
         trained(spmd(model, stages=3, bubble=bubble), states, model, per_call=1)[0] for bubble in (0.0, NAN)
     )

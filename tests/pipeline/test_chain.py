@@ -20,12 +20,6 @@ BATCH, CLASSES, STEPS = 12, 3, 4
 TX = optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(0.01), optax.sgd(0.1, momentum=0.9))
 
 
-def random(model):
-    rng = np.random.default_rng(1)
-    fill = lambda x: jnp.asarray(0.3 * np.abs(rng.normal(size=x.shape)), x.dtype)
-    return jax.tree.map(fill, tuple(specs(model)[0]))
-
-
 def trained(engine, model, states, key=None):
     rng = np.random.default_rng(0)
     xs = jnp.asarray(rng.normal(size=(STEPS, *model.x_spec.shape)), model.x_spec.dtype)
@@ -38,10 +32,10 @@ def trained(engine, model, states, key=None):
     ("make", "stages", "micro_batches", "shards"),
     [(bp, 3, 4, 1), (kp, 2, 3, 2), pytest.param(bp, 2, 1, 3, marks=pytest.mark.full)],
 )
-def test_micro_batches_give_the_gradient_of_the_batch(make, stages, micro_batches, shards, x64):
+def test_micro_batches_give_the_gradient_of_the_batch(make, stages, micro_batches, shards, x64, random_states):
     """To 1e-12, for losses that are means over examples, without batch norm and dropout."""
     model = make(mlp((7, 6, 5)), jax.ShapeDtypeStruct((BATCH, 5), jnp.float64), CLASSES, tx=TX)
-    states = random(model)
+    states = random_states(model)
     engine = spmd(model, stages=stages, data_parallel=shards, micro_batches=micro_batches, bubble=float("nan"))
     assert engine.plan.micro_batches == micro_batches
     (found, metrics), (expected, reported) = (trained(each, model, states) for each in (engine, sequential(model)))
@@ -50,10 +44,10 @@ def test_micro_batches_give_the_gradient_of_the_batch(make, stages, micro_batche
     assert all(np.array_equal(ids, np.arange(STEPS)) for ids in metrics.batch_id)
 
 
-def test_batch_norm_sees_one_part_at_a_time(x64):
+def test_batch_norm_sees_one_part_at_a_time(x64, random_states):
     """With batch norm a whole batch as one part is the same training; several parts are another, and said to be."""
     model = bp(cnn((3, 4), norm=True), jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float64), CLASSES, tx=TX)
-    states = random(model)
+    states = random_states(model)
     expected = trained(sequential(model), model, states)[0]
     whole, parts = (
         trained(spmd(model, stages=2, micro_batches=count, bubble=float("nan")), model, states)[0] for count in (1, 2)
@@ -63,10 +57,10 @@ def test_batch_norm_sees_one_part_at_a_time(x64):
 
 
 @pytest.mark.full
-def test_trials(x64):
+def test_trials(x64, random_states):
     one = bp(mlp((7, 6)), jax.ShapeDtypeStruct((BATCH, 5), jnp.float64), CLASSES, tx=TX)
     model, keys = trials(one, 2), trial_keys(0, 2)
-    states = random(model)
+    states = random_states(model)
     found, expected = (
         trained(engine, model, states, keys)[0]
         for engine in (spmd(model, stages=2, micro_batches=3), sequential(model))
