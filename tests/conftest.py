@@ -15,6 +15,8 @@ from localgrad.base import Batches, BlockState, Model, Spec
 from localgrad.data import batches
 from localgrad.pipeline import specs
 
+from .quick import QUICK
+
 os.environ["MPLBACKEND"] = "Agg"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -22,14 +24,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Compiles with few optimizations, which takes a third of the time.
-
-    Not where digests are compared, or memory: without its optimizations the compiler rounds a block differently in
-    programs of different stages.
-    """
-    as_users_do = item.path.stem in ("test_exactness", "test_program", "test_run")
-    jax.config.update("jax_disable_most_optimizations", not as_users_do)
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles quickly under `-m "not slow ..."`; slow tests are compiled as users' programs are."""
+    if "not slow" in config.getoption("markexpr"):
+        os.environ.update(QUICK)
+        jax.config.update("jax_disable_most_optimizations", True)  # it was read with the import
 
 
 @pytest.fixture

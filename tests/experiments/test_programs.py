@@ -28,7 +28,7 @@ STUDIES = {
 }
 
 
-LONGER = set(STUDIES) - {"accuracy", "seconds", "dkp_figure2"}
+LONGER = set(STUDIES) - {"accuracy", "seconds"}
 
 
 @pytest.mark.parametrize(

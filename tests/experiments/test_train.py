@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
+from ..quick import QUICK
+
 
 def command(*flags, program="experiments.train"):
-    quick = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile
     line = [sys.executable, "-m", program, *flags]
-    return subprocess.run(line, env=quick, capture_output=True, text=True, timeout=600)
+    return subprocess.run(line, env={**os.environ, **QUICK}, capture_output=True, text=True, timeout=600)
 
 
 def test_dry_run_prints_the_plan_and_stops(tmp_path):
@@ -58,10 +59,9 @@ def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_kills_one_of_them_in_a_checkpoint_write(tmp_path):
+def test_a_kill_in_a_checkpoint_write(tmp_path):
     out = tmp_path / "kills.json"
-    done = command("--trials=2", "--writes=1", f"--out={out}", program="experiments.check_kills")
+    done = command("--trials=1", "--writes=1", f"--out={out}", program="experiments.check_kills")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(out.read_text())
-    assert result["same_digest"] == 2
-    assert result["inside_a_write"] >= 1
+    assert (result["same_digest"], result["inside_a_write"]) == (1, 1)

@@ -11,6 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from ..quick import QUICK
+
 ROOT = Path(__file__).parents[2]
 RUN = [
     "-m",
@@ -56,9 +58,8 @@ def digest(folder):
 def test_two_processes_agree_with_one(tmp_path):
     import jax
 
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile; digests would not bear it
-    two("--dtype=float64", f"--workdir={tmp_path / 'two'}", **quick)
-    one("--dtype=float64", f"--workdir={tmp_path / 'one'}", **quick)
+    two("--dtype=float64", f"--workdir={tmp_path / 'two'}", **QUICK)
+    one("--dtype=float64", f"--workdir={tmp_path / 'one'}", **QUICK)
     ours, theirs = jax.tree.leaves(saved(tmp_path / "two")), jax.tree.leaves(saved(tmp_path / "one"))
     assert len(ours) == len(theirs) > 20
     assert all(np.max(np.abs(a - b)) < 1e-12 for a, b in zip(ours, theirs, strict=True))

@@ -14,6 +14,7 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
 
 
 # A part of the table; experiments/results/exactness_*.json hold the whole of it.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stages", "per_call"),
     [
@@ -36,12 +37,13 @@ def test_float32_digests_are_equal(name, stages, per_call):
     assert params_sha256(trained(name, stages, per_call).states) == params_sha256(trained(name, 0).states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("staleness", "stages"),
     [
         ("delayed", 4),
-        pytest.param("locked", 4, marks=pytest.mark.slow),
-        *(pytest.param(*cell, marks=pytest.mark.full) for cell in (("locked", 1), ("locked", 2), ("delayed", 2))),
+        *(pytest.param("locked", stages, marks=pytest.mark.full) for stages in (1, 2, 4)),
+        pytest.param("delayed", 2, marks=pytest.mark.full),
     ],
 )
 def test_digests_of_direct_feedback(staleness, stages):
@@ -62,12 +64,14 @@ def test_digests_of_direct_feedback(staleness, stages):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_training_moves_every_parameter():
     """Equality would be cheap if nothing were learnt."""
     for before, after in zip(initial("mlp"), trained("mlp", 4).states, strict=True):
         assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before.params, after.params)), strict=True))
 
 
+@pytest.mark.slow
 def test_every_block_is_updated_once_a_batch():
     for state in trained("mlp", 4).states:
         counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == np.int32]
@@ -75,6 +79,7 @@ def test_every_block_is_updated_once_a_batch():
         assert all(np.all(count == STEPS) for count in counts)
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_batch_they_name():
     ours, theirs = trained("mlp", 4), trained("mlp", 0)
     calls = [*ours.metrics, jax.device_get(ours.engine.drain(ours.engine_state)[1])]
@@ -87,6 +92,7 @@ def test_metrics_are_those_of_the_batch_they_name():
         np.testing.assert_array_equal(losses[ids >= 0], expected)
 
 
+@pytest.mark.slow
 def test_reading_the_states_does_not_disturb_the_pipeline():
     """`states` finishes a copy; the batches in flight go on as if nobody had looked."""
     engine, model = trained("mlp", 4).engine, make_model("mlp")

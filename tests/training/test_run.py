@@ -62,6 +62,7 @@ def test_a_finished_run_is_not_trained_again(undisturbed):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "stages", "then"),
     [
@@ -91,9 +92,8 @@ def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undistur
     assert ours == theirs
 
 
-@pytest.mark.parametrize(
-    "engine", [pytest.param("sequential", marks=pytest.mark.slow), pytest.param("spmd", marks=pytest.mark.full)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sequential", pytest.param("spmd", marks=pytest.mark.full)])
 def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_path):
     config = Config(
         method="dkp", widths=(16, 12), epochs=2, batch_size=128, batches_per_call=3, stages=2, engine=engine,
@@ -108,6 +108,7 @@ def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_p
     assert summary["block_loss"] == undisturbed["block_loss"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_saves_the_state_before_it(tmp_path):
     config = dataclasses.replace(
         SMALL, workdir=str(tmp_path), optimizer="sgd", learning_rate=1e3, stages=2, dropout=0.0
