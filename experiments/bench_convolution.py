@@ -7,23 +7,19 @@ faster on a CPU; elsewhere both are the same function.
 """
 
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments import setup, study
+from experiments import bench, setup, study
 from localgrad.blocks.convolution import convolution
 
 flags.DEFINE_integer("batch_size", 128, "images")
 flags.DEFINE_integer("size", 28, "height and width of an image")
 flags.DEFINE_integer("channels", 32, "channels in and out")
-flags.DEFINE_integer("repetitions", 5, "of each")
-flags.DEFINE_bool("smoke", False, "the smallest size, for tests")
-flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
-setup.define_process_flags()
+bench.define_flags(5)
 FLAGS = flags.FLAGS
 
 ORDER = ("NHWC", "HWIO", "NHWC")
@@ -56,21 +52,16 @@ def main(argv: list[str]) -> int:
     x = jnp.asarray(rng.normal(size=(batch, size, size, channels)), jnp.float32)
     kernel = jnp.asarray(0.05 * rng.normal(size=(3, 3, channels, channels)), jnp.float32)
     wanted = ("output", "images", "kernel")
+    each = (("jax", jax.lax.conv_general_dilated), ("localgrad", convolution))
     programs = {
-        (name, what): in_a_loop(function, what)
+        f"{name} {what}": functools.partial(in_a_loop(function, what), x, kernel)
         for what in wanted
-        for name, function in (("jax", jax.lax.conv_general_dilated), ("localgrad", convolution))
+        for name, function in each
     }
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
-    for turn in range(1 + FLAGS.repetitions):  # the first compiles
-        for key, program in programs.items():
-            began = time.perf_counter()
-            program(x, kernel).block_until_ready()
-            if turn:
-                seconds[key].append(time.perf_counter() - began)
+    seconds = bench.in_turns(programs, FLAGS.repetitions)
     cells, rows = [], {}
     for what in wanted:
-        ours, theirs = (1e3 * np.array(seconds[name, what]) for name in ("localgrad", "jax"))
+        ours, theirs = (1e3 * np.array(seconds[f"{name} {what}"]) for name in ("localgrad", "jax"))
         ratio = float(np.median(theirs) / np.median(ours))
         rows[what] = {"jax_ms": theirs.tolist(), "localgrad_ms": ours.tolist(), "ratio": ratio}
         cells.append([what, f"{np.median(theirs):,.1f}", f"{np.median(ours):,.1f}", f"{ratio:.1f}"])

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,20 +129,53 @@ def spread(figure: Any, digits: int = 2) -> str:
     return f"{figure:.{digits}f}"
 
 
+def provenance() -> dict[str, Any]:
+    """What a result file says of itself: the command, the machine, the versions, the commit (with + if changed)."""
+    versions = {"python": platform.python_version(), "jax": jax.__version__}
+    if "torch" in sys.modules:
+        versions["torch"] = sys.modules["torch"].__version__
+    return {
+        "command": setup.command_line(),
+        "machine": {
+            "cores": len(os.sched_getaffinity(0)),
+            "processor": _processor(),
+            "backend": jax.default_backend(),
+            "device": jax.devices()[0].device_kind,
+        },
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file is in; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        found = subprocess.run([*git, "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
 def write(
     name: str, header: Sequence[str], cells: Sequence[Sequence[Any]], result: Mapping[str, Any], note: str
 ) -> None:
     """Writes `NAME.json`, with the command, the machine and the versions, and `NAME.md`, a table; prints the table."""
     folder = Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
-    command = setup.command_line()
-    about: dict[str, Any] = {
-        "command": command,
-        "machine": {"cores": len(os.sched_getaffinity(0)), "backend": jax.default_backend()},
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-    }
+    about = provenance()
     (folder / f"{name}.json").write_text(json.dumps({**about, **result}, indent=2) + "\n")
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]
-    text = "\n".join([note, "", *lines, "", f"Written by `{command}` on {about['machine']['cores']} CPU cores."])
+    machine = about["machine"]
+    where = machine["device"] if machine["backend"] != "cpu" else f"{machine['cores']} CPU cores"
+    text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {where}."])
     (folder / f"{name}.md").write_text(text + "\n")
     setup.say(f"\n{text}\n\nwrote {folder / name}.json and .md")
