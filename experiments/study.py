@@ -134,8 +134,10 @@ def provenance() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "jax": jax.__version__}
     if "torch" in sys.modules:
         versions["torch"] = sys.modules["torch"].__version__
+    flags_of_xla = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} if "XLA_FLAGS" in os.environ else {}
     return {
         "command": setup.command_line(),
+        **flags_of_xla,
         "machine": {
             "cores": len(os.sched_getaffinity(0)),
             "processor": _processor(),
