@@ -13,7 +13,6 @@ def update_cosines(model: Model, states: tuple[BlockState, ...], x: jax.Array, y
     views = model.x_spec.ndim - x.ndim  # a method of two views is shown the same one twice
     message = model.enter(jnp.stack([x, x], axis=1) if views else x, y)
     keys = list(jax.random.split(jax.random.key(0), len(model.blocks)))
-    moves = [jnp.array(True)] * len(keys)
-    ours = [grads for _, grads, _ in jax.jit(lambda states: gradients(model, states, message, keys, moves))(states)]
+    ours = [grads for _, grads, _ in jax.jit(lambda states: gradients(model, states, message, keys))(states)]
     theirs = jax.jit(lambda states: true_gradients(model, states, x, y))(states)
     return [None if t is None else float(cosine(g["f"], t)) for g, t in zip(ours, theirs, strict=True)]

@@ -83,7 +83,11 @@ def forward_all(
 
 
 def gradients(
-    model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: Sequence[jax.Array]
+    model: Model,
+    states: Sequence[BlockState],
+    message: Message,
+    keys: Sequence[Key],
+    ok: Sequence[jax.Array] | None = None,
 ) -> list[tuple[BlockState, PyTree, dict[str, jax.Array]]]:
     """Every block's `(state, grads, metrics)`: forward through all, then signals from above.
 
@@ -92,8 +96,9 @@ def gradients(
       states: one `BlockState` a block; those returned have learnt nothing, but their batch statistics have moved.
       message: that of the first block, see `enter`.
       keys: one a block.
-      ok: of each block, whether its batch statistics may move.
+      ok: of each block, whether its batch statistics may move; by default those of all.
     """
+    ok = [jnp.array(True)] * len(keys) if ok is None else ok
     states, stashes = forward_all(model, states, message, keys, ok)
     found, signal = [], None
     for i, (block, state, stash) in reversed(list(enumerate(zip(model.blocks, states, stashes, strict=True)))):

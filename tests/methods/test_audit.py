@@ -27,8 +27,7 @@ def build(method: str) -> Model:
 def updates(model: Model) -> Callable:
     keys = [jax.random.key(i) for i in range(len(model.blocks))]
     message = lambda: model.enter(jnp.asarray(X), jnp.asarray(Y))
-    moves = [jnp.array(True)] * len(keys)
-    return jax.jit(lambda states: [grads for _, grads, _ in gradients(model, states, message(), keys, moves)])
+    return jax.jit(lambda states: [grads for _, grads, _ in gradients(model, states, message(), keys)])
 
 
 def same(ours, theirs) -> bool:

@@ -32,8 +32,7 @@ def linear(width: int) -> Block:
 
 def grads_of(model: Model, states: Sequence[BlockState], x=X) -> list[dict]:
     keys = [jax.random.key(i) for i in range(len(model.blocks))]
-    moves = [jnp.array(True)] * len(keys)
-    run = jax.jit(lambda states: gradients(model, states, model.enter(jnp.asarray(x), jnp.asarray(Y)), keys, moves))
+    run = jax.jit(lambda states: gradients(model, states, model.enter(jnp.asarray(x), jnp.asarray(Y)), keys))
     return [grads for _, grads, _ in run(tuple(states))]
 
 
