@@ -1,12 +1,13 @@
 """What the benchmarks share: contenders that take turns within one run, and the ratio of their times."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
+from numpy.typing import ArrayLike
 
 from experiments import setup
 
@@ -37,7 +38,7 @@ def in_turns(programs: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
     return seconds
 
 
-def ratio(of: Sequence[float], to: Sequence[float]) -> dict[str, float]:
+def ratio(of: ArrayLike, to: ArrayLike) -> dict[str, float]:
     """Median, least and largest of `of / to` over the repetitions of one run.
 
     Examples:

@@ -1,186 +1,275 @@
-"""Pipeline over processes of one core each, against the sequential engine on one core.
+"""What a pipeline over pinned processes gains, against one core, GPipe and PyTorch's pipeline, beside the cost model.
 
-Same model, same batches, one run: S processes joined by `jax.distributed`, each pinned to a core, take turns with a
-sequential process pinned to one core.  There is one of those on each of the S cores, asked one at a time, because cores
-of a shared machine are not equally fast: a repetition's ratio is the mean of their times over the pipeline's.  State
-stays in flight between measurements, so the prediction is that of a long run.  The sequential processes also run all at
-once: S times alone over at once is the ceiling, what the machine gives to work that shares nothing.
+Every program runs in processes of one core each.  In turns, within one run: each method unpipelined on one core; its
+pipeline over S processes (`local` for al, scl, predsim and dgl, `delayed` for dkp, GPipe with M = S, 2 S and 4 S
+micro-batches for bp); PyTorch on one core, and through its own pipeline, GPipe and 1F1B.  Cores of a shared machine are
+not equally fast, so what is unpipelined is asked on each core, one at a time, and its time is their mean.
 
-Two figures: the median of the repetitions' ratios, and the ratio of the fastest repetitions of either engine.  A shared
-machine only ever adds time, and adds more to a pipeline, whose every tick waits for the core that is slower just then:
-the fastest repetitions are the nearest to a machine of one's own.
+The model: the work of each stage alone, all stages at once and nothing travelling, and one hop, a `ppermute` of the
+largest message.  A tick is the dearest stage and a hop; a batch costs
 
-    python -m experiments.bench_pipeline --stages=2
+    local, delayed   tick                                  state stays in flight between calls: the bubble is once a run
+    chain            stage (M + S - 1) / M + 2 (M + S - 1) hops of a part
 
-Hardware: any machine with S cores.  At S = 2 expect about 1.8, and less by the median the busier the machine; five
-minutes.
+Predicted from these and measured should agree to 5 %.  `ledger` is the speed-up foretold from FLOPs alone, before
+anything runs; `ceiling` is what S unpipelined processes at once reach, which share nothing but the machine.  A local
+method gains on GPipe as long as its heads cost less than (S - 1) / M of the network: `heavy` shows where it loses.
+
+    python -m experiments.bench_pipeline
+
+Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline.md; half an hour.
 """
 
-import json
-import os
-import platform
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags
 
-from experiments import setup
-from localgrad import al, init, ledger, mlp, sequential, spmd
-from localgrad.base import Engine, PyTree
+from experiments import bench, pinned, setup, study
+from experiments.contenders import MODELS, SMOKE, Network, make_model, stage_model
+from localgrad import init, ledger, sequential, spmd
+from localgrad.base import Engine, Model
 from localgrad.data import batches
-from localgrad.report import table
+from localgrad.pipeline import make_plan, specs
+from localgrad.pipeline.partition import state_bytes
 
-flags.DEFINE_integer("stages", 2, "stages, processes and cores")
-flags.DEFINE_integer("depth", 8, "blocks of the MLP, all of one width")
-flags.DEFINE_integer("width", 1024, "width of every block")
-flags.DEFINE_integer("batch_size", 1024, "examples a batch")
+flags.DEFINE_list("nets", list(MODELS), "networks of experiments/contenders.py")
+flags.DEFINE_list("methods", ["al", "scl", "predsim", "dgl", "dkp", "bp"], "methods")
+flags.DEFINE_integer("stages", 2, "stages S, processes and cores")
 flags.DEFINE_integer("batches", 4, "batches a measurement")
-flags.DEFINE_integer("repetitions", 30, "measurements of each engine, taken in turns")
-flags.DEFINE_string("out", "experiments/results/bench_pipeline.json", "file to write")
-flags.DEFINE_string("role", None, "set by the program itself: sequential or pipeline")
-setup.define_process_flags()
+flags.DEFINE_bool("torch", True, "PyTorch's pipeline too")
+flags.DEFINE_string("net", None, "set by the program itself: the network of a worker")
+bench.define_flags(7)
+pinned.define_flags()
 FLAGS = flags.FLAGS
 
-
-def build(role: str) -> tuple[Engine, PyTree, float]:
-    """The engine of a role, its first state, and the speed-up that the ledger predicts for it."""
-    model = al(
-        mlp((FLAGS.width,) * FLAGS.depth),
-        jax.ShapeDtypeStruct((FLAGS.batch_size, FLAGS.width), jnp.float32),
-        10,
-        tx=optax.adam(1e-3),
-        profile="neco",
-        bridge=(),
-    )
-    engine = sequential(model) if role == "sequential" else spmd(model, stages=FLAGS.stages)
-    states = init(model, jax.random.key(0))
-    return engine, engine.load(states, jax.random.key(1)), ledger(model, states, engine.plan, 10**6).speed_up
+HOPS = 100  # of a measurement
+Call = Callable[[], Any]
 
 
-def work(role: str) -> None:
-    """Answers every line of standard input with the seconds that it took to train on the batches."""
-    setup.devices(1 if role == "sequential" else FLAGS.stages)
-    engine, state, predicted = build(role)
+def network(net: str) -> Network:
+    return (SMOKE if FLAGS.smoke else MODELS)[net]
+
+
+def parts() -> list[int]:
+    """Numbers of micro-batches."""
+    return [FLAGS.stages * n for n in ((1,) if FLAGS.smoke else (1, 2, 4))]
+
+
+def rows(net: str) -> dict[str, tuple[str, int]]:
+    """Row -> (method, micro-batches): what is pipelined on a network."""
+    light = [method for method in FLAGS.methods if method != "bp"]
+    if net == "heavy":
+        light = [method for method in light if method in network(net).heads]
+    found = {method: (method, 1) for method in light}
+    return found | ({f"bp, M = {m}": ("bp", m) for m in parts()} if "bp" in FLAGS.methods else {})
+
+
+def training(model: Model, engine: Engine) -> Call:
+    """A call that trains on the batches of a measurement, its state carried from call to call."""
     rng = np.random.default_rng(0)
-    xs = rng.standard_normal((FLAGS.batches, FLAGS.batch_size, FLAGS.width), np.float32)
-    ys = rng.integers(0, 10, (FLAGS.batches, FLAGS.batch_size), np.int32)
-    fed = engine.put(batches(jnp.asarray(xs), jnp.asarray(ys)))
-    state, _ = jax.block_until_ready(engine.run(state, fed))
-    print(json.dumps({"ready": role, "predicted": predicted, "uniform": engine.plan.uniform}), flush=True)
-    for _ in sys.stdin:
-        begun = time.perf_counter()
-        state, metrics = jax.block_until_ready(engine.run(state, fed))
-        seconds = time.perf_counter() - begun
-        print(json.dumps({"seconds": seconds, "loss": float(metrics.values[-1]["loss"][-1])}), flush=True)
+    xs = jnp.asarray(rng.standard_normal((FLAGS.batches, *model.x_spec.shape), np.float32))
+    ys = jnp.asarray(rng.integers(0, model.classes, (FLAGS.batches, model.batch_size), np.int32))
+    fed = engine.put(batches(xs, ys))
+    state = engine.load(init(model, jax.random.key(0)), jax.random.key(1))
+
+    def run() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(engine.run(state, fed))
+
+    return run
 
 
-def start(role: str, core: int, *more: str) -> subprocess.Popen:
-    """Starts this program again in a role, pinned to a core."""
-    own = [flag for flag in sys.argv[1:] if not flag.startswith("--role")]
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "experiments.bench_pipeline", *own]
-    return subprocess.Popen(
-        [*command, f"--role={role}", *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+# --- workers ---------------------------------------------------------------------------------------------------------
 
 
-def ask(workers: list[subprocess.Popen]) -> list[dict]:
-    """Sends every worker one line, and returns their answers."""
+def work_alone(net: str) -> None:
+    """On one core: every method unpipelined, and the work of each stage."""
+    setup.devices(1)
+    programs: dict[str, Call] = {}
+    for row, (method, micro) in rows(net).items():
+        model = make_model(network(net), method)
+        if method not in programs:
+            programs[method] = training(model, sequential(model))
+        for stage in range(FLAGS.stages):
+            part = stage_model(model, FLAGS.stages, stage, micro)
+            one = spmd(part, stages=1, micro_batches=micro) if method == "bp" else sequential(part)
+            programs[f"{row}, stage {stage}"] = training(part, one)
+    pinned.serve(programs, {})
+
+
+def work_together(net: str) -> None:
+    """One of S processes: every pipeline, and its hops."""
+    setup.devices(FLAGS.stages)
+    programs: dict[str, Call] = {}
+    about = {}
+    for row, (method, micro) in rows(net).items():
+        model = make_model(network(net), method)
+        engine = spmd(model, stages=FLAGS.stages, micro_batches=micro if method == "bp" else None)
+        programs[row] = training(model, engine)
+        largest = max(map(state_bytes, specs(model, 1, micro)[1][1:-1]))
+        assert engine.mesh is not None
+        programs[f"{row}, hop"] = _hops(engine.mesh, largest)
+        about[row] = {
+            "cuts": engine.plan.cuts,
+            "ledger": ledger(model, specs(model)[0], engine.plan, 10**6).speed_up,
+            "hop_bytes": largest,
+        }
+    pinned.serve(programs, {"rows": about})
+
+
+def work_in_torch(net: str) -> None:
+    """PyTorch: a stage of its pipeline where there are several processes, else the whole on one core."""
+    from experiments import torch_pipeline
+
+    one = network(net)
+    if FLAGS.num_processes is None:
+        pinned.serve({"torch": torch_pipeline.alone(one, FLAGS.batches)}, {})
+        return
+    cuts = make_plan(make_model(one, "bp"), FLAGS.stages).cuts
+    torch_pipeline.join()
+    programs = {
+        f"{schedule}, M = {m}": torch_pipeline.pipeline(one, cuts, schedule, m, FLAGS.batches)
+        for schedule in torch_pipeline.SCHEDULES
+        for m in parts()
+    }
+    pinned.serve(programs, {})
+
+
+def _hops(mesh: jax.sharding.Mesh, size: int) -> Call:
+    """A call of `HOPS` hops of so many bytes from stage to stage."""
+    up = [(s, s + 1) for s in range(FLAGS.stages - 1)]
+    hop = lambda x, _: (jax.lax.ppermute(x, "stage", up), None)
+    body = lambda x: jax.lax.scan(hop, x, None, length=HOPS)[0]
+    spec = jax.sharding.PartitionSpec(None, "stage")
+    run = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+    there = jax.sharding.NamedSharding(mesh, spec)
+    x = jax.jit(lambda: jnp.zeros((size // 4, FLAGS.stages)), out_shardings=there)()
+    return lambda: jax.block_until_ready(run(x))
+
+
+# --- the measurement -------------------------------------------------------------------------------------------------
+
+
+def measured(net: str) -> dict[str, Any]:
+    """All seconds of a network: row or program -> one value a repetition, and what the workers say of themselves."""
+    where, own = pinned.cores(FLAGS.stages), f"--net={net}"
+    alone = [pinned.Worker("alone", core, own) for core in where]
+    for worker in alone:
+        worker.hear()
+    together = pinned.team("together", where, own)
+    about, *_ = [worker.hear() for worker in together]
+    torch_alone, torch_together = [], []
+    if FLAGS.torch:
+        torch_alone = [pinned.Worker("torch", core, own) for core in where]
+        torch_together = pinned.team("torch", where, own)
+        for worker in torch_alone + torch_together:
+            worker.hear()
+    seconds: dict[str, list[float]] = {}
+    note = lambda name, value: seconds.setdefault(name, []).append(value)
+    mean = lambda workers, name: float(np.mean([pinned.at_once([worker], name)[0] for worker in workers]))
+    for repetition in range(FLAGS.repetitions):
+        for method in dict.fromkeys(method for method, _ in rows(net).values()):
+            note(f"{method} on one core", mean(alone, method))
+        first = next(iter(rows(net).values()))[0]
+        note("unpipelined at once", max(pinned.at_once(alone, first)))
+        for row in rows(net):
+            stages = pinned.at_once(alone, [f"{row}, stage {s}" for s in range(FLAGS.stages)])
+            note(f"{row}, dearest stage", max(stages))
+            note(f"{row}, hop", max(pinned.at_once(together, f"{row}, hop")) / HOPS)
+            note(row, max(pinned.at_once(together, row)))
+        if FLAGS.torch:
+            note("torch on one core", mean(torch_alone, "torch"))
+            for schedule in ("gpipe", "1f1b"):
+                for m in parts():
+                    name = f"{schedule}, M = {m}"
+                    note(f"torch {name}", max(pinned.at_once(torch_together, name)))
+        setup.say(f"{net}: repetition {repetition + 1} of {FLAGS.repetitions}")
+    workers = [*alone, *together, *torch_alone, *torch_together]
     for worker in workers:
-        print("go", file=worker.stdin, flush=True)
-    return [hear(worker) for worker in workers]
+        worker.end()
+    for worker in workers:
+        worker.wait()
+    return {"seconds": seconds, "rows": about["rows"]}
 
 
-def hear(worker: subprocess.Popen) -> dict:
-    """The next answer of a worker; whatever else its libraries print is passed over."""
-    for line in worker.stdout or ():
-        if line.startswith("{"):
-            return json.loads(line)
-    raise RuntimeError("a worker stopped; its own message is above.")
+def predicted(row: str, micro: int, method: str, seconds: dict[str, list[float]]) -> np.ndarray:
+    """Seconds of a measurement by the model, one value a repetition."""
+    stage, hop = (np.array(seconds[f"{row}, {what}"]) for what in ("dearest stage", "hop"))
+    if method != "bp":
+        return stage + FLAGS.batches * hop
+    waits = micro + FLAGS.stages - 1
+    return stage * waits / micro + FLAGS.batches * 2 * waits * hop
+
+
+def judged(net: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of every row of a network."""
+    seconds, judged_rows = found["seconds"], {}
+    gpipe = f"bp, M = {FLAGS.stages}"
+    for row, (method, micro) in rows(net).items():
+        by_model = predicted(row, micro, method, seconds)
+        figures_of = {
+            "speed_up": bench.ratio(seconds[f"{method} on one core"], seconds[row]),
+            "predicted_speed_up": bench.ratio(seconds[f"{method} on one core"], by_model),
+            "ledger": found["rows"][row]["ledger"],
+            "of_model": bench.ratio(seconds[row], by_model),
+            "cuts": found["rows"][row]["cuts"],
+            "hop_bytes": found["rows"][row]["hop_bytes"],
+        }
+        if gpipe in seconds:
+            figures_of["to_bp_on_one_core"] = bench.ratio(seconds["bp on one core"], seconds[row])
+            figures_of["to_gpipe"] = bench.ratio(seconds[gpipe], seconds[row])
+            model_of_gpipe = predicted(gpipe, FLAGS.stages, "bp", seconds)
+            figures_of["to_gpipe_predicted"] = bench.ratio(model_of_gpipe, by_model)
+        judged_rows[row] = figures_of
+    for row in [name for name in seconds if name.startswith("torch ") and name != "torch on one core"]:
+        judged_rows[row] = {"speed_up": bench.ratio(seconds["torch on one core"], seconds[row])}
+        if gpipe in seconds:
+            judged_rows[row]["to_bp_on_one_core"] = bench.ratio(seconds["bp on one core"], seconds[row])
+            judged_rows[row]["to_gpipe"] = bench.ratio(seconds[gpipe], seconds[row])
+    return judged_rows
 
 
 def main(argv: list[str]) -> int:
     if FLAGS.role:
-        work(FLAGS.role)
+        {"alone": work_alone, "together": work_together, "torch": work_in_torch}[FLAGS.role](FLAGS.net)
         return 0
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < FLAGS.stages:
-        return setup.refuse(f"--stages={FLAGS.stages} needs as many cores; this machine has {len(cores)}.")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        join = [f"--coordinator=127.0.0.1:{probe.getsockname()[1]}", f"--num_processes={FLAGS.stages}"]
-    alone = []
-    for core in cores[: FLAGS.stages]:
-        alone.append(start("sequential", core))
-        hear(alone[-1])  # compiles before the next one starts, so that nobody shares a core
-    together = [start("pipeline", core, *join, f"--process_id={i}") for i, core in enumerate(cores[: FLAGS.stages])]
-    plan, *_ = [hear(worker) for worker in together]
-    rows = []
-    for repetition in range(FLAGS.repetitions):
-        one_by_one = [ask([worker])[0]["seconds"] for worker in alone]
-        at_once = max(answer["seconds"] for answer in ask(alone))
-        pipeline = max(answer["seconds"] for answer in ask(together))
-        alone_s = float(np.mean(one_by_one))
-        rows.append(
-            {
-                "sequential_s": one_by_one,
-                "sequential_at_once_s": at_once,
-                "pipeline_s": pipeline,
-                "ratio": alone_s / pipeline,
-                "ceiling": FLAGS.stages * alone_s / at_once,
-            }
-        )
-        measured = f"{rows[-1]['ratio']:.3f} of {rows[-1]['ceiling']:.3f}"
-        print(f"{repetition + 1}: {np.round(one_by_one, 2)} s, {pipeline:.2f} s, {measured}", flush=True)
-    workers = alone + together
-    for worker in workers:
-        if worker.stdin:
-            worker.stdin.close()
-    for worker in workers:  # those of one mesh end together
-        worker.wait()
-    ratios = [float(row["ratio"]) for row in rows]
-    fastest = float(np.mean(np.min([row["sequential_s"] for row in rows], axis=0)))
-    by_fastest = fastest / min(row["pipeline_s"] for row in rows)
-    result = {
-        "command": "python -m experiments.bench_pipeline " + " ".join(sys.argv[1:]),
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": len(cores)},
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "model": {
-            "depth": FLAGS.depth,
-            "width": FLAGS.width,
-            "batch_size": FLAGS.batch_size,
-            "uniform": plan["uniform"],
-        },
-        "stages": FLAGS.stages,
-        "speed_up": {
-            "fastest": by_fastest,
-            "median": float(np.median(ratios)),
-            "min": min(ratios),
-            "max": max(ratios),
-        },
-        "ceiling": float(np.median([row["ceiling"] for row in rows])),
-        "predicted_speed_up": plan["predicted"],
-        "repetitions": rows,
-    }
-    Path(FLAGS.out).write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        table(
-            ["engine", "processes", "median s", "by fastest", "by median", "predicted", "ceiling"],
-            [
-                ["sequential", 1, f"{np.median([np.mean(row['sequential_s']) for row in rows]):.2f}", *["1"] * 4],
-                ["pipeline", FLAGS.stages, f"{np.median([row['pipeline_s'] for row in rows]):.2f}", f"{by_fastest:.3f}",
-                 f"{np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", f"{plan['predicted']:.3f}",
-                 f"{result['ceiling']:.3f}"],
-            ],
-        )
-    )  # fmt: skip
-    print(f"wrote {FLAGS.out}")
+    if not FLAGS.nets or not set(FLAGS.nets) <= set(MODELS):
+        return setup.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(MODELS)}.")
+    try:
+        pinned.cores(FLAGS.stages)
+    except ValueError as error:
+        return setup.refuse(f"--stages={FLAGS.stages}: {error}")
+    result: dict[str, Any] = {}
+    cells = []
+    for net in FLAGS.nets:
+        found = measured(net)
+        each = judged(net, found)
+        ceiling = FLAGS.stages * np.array(found["seconds"][f"{FLAGS.methods[0]} on one core"])
+        result[net] = {
+            "title": network(net).title,
+            "rows": each,
+            "ceiling": bench.ratio(ceiling, found["seconds"]["unpipelined at once"]),
+            "seconds": found["seconds"],
+        }
+        shown = lambda row, key: bench.show(row[key]) if key in row else ""
+        keys = ("speed_up", "predicted_speed_up", "of_model", "to_bp_on_one_core", "to_gpipe", "to_gpipe_predicted")
+        for name, row in each.items():
+            cells.append([net, name, *(shown(row, key) for key in keys)])
+    header = [
+        "network", "row", "speed-up over one core", "predicted", "measured / predicted time", "over bp on one core",
+        f"over GPipe, M = {FLAGS.stages}", "predicted",
+    ]  # fmt: skip
+    ceilings = "; ".join(f"{net} {bench.show(each['ceiling'])}" for net, each in result.items())
+    note = (
+        f"{FLAGS.stages} processes of one core each, in turns, median (least to largest) of {FLAGS.repetitions}. "
+        f"Unpipelined at once, what the machine gives to work that shares nothing: {ceilings}. "
+        + " ".join(f"`{net}`: {each['title']}." for net, each in result.items())
+    )
+    study.write("bench_pipeline", header, cells, {"stages": FLAGS.stages, "networks": result}, note)
     return 0
 
 

@@ -2,9 +2,10 @@
 
     python -m experiments.check_pairs
 
-Thin networks on 8 x 8 images, cut into three blocks, or layer by layer for the methods that need one layer a block; SGD
-with momentum, bubbles full of NaN.  Batches of twelve: batch norm over six places amplifies the last bit a thousandfold
-a batch, in any two programs.  Writes the largest difference of any parameter, statistic or optimizer state to
+Thin networks on 16 x 16 images, cut into three blocks, or layer by layer for the methods that need one layer a block;
+SGD with momentum, bubbles full of NaN.  Neither images nor batches are smaller than that, because batch norm over six
+or twelve places, which is what 8 x 8 images leave of a VGG's last layers, amplifies the last bit a thousandfold in any
+two programs.  Writes the largest difference of any parameter, statistic or optimizer state to
 `experiments/results/check_pairs.json` and `.md`.  Expect at most 1e-12; pairs that cannot be are refused, with the
 reason.  Methods that wait for the error at the output are checked locked and delayed.  Two cores, an hour.
 """
@@ -34,7 +35,7 @@ BATCH, CLASSES, STAGES, LAW = 12, 3, 3, 1e-12
 
 def apart(method: str, net: str) -> float | str:
     """The largest difference between one and three stages, or why the method refuses the network."""
-    spec = jax.ShapeDtypeStruct((BATCH, 8, 8, 1), jnp.float64)
+    spec = jax.ShapeDtypeStruct((BATCH, 16, 16, 1), jnp.float64)
     try:
         model = METHODS[method](
             thin(net, fine=method in ONE_LAYER), spec, CLASSES, lambda scale: optax.sgd(0.1 * scale, momentum=0.9)

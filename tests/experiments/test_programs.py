@@ -94,14 +94,36 @@ def test_a_network_is_trained_grown_and_evaluated(tmp_path):
     assert "is not the workdir of a run" in refused.stderr
 
 
-@pytest.mark.skipif(
+pinned = pytest.mark.skipif(
     shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2, reason="pins two processes to two cores"
 )
-def test_pipeline_benchmark(tmp_path):
-    out = tmp_path / "bench.json"
-    size = ("--depth=2", "--width=16", "--batch_size=8", "--batches=2", "--repetitions=2")
-    done = command(*size, f"--out={out}", program="experiments.bench_pipeline")
+
+
+@pinned
+@pytest.mark.parametrize(
+    "more", [("--methods=al", "--notorch"), pytest.param(("--methods=dkp,bp", "--torch"), marks=pytest.mark.full)]
+)
+def test_pipeline_benchmark(more, tmp_path):
+    if "--torch" in more:
+        pytest.importorskip("torch", reason="of the dev extra")
+    size = ("--smoke", "--nets=mlp", "--batches=2", "--repetitions=2")
+    done = command(*size, *more, f"--out={tmp_path}", program="experiments.bench_pipeline")
     assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
-    assert len(result["repetitions"]) == 2
-    assert 1 < result["predicted_speed_up"] <= 2
+    result = json.loads((tmp_path / "bench_pipeline.json").read_text())
+    rows = result["networks"]["mlp"]["rows"]
+    expected = {"al"} if "--notorch" in more else {"dkp", "bp, M = 2", "torch gpipe, M = 2", "torch 1f1b, M = 2"}
+    assert set(rows) == expected
+    assert all(row["speed_up"]["min"] > 0 for row in rows.values())
+    assert all(1 < row["ledger"] <= 2 for row in rows.values() if "ledger" in row)
+    assert all(f"| mlp | {row} |" in done.stdout for row in rows)
+
+
+@pinned
+@pytest.mark.full
+def test_depth_benchmark(tmp_path):
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.bench_depth")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "bench_depth.json").read_text())
+    assert result["ticks_counted"] == {"1": 4, "2": 5, "4": 7}  # n + l - 1
+    assert set(result["modelled_s"]) == {"2", "4"}
+    assert (tmp_path / "bench_depth.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,121 @@
+"""What the pipeline benchmarks run: networks, methods, and the work of one stage alone."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from localgrad.base import Block, BlockState, LocalBlock, Model, Signal, Spec
+from localgrad.blocks import NETWORKS
+from localgrad.methods import METHODS
+from localgrad.pipeline import make_plan, signal_of, step
+
+CLASSES = 10
+
+
+class Network(NamedTuple):
+    """A network of a benchmark.
+
+    Attributes:
+      title: what tables call it.
+      name, options: in `localgrad.blocks.NETWORKS`.
+      shape: of a batch of inputs.
+      heads: options of each method, by its name.
+    """
+
+    title: str
+    name: str
+    options: dict[str, Any]
+    shape: tuple[int, ...]
+    heads: dict[str, dict[str, Any]]
+
+    def blocks(self) -> list[Block]:
+        return NETWORKS[self.name](**self.options)
+
+
+POOLED: dict[str, dict[str, Any]] = {
+    "al": {"bridge": (), "pool": 256},
+    "scl": {"head": "linear", "pool": 256},
+    "predsim": {"pool": 256},
+    "dgl": {"aux": "mlp", "pool": 256},
+    "dkp": {"form": "broadcast"},
+}
+MODELS = {
+    "mlp": Network(
+        "MLP, 8 x 1024, batch 512",
+        "mlp",
+        {"widths": (1024,) * 8},
+        (512, 1024),
+        {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "mlp"}},
+    ),
+    "cnn": Network(
+        "CNN, 4 x 32 and 4 x 64 channels, 32 x 32 images, batch 32",
+        "cnn",
+        {"widths": (32,) * 4 + (64,) * 4},
+        (32, 32, 32, 3),
+        POOLED,
+    ),
+    "heavy": Network(
+        "the same CNN, heads on whole images",
+        "cnn",
+        {"widths": (32,) * 4 + (64,) * 4},
+        (32, 32, 32, 3),
+        {"scl": {}, "dgl": {"aux": "cnn"}},
+    ),
+}
+SMOKE = {
+    "mlp": MODELS["mlp"]._replace(options={"widths": (16,) * 4}, shape=(8, 16)),
+    "cnn": MODELS["cnn"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
+    "heavy": MODELS["heavy"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
+}
+
+
+def make_model(network: Network, method: str) -> Model:
+    """A method on a network of a benchmark, with Adam."""
+    return METHODS[method](
+        network.blocks(),
+        jax.ShapeDtypeStruct(network.shape, jnp.float32),
+        CLASSES,
+        lambda scale: optax.adam(1e-3 * scale),
+        **network.heads.get(method, {}),
+    )
+
+
+def stage_model(model: Model, stages: int, stage: int, parts: int = 1) -> Model:
+    """The blocks of a stage as a model of their own: its work, and nothing that travels.
+
+    Its messages and, where its blocks wait for one, its signal are constants of the right shapes.
+
+    Args:
+      model: any model.
+      stages: over how many the partitioner lays it.
+      stage: which of them, from 0.
+      parts: into how many micro-batches a batch is cut.
+    """
+    first, last = make_plan(model, stages).cuts[stage : stage + 2]
+    states, messages = step.specs(model, 1, parts)
+    blocks, effective = model.blocks[first:last], model.effective[first:last]
+    if last < len(model.blocks) and signal_of(model) != "none":
+        blocks += (_above(signal_of(model), step.signals(model, states, messages)[last - 1]),)
+        effective += (frozenset(),)
+    return model._replace(blocks=blocks, effective=effective, enter=lambda x, y: _constant(messages[first]))
+
+
+def _above(signal: Signal, spec: Spec) -> LocalBlock:
+    """A block that does nothing but hand down a signal."""
+    tx = optax.identity()
+    return LocalBlock(
+        name="above",
+        signal=signal,
+        init=lambda key, message: BlockState({}, {}, tx.init({})),
+        forward=lambda state, message, key: (message, {}, {}),
+        grads=lambda state, stash, signal: ({}, {"loss": jnp.zeros(())}, _constant(spec)),
+        tx=tx,
+    )
+
+
+def _constant(spec: Spec) -> Any:
+    """Small numbers, or labels, of the shapes of a spec."""
+    fill = lambda x: 0.01 if jnp.issubdtype(x.dtype, jnp.floating) else 1
+    return jax.tree.map(lambda x: jnp.full(x.shape, fill(x), x.dtype), spec)
