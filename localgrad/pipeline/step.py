@@ -130,10 +130,15 @@ def learn(
 ) -> tuple[BlockState, jax.Array]:
     """The second half: the update, kept only while every loss so far was finite; `(state, ok)`."""
     ok = ok & jnp.all(jnp.isfinite(metrics["loss"]))
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
-        updates, opt_state = block.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-    new = BlockState(params, model_state, opt_state)
+
+    def update(state: BlockState, model_state: PyTree, grads: PyTree) -> BlockState:
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
+            updates, opt_state = block.tx.update(grads, state.opt_state, state.params)
+            return BlockState(optax.apply_updates(state.params, updates), model_state, opt_state)
+
+    if jax.default_backend() == "cpu":  # choosing arrays would copy the state; elsewhere a branch stops the host
+        return jax.lax.cond(ok, update, lambda state, *_: state, state, model_state, grads), ok
+    new = update(state, model_state, grads)
     return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok
 
 
