@@ -19,6 +19,7 @@ from localgrad.blocks import from_linen as from_linen
 from localgrad.blocks import from_nnx as from_nnx
 from localgrad.blocks import mlp as mlp
 from localgrad.blocks import regroup as regroup
+from localgrad.blocks import remat as remat
 from localgrad.methods import al as al
 from localgrad.methods import bp as bp
 from localgrad.methods import bp_fc as bp_fc

@@ -3,6 +3,7 @@
 from localgrad.blocks.compose import chain as chain
 from localgrad.blocks.compose import output_spec as output_spec
 from localgrad.blocks.compose import regroup as regroup
+from localgrad.blocks.compose import remat as remat
 from localgrad.blocks.deep import alexnet as alexnet
 from localgrad.blocks.deep import resnet as resnet
 from localgrad.blocks.deep import vgg as vgg

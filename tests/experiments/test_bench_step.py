@@ -8,7 +8,7 @@ import pytest
 from .test_train import command
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_bench_step_smoke(tmp_path):
     rivals = {"jax_scan", "jax_calls", "torch"}
     size = ("--smoke", "--repetitions=2", "--methods=bp,al", f"--rivals={','.join(sorted(rivals))}")

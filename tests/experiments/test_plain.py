@@ -30,7 +30,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dgl": {"pool": POOL, "aux": "mlp"},
     "dfa": {},
 }
-pairs = pytest.mark.parametrize(("method", "net"), [(method, net) for net in NETWORKS for method in OPTIONS])
+pairs = pytest.mark.parametrize(
+    ("method", "net"),
+    [
+        pytest.param(method, net, marks=pytest.mark.full if net == "cnn" else ())
+        for net in NETWORKS
+        for method in OPTIONS
+    ],
+)
 
 
 class Case(NamedTuple):
