@@ -29,10 +29,9 @@ import numpy as np
 from absl import app, flags
 
 from experiments import bench, pinned, setup, study
-from experiments.contenders import MODELS, SMOKE, Network, make_model, stage_model
+from experiments.contenders import MODELS, SMOKE, Network, examples, make_model, stage_model
 from localgrad import init, ledger, sequential, spmd
 from localgrad.base import Engine, Model
-from localgrad.data import batches
 from localgrad.pipeline import make_plan, specs
 from localgrad.pipeline.partition import state_bytes
 
@@ -70,10 +69,7 @@ def rows(net: str) -> dict[str, tuple[str, int]]:
 
 def training(model: Model, engine: Engine) -> Call:
     """A call that trains on the batches of a measurement, its state carried from call to call."""
-    rng = np.random.default_rng(0)
-    xs = jnp.asarray(rng.standard_normal((FLAGS.batches, *model.x_spec.shape), np.float32))
-    ys = jnp.asarray(rng.integers(0, model.classes, (FLAGS.batches, model.batch_size), np.int32))
-    fed = engine.put(batches(xs, ys))
+    fed = engine.put(examples(model, FLAGS.batches))
     state = engine.load(init(model, jax.random.key(0)), jax.random.key(1))
 
     def run() -> None:
@@ -244,21 +240,28 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         return setup.refuse(f"--stages={FLAGS.stages}: {error}")
     result: dict[str, Any] = {}
-    cells = []
     for net in FLAGS.nets:
         found = measured(net)
-        each = judged(net, found)
         ceiling = FLAGS.stages * np.array(found["seconds"][f"{FLAGS.methods[0]} on one core"])
         result[net] = {
             "title": network(net).title,
-            "rows": each,
+            "rows": judged(net, found),
             "ceiling": bench.ratio(ceiling, found["seconds"]["unpipelined at once"]),
             "seconds": found["seconds"],
         }
-        shown = lambda row, key: bench.show(row[key]) if key in row else ""
-        keys = ("speed_up", "predicted_speed_up", "of_model", "to_bp_on_one_core", "to_gpipe", "to_gpipe_predicted")
-        for name, row in each.items():
-            cells.append([net, name, *(shown(row, key) for key in keys)])
+        write(result)  # after each, so that one that fails loses none
+    return 0
+
+
+def write(result: dict[str, Any]) -> None:
+    """The result files of the networks so far."""
+    shown = lambda row, key: bench.show(row[key]) if key in row else ""
+    keys = ("speed_up", "predicted_speed_up", "of_model", "to_bp_on_one_core", "to_gpipe", "to_gpipe_predicted")
+    cells = [
+        [net, name, *(shown(row, key) for key in keys)]
+        for net, each in result.items()
+        for name, row in each["rows"].items()
+    ]
     header = [
         "network", "row", "speed-up over one core", "predicted", "measured / predicted time", "over bp on one core",
         f"over GPipe, M = {FLAGS.stages}", "predicted",
@@ -270,7 +273,6 @@ def main(argv: list[str]) -> int:
         + " ".join(f"`{net}`: {each['title']}." for net, each in result.items())
     )
     study.write("bench_pipeline", header, cells, {"stages": FLAGS.stages, "networks": result}, note)
-    return 0
 
 
 if __name__ == "__main__":

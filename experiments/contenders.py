@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from localgrad.base import Block, BlockState, LocalBlock, Model, Signal, Spec
-from localgrad.blocks import NETWORKS
+from localgrad.base import Batches, Block, BlockState, LocalBlock, Model, Signal, Spec
+from localgrad.blocks import NETWORKS, TEXT_NETWORKS
+from localgrad.data import batches
 from localgrad.methods import METHODS
 from localgrad.pipeline import make_plan, signal_of, step
 
@@ -19,9 +21,10 @@ class Network(NamedTuple):
 
     Attributes:
       title: what tables call it.
-      name, options: in `localgrad.blocks.NETWORKS`.
+      name, options: in `localgrad.blocks.NETWORKS` or `TEXT_NETWORKS`.
       shape: of a batch of inputs.
       heads: options of each method, by its name.
+      dtype: of the inputs; whole numbers are those of words.
     """
 
     title: str
@@ -29,9 +32,10 @@ class Network(NamedTuple):
     options: dict[str, Any]
     shape: tuple[int, ...]
     heads: dict[str, dict[str, Any]]
+    dtype: Any = jnp.float32
 
     def blocks(self) -> list[Block]:
-        return NETWORKS[self.name](**self.options)
+        return {**NETWORKS, **TEXT_NETWORKS}[self.name](**self.options)
 
 
 POOLED: dict[str, dict[str, Any]] = {
@@ -41,6 +45,8 @@ POOLED: dict[str, dict[str, Any]] = {
     "dgl": {"aux": "mlp", "pool": 256},
     "dkp": {"form": "broadcast"},
 }
+TEXTS: dict[str, dict[str, Any]] = {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "mlp"}}
+WORDS = 5000
 MODELS = {
     "mlp": Network(
         "MLP, 8 x 1024, batch 512",
@@ -63,11 +69,31 @@ MODELS = {
         (32, 32, 32, 3),
         {"scl": {}, "dgl": {"aux": "cnn"}},
     ),
+    "bilstm": Network(
+        "BiLSTM, 4 layers of 128 and 128 units, 32 words, batch 64",
+        "bilstm",
+        {"words": WORDS, "embed_width": 128, "widths": (128,) * 4},
+        (64, 32),
+        TEXTS,
+        jnp.int32,
+    ),
+    "transformer": Network(
+        "Transformer, 4 encoder layers of 128, 4 heads, hidden 512, 64 words, batch 32",
+        "transformer",
+        {"words": WORDS, "layers": 4, "width": 128, "feed_forward": 512, "heads": 4},
+        (32, 64),
+        TEXTS,
+        jnp.int32,
+    ),
 }
 SMOKE = {
     "mlp": MODELS["mlp"]._replace(options={"widths": (16,) * 4}, shape=(8, 16)),
     "cnn": MODELS["cnn"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
     "heavy": MODELS["heavy"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
+    "bilstm": MODELS["bilstm"]._replace(options={"words": 9, "embed_width": 4, "widths": (4, 4)}, shape=(8, 5)),
+    "transformer": MODELS["transformer"]._replace(
+        options={"words": 9, "layers": 2, "width": 8, "feed_forward": 8, "heads": 2}, shape=(8, 5)
+    ),
 }
 
 
@@ -75,11 +101,23 @@ def make_model(network: Network, method: str) -> Model:
     """A method on a network of a benchmark, with Adam."""
     return METHODS[method](
         network.blocks(),
-        jax.ShapeDtypeStruct(network.shape, jnp.float32),
+        jax.ShapeDtypeStruct(network.shape, network.dtype),
         CLASSES,
         lambda scale: optax.adam(1e-3 * scale),
         **network.heads.get(method, {}),
     )
+
+
+def examples(model: Model, count: int) -> Batches:
+    """Random batches of a model of a benchmark; texts are all of full length."""
+    rng = np.random.default_rng(0)
+    shape = (count, *model.x_spec.shape)
+    if jnp.issubdtype(model.x_spec.dtype, jnp.floating):
+        xs = rng.standard_normal(shape, np.float32)
+    else:
+        xs = rng.integers(1, SMOKE["bilstm"].options["words"], shape, np.int32)
+    ys = rng.integers(0, model.classes, (count, model.batch_size), np.int32)
+    return batches(jnp.asarray(xs), jnp.asarray(ys))
 
 
 def stage_model(model: Model, stages: int, stage: int, parts: int = 1) -> Model:

@@ -19,25 +19,78 @@ SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 
 
 def layers(network: Network) -> list[nn.Module]:
-    """The layers that the library's blocks are, and the classifier."""
-    found: list[nn.Module] = []
+    """The layers that the library's blocks are; the classifier belongs to the last."""
+    found, classifier = _LAYERS[network.name](network)
+    return [*found[:-1], nn.Sequential(found[-1], *classifier)]
+
+
+Layers = tuple[list[nn.Module], list[nn.Module]]
+
+
+def _mlp(network: Network) -> Layers:
     widths = network.options["widths"]
-    if network.name == "mlp":
-        for before, width in zip((network.shape[1], *widths), widths, strict=False):
-            found.append(nn.Sequential(nn.Linear(before, width), nn.ELU()))
-        return [*found, nn.Linear(widths[-1], CLASSES)]
+    pairs = zip((network.shape[1], *widths), widths, strict=False)
+    return [nn.Sequential(nn.Linear(*pair), nn.ELU()) for pair in pairs], [nn.Linear(widths[-1], CLASSES)]
+
+
+def _cnn(network: Network) -> Layers:
+    found: list[nn.Module] = []
     size, channels = network.shape[1], network.shape[3]
-    last = widths[0]
-    for width in widths:
+    last = network.options["widths"][0]
+    for width in network.options["widths"]:
         stride = 2 if width > last else 1
         found.append(nn.Sequential(nn.Conv2d(channels, width, 3, stride, padding=1), nn.ELU()))
         size, channels, last = -(-size // stride), width, width
-    return [*found, nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, CLASSES))]
+    return found, [nn.Flatten(), nn.Linear(channels * size * size, CLASSES)]
+
+
+def _bilstm(network: Network) -> Layers:
+    given = network.options
+    inputs = (given["embed_width"], *(2 * width for width in given["widths"]))
+    above = [_BiLSTM(before, width) for before, width in zip(inputs, given["widths"], strict=False)]
+    return [nn.Embedding(given["words"], inputs[0]), *above], [_Ends(), nn.Linear(inputs[-1], CLASSES)]
+
+
+def _transformer(network: Network) -> Layers:
+    given = network.options
+    width, rest = given["width"], (given["heads"], given["feed_forward"])
+    above = [nn.TransformerEncoderLayer(width, *rest, dropout=0.0, batch_first=True) for _ in range(given["layers"])]
+    return [nn.Embedding(given["words"], width), *above], [_Mean(), nn.Linear(width, CLASSES)]
+
+
+_LAYERS: dict[str, Callable[[Network], Layers]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "bilstm": _bilstm,
+    "transformer": _transformer,
+}
+
+
+class _BiLSTM(nn.Module):
+    def __init__(self, before: int, width: int):
+        super().__init__()
+        self.lstm = nn.LSTM(before, width, batch_first=True, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]
+
+
+class _Ends(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        return torch.cat([x[:, -1, :half], x[:, 0, half:]], dim=-1)
+
+
+class _Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=1)
 
 
 def examples(network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs, images with channels first, and labels."""
+    """Inputs, images with channels first or texts of full length, and labels."""
     batch, *rest = network.shape
+    if "words" in network.options:
+        return torch.randint(1, network.options["words"], network.shape), torch.randint(0, CLASSES, (batch,))
     shape = (batch, rest[-1], *rest[:-1]) if len(rest) == 3 else (batch, *rest)
     return torch.randn(shape), torch.randint(0, CLASSES, (batch,))
 
@@ -71,7 +124,7 @@ def pipeline(network: Network, cuts: Sequence[int], schedule: str, parts: int, b
 
     Args:
       network: what trains.
-      cuts: layers at which stages begin and end, the classifier counted.
+      cuts: layers at which stages begin and end.
       schedule: `gpipe` or `1f1b`.
       parts: micro-batches.
       batches: of a call.

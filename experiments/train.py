@@ -29,12 +29,12 @@ _SAYS = setup.attribute_docs(Config)
 
 for _name in (
     "method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype",
-    "workdir", "grow_from", "engine", "staleness", "feedback_optimizer", "feedback_schedule",
+    "workdir", "grow_from", "engine", "staleness", "feedback_optimizer", "feedback_schedule", "word_vectors",
 ):  # fmt: skip
     flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in (
     "target_width", "limit", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
-    "checkpoint_every_steps", "frozen", "micro_batches",
+    "checkpoint_every_steps", "frozen", "micro_batches", "max_length", "vocabulary",
 ):  # fmt: skip
     flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in (

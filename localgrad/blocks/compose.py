@@ -44,7 +44,7 @@ def chain(blocks: Sequence[Block], *, name: str | None = None) -> Block:
             x, moved[str(i)] = block.apply(params[str(i)], model_state[str(i)], x, key=own, train=train)
         return x, moved
 
-    return Block(init, apply, name or "+".join(block.name for block in blocks))
+    return Block(init, apply, name or "+".join(block.name for block in blocks), blocks[-1].summary)
 
 
 def regroup(layers: Sequence[Block], blocks: int | Sequence[int] | None) -> list[Block]:

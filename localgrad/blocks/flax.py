@@ -17,7 +17,8 @@ def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[
 
     The module is called as `module(x)`, with `train=` or `deterministic=` added where its `__call__` takes them.
     Collections other than `params` (batch statistics) become the block's model state.  Initial variables are cast to
-    the dtype of the input, so that a network fed with float64 trains in float64.
+    the dtype of the input, so that a network fed with float64 trains in float64; those of a module that reads whole
+    numbers stay as it makes them.
 
     Args:
       module: an unbound linen module whose `__call__` takes one array `(B, ...)`.
@@ -166,11 +167,13 @@ def _reseed(spec: nnx.State, key: Key) -> nnx.State:
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return tree
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def _same_dtype(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    if y.dtype != x.dtype:
+    if y.dtype != x.dtype and jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"block {name!r} turns {x.dtype} into {y.dtype}: its module pins a dtype. Leave the module's dtype at its "
             f"default (None), or cast its output back to the dtype of its input."

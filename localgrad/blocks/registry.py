@@ -5,6 +5,7 @@ from collections.abc import Callable
 from localgrad.base import Block
 from localgrad.blocks.deep import DEEP
 from localgrad.blocks.networks import cnn, convnet, mlp, two_conv, vanilla_cnn
+from localgrad.blocks.text import bilstm, embedding, transformer
 
 NETWORKS: dict[str, Callable[..., list[Block]]] = {
     "mlp": mlp,
@@ -13,4 +14,9 @@ NETWORKS: dict[str, Callable[..., list[Block]]] = {
     "convnet": convnet,
     "two_conv": two_conv,
     **DEEP,
+}
+TEXT_NETWORKS: dict[str, Callable[..., list[Block]]] = {
+    "embedding": embedding,
+    "bilstm": bilstm,
+    "transformer": transformer,
 }

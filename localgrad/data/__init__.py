@@ -1,4 +1,4 @@
-"""Image classification sets through one door, and training batches in an order that a seed fixes.
+"""Sets of images and of texts through one door, and training batches in an order that a seed fixes.
 
 Importing this package imports neither scikit-learn nor TensorFlow: a set's reader is imported when it is asked for.
 """
@@ -7,12 +7,15 @@ from localgrad.data.arrays import batches
 from localgrad.data.augment import Augment, augmentation
 from localgrad.data.dataset import SPLITS, Dataset, first, pixel_stats, with_label_noise
 from localgrad.data.door import get, names
+from localgrad.data.fetch import prepare
 from localgrad.data.shuffle import permuted
-from localgrad.data.source import eval_batches, source
-from localgrad.data.tfds import prepare
+from localgrad.data.source import eval_batches, source, steps_per_epoch
+from localgrad.data.text import VOCABULARY, length_groups
+from localgrad.data.vectors import read_vectors
 
 __all__ = [
     "SPLITS",
+    "VOCABULARY",
     "Augment",
     "Dataset",
     "augmentation",
@@ -20,10 +23,13 @@ __all__ = [
     "eval_batches",
     "first",
     "get",
+    "length_groups",
     "names",
     "permuted",
     "pixel_stats",
     "prepare",
+    "read_vectors",
     "source",
+    "steps_per_epoch",
     "with_label_noise",
 ]

@@ -1,17 +1,19 @@
-"""`python -m localgrad.data prepare NAME [--data_dir=DIR]`: downloads a set of tensorflow-datasets."""
+"""`python -m localgrad.data prepare NAME [--data_dir=DIR]`: downloads a set."""
 
 import argparse
 from collections.abc import Sequence
 
-from localgrad.data.tfds import prepare
+from localgrad.data.fetch import prepare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line, prepares the set and prints its folder."""
     parser = argparse.ArgumentParser(prog="python -m localgrad.data", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("prepare", help="download a set of tensorflow-datasets, write it as array_record")
-    command.add_argument("name", help="as tensorflow-datasets writes it: name, name/config or name/config:version")
+    command = commands.add_parser("prepare", help="download a set, and keep what is read of it")
+    command.add_argument(
+        "name", help="wordnet_gloss, movie_snippets, or as tensorflow-datasets writes it: name/config:version"
+    )
     command.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     arguments = parser.parse_args(argv)
     print(prepare(arguments.name, arguments.data_dir))

@@ -8,23 +8,25 @@ import numpy as np
 SPLITS = ("train", "validation", "test")
 VALIDATION_NAMES = ("validation", "val", "valid")  # what published sets call theirs
 HELD_OUT = 5_000
-EMBEDDED = ("digits", "fashion_mnist")  # sets with a reader of their own
+EMBEDDED = ("digits", "fashion_mnist", "wordnet_gloss", "movie_snippets", "dbpedia")  # have readers of their own
 
 
 class Dataset(NamedTuple):
-    """One split of an image classification set, as bytes.
+    """One split of a set of images or of texts.
 
     Attributes:
       name: what tables and messages call it.
-      images: uint8 `(N, H, W, C)`.
+      inputs: images, uint8 `(N, H, W, C)`; or texts, int32 `(N, L)`, numbers of words with 0 behind the end.
       labels: int32 `(N,)`, each in `0 .. classes - 1`.
       classes: number of classes.
+      words: of texts, the vocabulary: what each number stands for; None for images.
     """
 
     name: str
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
     classes: int
+    words: tuple[str, ...] | None = None
 
 
 class Part(NamedTuple):
@@ -108,6 +110,15 @@ def checked(name: str, images: np.ndarray, labels: np.ndarray, classes: int, *, 
             f"{where}: found {len(labels)} labels for {len(images)} images; expected one each. "
             "The two files are not of one split, or one is damaged: fetch both again"
         )
+    return Dataset(name, images, checked_labels(labels, classes, where), classes)
+
+
+def checked_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
+    """Labels as int32; one outside of `0 .. classes - 1` is refused.
+
+    Raises:
+      ValueError: naming the range that was found.
+    """
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         unlabelled = " A label of -1 marks a split published without labels: use another split." if low == -1 else ""
@@ -115,7 +126,7 @@ def checked(name: str, images: np.ndarray, labels: np.ndarray, classes: int, *, 
             f"{where}: labels run from {low} to {high}; expected 0 to {classes - 1}.{unlabelled} "
             "Otherwise the labels are damaged or of another set: fetch them again"
         )
-    return Dataset(name, images, labels.astype(np.int32), classes)
+    return labels.astype(np.int32)
 
 
 def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +147,7 @@ def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """
     # A histogram of the 256 bytes a channel is exact and needs no float copy of the images.
     byte = np.arange(256, dtype=np.float64)
-    channels = np.moveaxis(dataset.images, -1, 0)
+    channels = np.moveaxis(dataset.inputs, -1, 0)
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
     mean = (counts @ byte) / counts.sum(axis=1)
     deviation = byte[None, :] - mean[:, None]
@@ -146,7 +157,7 @@ def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def first(dataset: Dataset, count: int | None) -> Dataset:
     """The first `count` examples of a split; None is all of them."""
-    return dataset._replace(images=dataset.images[:count], labels=dataset.labels[:count])
+    return dataset._replace(inputs=dataset.inputs[:count], labels=dataset.labels[:count])
 
 
 def with_label_noise(dataset: Dataset, share: float, seed: int = 0) -> Dataset:
@@ -158,7 +169,7 @@ def with_label_noise(dataset: Dataset, share: float, seed: int = 0) -> Dataset:
       seed: which of them, and what they become.
 
     Returns:
-      The split with the same images.
+      The split with the same inputs.
 
     Examples:
       >>> import numpy as np

@@ -1,37 +1,50 @@
 """The one door to all datasets."""
 
+from functools import lru_cache
 from pathlib import Path
 
-from localgrad.data import digits, fashion_mnist, tfds
+from localgrad.data import dbpedia, digits, fashion_mnist, movies, text, tfds, wordnet
 from localgrad.data.dataset import EMBEDDED, SPLITS, Dataset
+
+_TEXTS = {module.NAME: module.read for module in (wordnet, movies, dbpedia)}
 
 
 def names() -> tuple[str, ...]:
-    """The sets that need no preparation; besides these, `get` takes the name of any set of tensorflow-datasets."""
+    """The sets that have readers of their own; besides these, `get` takes any set of tensorflow-datasets."""
     return EMBEDDED
 
 
-def get(name: str, split: str, *, data_dir: str | Path | None = None) -> Dataset:
+def get(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | Path | None = None,
+    max_length: int | None = None,
+    vocabulary: int = text.VOCABULARY,
+) -> Dataset:
     """Reads one split of a dataset.
 
     Splits never depend on a seed.  A set is split as published; where it lacks a validation split, that is the last
     5,000 training examples, or a tenth where that is fewer (`dataset.part` has the whole rule).
 
     Args:
-      name: `digits` (scikit-learn's, 1,197 / 300 / 300), `fashion_mnist` (IDX files or tensorflow-datasets), or any
-        image classification set of tensorflow-datasets, as `name`, `name/config` or `name/config:version`.
+      name: `digits` (scikit-learn's, 1,197 / 300 / 300), `fashion_mnist` (IDX files or tensorflow-datasets), the texts
+        `wordnet_gloss`, `wordnet_gloss/all`, `movie_snippets` and `dbpedia`, or any set of images or texts with a class
+        each of tensorflow-datasets, as `name`, `name/config` or `name/config:version`.
       split: `train`, `validation` or `test`.
       data_dir: where to look for the files; None looks in the usual places.  `digits` has no files.
+      max_length: tokens kept of a text; None is as many as the longest has.
+      vocabulary: of texts, how many of the training split's commonest words are told apart.
 
     Returns:
-      The split: images uint8 `(N, H, W, C)` and labels int32 `(N,)`.
+      The split: images uint8 `(N, H, W, C)` or texts int32 `(N, L)`, and labels int32 `(N,)`.
 
     Raises:
       FileNotFoundError: the set is not on this machine; the message says how to get it.
       ImportError: reading or preparing it needs TensorFlow, which is not installed.
       ValueError: no such set or split, or its files are damaged.
 
-    >>> get("digits", "train").images.shape
+    >>> get("digits", "train").inputs.shape
     (1197, 8, 8, 1)
     """
     if split not in SPLITS:
@@ -40,4 +53,15 @@ def get(name: str, split: str, *, data_dir: str | Path | None = None) -> Dataset
         return digits.load(split)
     if name == fashion_mnist.NAME:
         return fashion_mnist.load(split, data_dir)
+    folder = None if data_dir is None else str(data_dir)
+    if name.partition("/")[0] in _TEXTS or tfds.holds_texts(name, data_dir):
+        return _texts(name, folder, max_length, vocabulary)[split]
     return tfds.load(name, split, data_dir)
+
+
+@lru_cache(maxsize=1)  # the splits of a set share the vocabulary of one of them
+def _texts(name: str, data_dir: str | None, max_length: int | None, vocabulary: int) -> dict[str, Dataset]:
+    plain, _, config = name.partition("/")
+    read = _TEXTS.get(plain)
+    corpus, where = read(config or None, data_dir) if read else tfds.read_texts(name, data_dir)
+    return text.datasets(name, corpus, max_length=max_length, size=vocabulary, where=where)

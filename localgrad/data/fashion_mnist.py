@@ -48,7 +48,7 @@ def _from_idx(folder: Path, split: str) -> Dataset:
     images = idx.read_images(images_file, (28, 28))[..., None]
     whole = checked(NAME, images, labels[chosen.published], 10, where=f"{images_file} and {labels_file.name}")
     rows = slice(chosen.start, chosen.stop)
-    return whole._replace(images=whole.images[rows], labels=whole.labels[rows])
+    return whole._replace(inputs=whole.inputs[rows], labels=whole.labels[rows])
 
 
 def _file(folder: Path, stem: str) -> Path:

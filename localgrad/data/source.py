@@ -2,9 +2,10 @@
 
 All arithmetic on pictures happens on the device, inside the training step, with the same code in both modes: a resident
 source keeps the whole set there and gathers by the keyed order; a streamed one has the host gather the same bytes.
+Texts go through as they are; their batches may be grouped by length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -39,18 +40,18 @@ class Scale(NamedTuple):
 class Config(NamedTuple):
     """What is static in the jitted step; sources with equal ones share its compilation."""
 
-    examples: int
+    groups: tuple[int, ...]  # examples of each, which stand one after the other
     batch_size: int
     shuffle: bool
     augment: Augment | None
-    dtype: np.dtype
+    dtype: np.dtype | None  # None: inputs go through as they are
     trials: int | None
     views: int
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch."""
-        return self.examples // self.batch_size
+        return sum(examples // self.batch_size for examples in self.groups)
 
 
 def source(
@@ -58,13 +59,14 @@ def source(
     *,
     batch_size: int,
     seed: int,
-    mean: np.ndarray,
-    std: np.ndarray,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
     dtype: Any = jnp.float32,
     augment: Augment | None = None,
     views: int = 1,
     trials: int | None = None,
     shuffle: bool = True,
+    lengths: Sequence[int] = (),
     resident: bool | None = None,
     resident_limit: int = RESIDENT_LIMIT,
     put: Callable[[base.PyTree], base.PyTree] = jax.device_put,
@@ -72,7 +74,8 @@ def source(
     """Makes training batches whose order and augmentation only depend on the seed, the batch id and the example.
 
     `batches(first, count)` gives `base.Batches` whose `fetch(item, start, count)` returns x `(count, H, W, C)` of
-    `dtype`, normalised, and y int32 `(count,)`; count is static, start may be traced.  With `trials=R` both get a
+    `dtype`, normalised, or of texts the numbers of their words, int32 `(count, L)`, and y int32 `(count,)`; count is
+    static, start may be traced.  With `trials=R` both get a
     leading axis R, and trial r is bit for bit what a source of `seed + r` gives.  Resident and streamed sources are
     bit for bit equal too.  Any batch can be asked for at any time: there is no state.
 
@@ -80,12 +83,15 @@ def source(
       dataset: the training split.
       batch_size: examples a batch; a partial last batch of an epoch is dropped.
       seed: seeds the order of each epoch and the augmentation.
-      mean, std: scalars or `(C,)`, in units of bytes, as `pixel_stats` gives them.
-      dtype: floating type of x; it is computed in float32 at least.
-      augment: `(keys (B,), images uint8 (B, H, W, C)) -> images`, see `augmentation`; None changes nothing.
+      mean, std: of images, and of them alone: scalars or `(C,)`, in units of bytes, as `pixel_stats` gives them.
+      dtype: floating type of images; it is computed in float32 at least.
+      augment: of images, `(keys (B,), images uint8 (B, H, W, C)) -> images`, see `augmentation`; None changes nothing.
       views: number of times V that each example is augmented, independently; above one x is `(count, V, H, W, C)`.
       trials: number of independent trials R, or None for one without the leading axis.
       shuffle: False keeps the order of the dataset in every epoch.
+      lengths: of texts, ascending: a batch holds texts of at most the same of these lengths, see `length_groups`, and
+        batches of all groups are mixed.  A group of less than a batch joins the next; of each, a partial last batch is
+        dropped.
       resident: True keeps the whole set on the device, once for all trials; False sends it batch by batch; None
         chooses the former if the images fit `resident_limit`.
       resident_limit: bytes of images.
@@ -97,7 +103,7 @@ def source(
     Raises:
       ValueError: an argument is out of range; the message names it.
     """
-    examples, *_, channels = dataset.images.shape
+    examples = len(dataset.inputs)
     if not 1 <= batch_size <= examples:
         raise ValueError(
             f"batch_size={batch_size} with {examples} training examples of {dataset.name}; "
@@ -109,14 +115,18 @@ def source(
         raise ValueError(f"seed={seed}; expected 0 .. 2**32 - 1, together with the trials counted up from it")
     if views < 1:
         raise ValueError(f"views={views}; expected at least 1")
-    config = Config(examples, batch_size, shuffle, augment, _float_type(dtype), trials, views)
-    scale = put(_scale(mean, std, channels, config.dtype))
+    if dataset.words is not None and (augment is not None or views > 1):
+        raise ValueError(f"{dataset.name} holds texts, and augmentation and views are of pictures: leave them out")
+    dataset, groups = _grouped(dataset, tuple(lengths), batch_size)
+    kind, scale = _scaling(dataset, mean, std, dtype)
+    config = Config(groups, batch_size, shuffle, augment, kind, trials, views)
+    scale = put(scale)
     keys = _keys(seed, trials)
     if resident is None:
-        resident = dataset.images.nbytes <= resident_limit
+        resident = dataset.inputs.nbytes <= resident_limit
 
     if resident:
-        bound = put((keys, dataset.images, dataset.labels))
+        bound = put((keys, dataset.inputs, dataset.labels))
         fetch = jax.tree_util.Partial(_resident(config), scale, *bound)
     else:
         fetch = jax.tree_util.Partial(_streamed(config), scale, put(keys))
@@ -135,7 +145,7 @@ def source(
             items = {
                 "batch_id": batch_id,
                 "example": example,
-                "images": dataset.images[example],
+                "inputs": dataset.inputs[example],
                 "labels": dataset.labels[example],
             }
         placed_id, placed_items = put((batch_id, items))
@@ -144,11 +154,16 @@ def source(
     return base.Source(batches, config.steps_per_epoch)
 
 
+def steps_per_epoch(dataset: Dataset, batch_size: int, lengths: Sequence[int] = ()) -> int:
+    """Full batches in an epoch of a `source` of the same arguments."""
+    return sum(examples // batch_size for examples in _grouped(dataset, tuple(lengths), batch_size)[1])
+
+
 def eval_batches(
     dataset: Dataset,
     batch_size: int,
-    mean: np.ndarray,
-    std: np.ndarray,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
     dtype: Any = jnp.float32,
 ) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
     """Goes through a split once, in its order, in batches of one shape.
@@ -159,26 +174,25 @@ def eval_batches(
       mean, std, dtype: as for `source`.
 
     Returns:
-      An iterator of x `(batch_size, H, W, C)` of `dtype`, y int32 `(batch_size,)` and mask bool `(batch_size,)`, the
-      mask being False where there is no example.
+      An iterator of x `(batch_size, H, W, C)` of `dtype` (of texts int32 `(batch_size, L)`), y int32 `(batch_size,)`
+      and mask bool `(batch_size,)`, the mask being False where there is no example.
 
     Raises:
       ValueError: an argument is out of range; the message names it.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; expected at least 1")
-    dtype = _float_type(dtype)
-    scale = _scale(mean, std, dataset.images.shape[-1], dtype)
+    kind, scale = _scaling(dataset, mean, std, dtype)
 
     def iterate() -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-        for start in range(0, len(dataset.images), batch_size):
-            images = dataset.images[start : start + batch_size]
+        for start in range(0, len(dataset.inputs), batch_size):
+            inputs = dataset.inputs[start : start + batch_size]
             labels = dataset.labels[start : start + batch_size]
-            missing = batch_size - len(images)
-            mask = np.arange(batch_size) < len(images)
-            images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            images, y, mask = jax.device_put((images, np.pad(labels, (0, missing)), mask))
-            yield _normalised(scale, images, dtype), y, mask
+            missing = batch_size - len(inputs)
+            mask = np.arange(batch_size) < len(inputs)
+            inputs = np.pad(inputs, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
+            inputs, y, mask = jax.device_put((inputs, np.pad(labels, (0, missing)), mask))
+            yield (inputs if kind is None else _normalised(scale, inputs, kind)), y, mask
 
     return iterate()  # a function around the generator, so that arguments are checked at the call
 
@@ -191,13 +205,19 @@ def _resident(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The fetch of a resident source: an item is a batch id."""
 
     def fetch(
-        scale: Scale, keys: Keys, images: jax.Array, labels: jax.Array, item: jax.Array, start: jax.Array, count: int
+        scale: Scale | None,
+        keys: Keys,
+        inputs: jax.Array,
+        labels: jax.Array,
+        item: jax.Array,
+        start: jax.Array,
+        count: int,
     ) -> tuple[jax.Array, jax.Array]:
         _check_count(config, count)
 
         def one(keys: Keys) -> tuple[jax.Array, jax.Array]:
             example = _order(config, keys, item, start, count)
-            return _finished(config, scale, keys, item, example, images[example]), labels[example]
+            return _finished(config, scale, keys, item, example, inputs[example]), labels[example]
 
         return one(keys) if config.trials is None else jax.vmap(one)(keys)
 
@@ -209,16 +229,16 @@ def _streamed(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The fetch of a streamed source: an item holds the bytes of its batch."""
 
     def fetch(
-        scale: Scale, keys: Keys, item: dict[str, jax.Array], start: jax.Array, count: int
+        scale: Scale | None, keys: Keys, item: dict[str, jax.Array], start: jax.Array, count: int
     ) -> tuple[jax.Array, jax.Array]:
         _check_count(config, count)
         batch_id = item["batch_id"]
 
-        def one(keys: Keys, example: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def one(keys: Keys, example: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
             window = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
-            return _finished(config, scale, keys, batch_id, window(example), window(images)), window(labels)
+            return _finished(config, scale, keys, batch_id, window(example), window(inputs)), window(labels)
 
-        arrays = keys, item["example"], item["images"], item["labels"]
+        arrays = keys, item["example"], item["inputs"], item["labels"]
         return one(*arrays) if config.trials is None else jax.vmap(one)(*arrays)
 
     return fetch
@@ -227,9 +247,40 @@ def _streamed(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
 def _order(config: Config, keys: Keys, batch_id: jax.Array, start: jax.Array | int, count: int) -> jax.Array:
     """The examples `start .. start + count - 1` of a batch, int32 `(count,)`."""
     epoch, step = batch_id // config.steps_per_epoch, batch_id % config.steps_per_epoch
+    if len(config.groups) > 1:
+        return _order_in_groups(config, keys, epoch, step, start, count)
     first = step * config.batch_size + jnp.asarray(start, jnp.int32)
     position = first + jnp.arange(count, dtype=jnp.int32)
-    return permuted(keys.order, epoch, position, config.examples) if config.shuffle else position
+    (examples,) = config.groups
+    return permuted(keys.order, epoch, position, examples) if config.shuffle else position
+
+
+def _order_in_groups(
+    config: Config, keys: Keys, epoch: jax.Array, step: jax.Array, start: jax.Array | int, count: int
+) -> jax.Array:
+    """The same where a batch is of one group: batches of all groups are mixed, and so are the examples of each."""
+    group_keys = jax.random.split(keys.order, len(config.groups) + 1)
+    if config.shuffle:
+        (step,) = permuted(group_keys[-1], epoch, step[None], config.steps_per_epoch)
+    ends = np.cumsum([examples // config.batch_size for examples in config.groups])
+    group = jnp.sum(step >= jnp.asarray(ends, jnp.int32), dtype=jnp.int32)
+    first = jnp.asarray(start, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
+
+    def of(i: int) -> Callable[[jax.Array], jax.Array]:
+        batches_before = int(ends[i - 1]) if i else 0
+        examples_before = sum(config.groups[:i])
+
+        def examples(step: jax.Array) -> jax.Array:
+            position = (step - batches_before) * config.batch_size + first
+            # Under vmap every group is asked, and a place outside of a group would be sought in vain.
+            position = jnp.clip(position, 0, config.groups[i] - 1)
+            if config.shuffle:
+                position = permuted(group_keys[i], epoch, position, config.groups[i])
+            return position + examples_before
+
+        return examples
+
+    return lax.switch(group, [of(i) for i in range(len(config.groups))], step)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -244,8 +295,10 @@ def _orders(config: Config, keys: Keys, batch_id: jax.Array) -> jax.Array:
 
 
 def _finished(
-    config: Config, scale: Scale, keys: Keys, batch_id: jax.Array, example: jax.Array, images: jax.Array
+    config: Config, scale: Scale | None, keys: Keys, batch_id: jax.Array, example: jax.Array, images: jax.Array
 ) -> jax.Array:
+    if scale is None or config.dtype is None:
+        return images
     if config.augment is None:
         views = [images] * config.views
     else:
@@ -265,6 +318,39 @@ def _normalised(scale: Scale, images: jax.Array, dtype: np.dtype) -> jax.Array:
 
 
 # Arguments
+
+
+def _scaling(
+    dataset: Dataset, mean: np.ndarray | None, std: np.ndarray | None, dtype: Any
+) -> tuple[np.dtype | None, Scale | None]:
+    """The type and the normalisation of a set's images; nothing for texts."""
+    if (dataset.words is None) == (mean is None or std is None):
+        holds, wants = ("images", "needs") if dataset.words is None else ("texts", "takes no")
+        raise ValueError(f"{dataset.name} holds {holds} and {wants} mean and std; see pixel_stats")
+    if mean is None or std is None:
+        return None, None
+    kind = _float_type(dtype)
+    return kind, _scale(mean, std, dataset.inputs.shape[-1], kind)
+
+
+def _grouped(dataset: Dataset, lengths: tuple[int, ...], batch_size: int) -> tuple[Dataset, tuple[int, ...]]:
+    """The set in the order of its groups, the order within them kept, and the number of examples in each."""
+    if not lengths:
+        return dataset, (len(dataset.inputs),)
+    if dataset.words is None or any(a >= b for a, b in zip(lengths, lengths[1:], strict=False)):
+        raise ValueError(f"lengths={lengths}; expected ascending lengths of texts, and {dataset.name} to hold texts")
+    group = np.searchsorted(lengths, (dataset.inputs > 0).sum(axis=1))
+    group = np.minimum(group, len(lengths) - 1)
+    sizes: list[int] = []
+    waiting = 0
+    for size in np.bincount(group, minlength=len(lengths)).tolist():
+        waiting += size
+        if waiting >= batch_size:
+            sizes.append(waiting)
+            waiting = 0
+    sizes[-1] += waiting  # fewer than a batch are left: they join the last group
+    order = np.argsort(group, kind="stable")
+    return dataset._replace(inputs=dataset.inputs[order], labels=dataset.labels[order]), tuple(sizes)
 
 
 def _keys(seed: int, trials: int | None) -> Keys:

@@ -1,4 +1,4 @@
-"""Any image classification set of tensorflow-datasets (TFDS), by name.
+"""Any set of tensorflow-datasets (TFDS) of images or of texts with a class each, by name.
 
 A set prepared as `array_record` is read without TensorFlow; one prepared as `tfrecord`, TFDS's default, needs it.
 Nothing is downloaded unless `prepare` is asked to.
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from localgrad.data.dataset import EMBEDDED, VALIDATION_NAMES, Dataset, Part, checked, part
+from localgrad.data.text import Corpus
 
 EXTRA = "pip install 'localgrad[tensorflow]'"
 VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -108,6 +109,60 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
     return checked(name, images, labels, classes, where=f"split {chosen.published!r} of {folder}")
 
 
+def holds_texts(name: str, data_dir: str | Path | None) -> bool:
+    """Whether a prepared set is one of texts with a `label` each; False for one that is not there.
+
+    Raises:
+      ValueError: as `find`.
+    """
+    folder = find(name, data_dir)
+    if folder is None:
+        return False
+
+    import tensorflow_datasets
+
+    features = tensorflow_datasets.builder_from_directory(folder).info.features
+    if not isinstance(features, tensorflow_datasets.features.FeaturesDict):
+        return False
+    kinds = {key: type(kind).__name__ for key, kind in features.items()}
+    return "Text" in kinds.values() and kinds.get("label") == "ClassLabel" and "image" not in kinds
+
+
+def read_texts(name: str, data_dir: str | Path | None) -> tuple[Corpus, str]:
+    """Reads all splits of a prepared set of texts with a class each.
+
+    A record's texts are joined in the order of their names (ag_news_subset: description, title).  Splits that
+    were published without labels (GLUE's test splits) are left out.
+
+    Args:
+      name, data_dir: as for `load`.
+
+    Returns:
+      The set, and its folder.
+
+    Raises:
+      ImportError: as `load`.
+    """
+    import tensorflow_datasets
+
+    folder = find(name, data_dir)
+    assert folder is not None  # `holds_texts` has seen it
+    builder = tensorflow_datasets.builder_from_directory(folder)
+    features = builder.info.features
+    fields = sorted(key for key, kind in features.items() if isinstance(kind, tensorflow_datasets.features.Text))
+    splits = {}
+    for split, info in builder.info.splits.items():
+        if split not in ("train", "test", *VALIDATION_NAMES):
+            continue
+        texts, labels = [], []
+        for record in _records(builder, Part(split, 0, int(info.num_examples)), folder):
+            texts.append(" ".join(record[field].decode() for field in fields))
+            labels.append(int(record["label"]))
+        if set(labels) != {-1}:
+            splits[split] = (texts, labels)
+    return Corpus(splits, features["label"].num_classes), str(folder)
+
+
 def prepare(name: str, data_dir: str | Path | None = None) -> Path:
     """Downloads a set and writes it as `array_record`, so that it is read without TensorFlow ever after.
 
@@ -185,7 +240,8 @@ def _check_exists(name: str) -> None:
         close = difflib.get_close_matches(wanted, [*EMBEDDED, *known], n=5)
         raise ValueError(
             f"unknown dataset {name!r}; {f'did you mean one of {close}? ' if close else ''}"
-            f"Expected one of {list(EMBEDDED)} or the name of any image classification set of tensorflow-datasets, "
+            f"Expected one of {list(EMBEDDED)} or the name of any set of images or texts with a class each of "
+            "tensorflow-datasets, "
             "such as mnist, cifar10 or svhn_cropped"
         )
 
@@ -199,7 +255,9 @@ def _features(name: str, features: Any) -> tuple[tuple[int, int, int], int]:
     for key, kind in (("image", kinds.Image), ("label", kinds.ClassLabel)):
         if not isinstance(found.get(key), kind):
             reason = f"its {key!r} is {type(found[key]).__name__}" if key in found else f"it has no {key!r}"
-            raise ValueError(f"{name} is no image classification set: {reason} (found {sorted(found)}); {expected}")
+            raise ValueError(
+                f"{name} is no set of images or texts with a class each: {reason} (found {sorted(found)}); {expected}"
+            )
     image, label = found["image"], found["label"]
     if image.np_dtype != np.uint8 or len(image.shape) != 3 or None in image.shape:
         raise ValueError(f"{name}: its images are {np.dtype(image.np_dtype)} {image.shape}; {expected}")

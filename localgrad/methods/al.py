@@ -21,10 +21,13 @@ import jax.numpy as jnp
 import optax
 
 from localgrad.base import Block, BlockState, Key, Message, Model
+from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
+from localgrad.blocks.sequences import summarised
 from localgrad.losses import cross_entropy, mean_squared_error
 from localgrad.methods.heads import Dense
-from localgrad.methods.parts import Run, Step, apply, check, checked_exit, features_of, local_block
+from localgrad.methods.joined import joined_block, part_of
+from localgrad.methods.parts import Run, Step, apply, check, checked_exit, features_of, local_block, outputs_of
 
 
 class Profile(NamedTuple):
@@ -67,6 +70,8 @@ def al(
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
     pool: int | None = None,
+    stops: bool = True,
+    association: str = "all",
 ) -> Model:
     """Associated Learning of a network.
 
@@ -79,12 +84,15 @@ def al(
       target_width: width n of every t_i.
       bridge: hidden widths of the bridge in units of n, in place of the profile's.
       pool: the bridge averages images down to at most so many features first; None leaves them as they are.
+      stops: False lets gradients flow between blocks, which are then one local block (ICLR table 6, w/o grad. stops).
+      association: `all` blocks have an association loss, or only the `top` one, which needs `stops=False`.
 
     Returns:
       A `Model` whose every block is an exit.  A block above the first never sees the label, only t_{i-1}.
 
     Raises:
-      ValueError: for an unknown profile, an empty network, fewer than two classes or a width below one.
+      ValueError: for an unknown profile, an empty network, fewer than two classes, a width below one, or associations
+        that leave blocks without a gradient.
     """
     check(network, classes, "al", pool)
     form = checked_profile(profile, bridge)
@@ -93,28 +101,48 @@ def al(
     parts = [
         _parts(form, f, target_width, classes if i == 0 else target_width, i == 0, pool) for i, f in enumerate(network)
     ]
-    first_losses = [form.first_loss] + [mean_squared_error] * (len(parts) - 1)
-    blocks = tuple(
-        local_block(part["f"].name, part, _step(form.detach_target, reconstruction), tx)
-        for part, reconstruction in zip(parts, first_losses, strict=True)
-    )
-    exits = tuple(range(1, len(blocks) + 1))
+    if association not in ("all", "top") or (association == "top" and stops):
+        raise ValueError(
+            f"association is 'all', or 'top' with stops=False, without which blocks below the top learn nothing; got "
+            f"{association!r} with stops={stops}."
+        )
+    top = len(parts) - 1
+    steps = [
+        _step(
+            form.detach_target,
+            form.first_loss if i == 0 else mean_squared_error,
+            associates=association == "all" or i == top,
+        )
+        for i in range(len(parts))
+    ]
+    if stops:
+        blocks = tuple(local_block(part["f"].name, part, step, tx) for part, step in zip(parts, steps, strict=True))
+        of = lambda states, i: states[i]
+        effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
+    else:
+        blocks = (joined_block(parts, steps, tx),)
+        of = lambda states, i: part_of(states[0], parts, i)
+        effective = (frozenset("fbh"),)
+    exits = tuple(range(1, len(parts) + 1))
+    dtype = output_spec(network[0], x_spec).dtype
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
-        return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=x.dtype)}
+        return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=dtype)}
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         exit = checked_exit(exits, exit)
-        x = features_of(parts[:exit])(states[:exit], x)[-1]
-        x = apply(parts[exit - 1], states[exit - 1], "b", x)
+        own = [of(states, i) for i in range(exit)]
+        x = outputs_of(parts[:exit], own, x)[-1]
+        x = apply(parts[exit - 1], own[-1], "b", x)
         for i in reversed(range(exit)):
-            x = apply(parts[i], states[i], "h", x)
+            x = apply(parts[i], own[i], "h", x)
         return x
 
-    top = len(blocks) - 1
-    effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
+    def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
+        return features_of(parts)(tuple(of(states, i) for i in range(len(parts))), x)
+
     y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, features_of(parts), exits, effective)
+    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, features, exits, effective)
 
 
 def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:
@@ -138,17 +166,19 @@ def _parts(form: Profile, f: Block, width: int, below: int, first: bool, pool: i
     bridge = (*(width * units for units in form.bridge), width)
     return {
         "f": f,
-        "b": from_linen(Dense(bridge, form.bridge_activation, features=pool), name="bridge"),
+        "b": summarised(f, from_linen(Dense(bridge, form.bridge_activation, features=pool), name="bridge")),
         "g": from_linen(Dense((width,), form.g_activation), name="g"),
         "h": from_linen(Dense((below,), h_activation), name="h"),
     }
 
 
-def _step(detach_target: bool, reconstruction: Callable[[jax.Array, jax.Array], jax.Array]) -> Step:
+def _step(detach_target: bool, reconstruction: Callable[[jax.Array, jax.Array], jax.Array], associates: bool) -> Step:
     def step(run: Run, message: Message, key: Key):
         s, t = run("f", message["s"]), run("g", message["t"])
         chex.assert_rank(t, 2)
-        association = mean_squared_error(run("b", s), jax.lax.stop_gradient(t) if detach_target else t)
+        bridged = run("b", s)
+        target = jax.lax.stop_gradient(t) if detach_target else t
+        association = mean_squared_error(bridged, target) if associates else jnp.zeros((), t.dtype)
         autoencoder = reconstruction(run("h", t), message["t"])
         metrics = {"loss": association + autoencoder, "association": association, "autoencoder": autoencoder}
         return {"s": s, "t": t}, metrics

@@ -12,6 +12,7 @@ import optax
 
 from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
 from localgrad.blocks import mlp, output_spec
+from localgrad.blocks.sequences import summarised
 from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import label_loss
@@ -34,7 +35,7 @@ def bp(
     """
     check(network, classes, "bp")
     parts: list[dict[str, Block]] = [{"f": f} for f in network]
-    parts[-1]["head"] = classifier(classes)
+    parts[-1]["head"] = summarised(network[-1], classifier(classes))
     blocks = [chained_block(part, classes, tx) for part in parts]
     heads = [None] * (len(network) - 1) + ["head"]
     return classifying_model("bp", blocks, parts, heads, x_spec, classes)
@@ -72,7 +73,8 @@ def bp_matched(
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
     widths = [units * target_width for units in hidden] + [target_width] * len(network)
-    deeper = [*network, *mlp(widths, activation=activation)]
+    first, *others = mlp(widths, activation=activation)
+    deeper = [*network, summarised(network[-1], first), *others]
     return bp(deeper, x_spec, classes, tx=tx)._replace(method="bp_matched")
 
 
@@ -182,6 +184,8 @@ def chained_block(
         if top:
             signal = {"x": jnp.ones_like(stash["loss"]), "loss": stash["loss"]}
         own, below = stash["vjp"](signal["x"])
+        if below.dtype == jax.dtypes.float0:  # of whole numbers: this is the first block, and nothing is below
+            below = jnp.zeros(below.shape)
         return own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]}
 
     name = parts["f"].name if "f" in parts else "output"

@@ -5,8 +5,9 @@
     dkp   the same, and B_l descends e^T a_l
     drtp  the gradient at a_l is onehot(y) B_l / batch: nothing comes back from above
 
-The feedback replaces the gradient at a block's *output*; from there to its parameters runs the block's own exact vjp,
-through activation, norm and whatever else it holds.  The classifier on top learns by its own gradient.
+The feedback replaces the gradient at a block's *output* (of a sequence, at its summary); from there to its parameters
+runs the block's own exact vjp, through activation, norm and whatever else it holds.  The classifier on top learns by
+its own gradient.
 
 References:
   Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, https://arxiv.org/abs/1609.01596
@@ -25,6 +26,7 @@ import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model, PyTree
 from localgrad.blocks import output_spec
+from localgrad.blocks.sequences import summarised
 from localgrad.methods.groups import all_but
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block, output_block
@@ -125,10 +127,10 @@ def drtp(
         loss = jnp.sum(jax.lax.stop_gradient(target) * run("feedback", features))
         return {**message, "x": features}, {"loss": loss / features.shape[0] if divide else loss}
 
-    parts: list[dict[str, Block]] = [{"f": f, "feedback": b.block} for f, b in zip(network, found, strict=True)]
+    parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
     fixed = all_but("feedback", tx)
     blocks = [local_block(part["f"].name, part, step, fixed) for part in parts]
-    parts.append({"head": classifier(classes)})
+    parts.append({"head": summarised(network[-1], classifier(classes))})
     blocks.append(output_block(parts[-1], classes, tx))
     return classifying_model("drtp", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
 
@@ -175,7 +177,8 @@ def feedbacks(
     shapes = []
     for block in network:
         x_spec = output_spec(block, x_spec)
-        shapes.append(x_spec.shape[1:])
+        read = x_spec if block.summary is None else jax.eval_shape(block.summary, x_spec)
+        shapes.append(read.shape[1:])
     widest = max(map(math.prod, shapes))
     make = {"dense": _dense, "broadcast": _broadcast, "slice": _slice}
     return [
@@ -249,22 +252,28 @@ def _direct(
     kernel: int,
 ) -> Model:
     found = feedbacks(method, network, x_spec, classes, form, fan, kernel)
-    parts: list[dict[str, Block]] = [{"f": f, "feedback": b.block} for f, b in zip(network, found, strict=True)]
+    parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
     learns = method == "dkp"
     own_tx = tx if learns else all_but("feedback", tx)
     blocks = [_direct_block(part, b, learns, own_tx) for part, b in zip(parts, found, strict=True)]
-    parts.append({"head": classifier(classes)})
+    parts.append({"head": summarised(network[-1], classifier(classes))})
     blocks.append(error_block(parts[-1], classes, tx))
     return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+
+
+def _with_feedback(f: Block, feedback: Feedback) -> dict[str, Block]:
+    return {"f": f, "feedback": summarised(f, feedback.block)}
 
 
 def _direct_block(
     parts: dict[str, Block], feedback: Feedback, learns: bool, tx: optax.GradientTransformation
 ) -> LocalBlock:
+    summary = parts["f"].summary or (lambda y: y)
+
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
         run("feedback", features)  # tells the feedback its shape; nothing uses the projection
-        return {**message, "x": features}, features, ()
+        return {**message, "x": features}, summary(features), ()
 
     def answer(params: dict[str, PyTree], features: jax.Array, kept: tuple, signal: dict[str, jax.Array]) -> Answer:
         error = signal["error"]

@@ -15,6 +15,7 @@ import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model
 from localgrad.blocks.flax import from_linen
+from localgrad.blocks.sequences import summarised
 from localgrad.losses import mean_squared_error
 from localgrad.methods.heads import ImageDecoder, SmallCNN, SmallMLP, classifier
 from localgrad.methods.output import label_loss
@@ -53,7 +54,7 @@ def early_exit(
       Delog-SCL, section 3 (the baseline)
     """
     check(network, classes, "early_exit", pool)
-    parts = [{"f": f, "head": classifier(classes, pool=pool)} for f in network]
+    parts = [{"f": f, "head": summarised(f, classifier(classes, pool=pool))} for f in network]
     blocks = [_classifying_block(part, classes, tx) for part in parts]
     return classifying_model("early_exit", blocks, parts, ["head"] * len(parts), x_spec, classes)
 
@@ -104,6 +105,8 @@ def dgl(
     if self_supervised is not None and self_supervised not in SELF_SUPERVISED:
         known = ", ".join(SELF_SUPERVISED)
         raise ValueError(f"unknown self_supervised loss {self_supervised!r} of method 'dgl'; there are {known}.")
+    if self_supervised is not None and not jnp.issubdtype(x_spec.dtype, jnp.floating):
+        raise ValueError(f"self_supervised={self_supervised!r} predicts the input, and word numbers are no quantities.")
     if self_supervised == "shift" and len(x_spec.shape) != 4:
         raise ValueError(f"self_supervised='shift' moves images (B, H, W, C); the inputs are {x_spec.shape}.")
     if not 0 <= last_gradient_weight <= 1:
@@ -112,7 +115,8 @@ def dgl(
     parts: list[dict[str, Block]] = []
     blocks = []
     for i, f in enumerate(network):
-        part = {"f": f, "aux": classifier(classes) if i == top else AUXILIARIES[aux](classes, pool)}
+        head = classifier(classes) if i == top else AUXILIARIES[aux](classes, pool)
+        part = {"f": f, "aux": summarised(f, head)}
         target = None
         if self_supervised and i < top:
             part["decoder"] = from_linen(ImageDecoder(x_spec.shape[1:]), name="decoder")

@@ -173,7 +173,7 @@ def classifying_model(
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         top = checked_exit(exits, exit)
-        x = [x, *features_of(parts[:top])(states[:top], x)][-1]
+        x = [x, *outputs_of(parts[:top], states[:top], x)][-1]
         return apply(parts[top - 1], states[top - 1], str(heads[top - 1]), x)
 
     used = [frozenset({"f"} & set(part)) for part in parts]
@@ -185,17 +185,24 @@ def classifying_model(
 
 
 def features_of(parts: Sequence[Parts]) -> Features:
-    """`Model.features` of blocks whose part `f`, where there is one, makes the features."""
+    """`Model.features` of blocks whose part `f`, where there is one, makes the features: what heads read of them."""
+    summaries = [part["f"].summary for part in parts if "f" in part]
 
     def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
-        found = []
-        for part, state in zip(parts, states, strict=True):
-            if "f" in part:
-                x = apply(part, state, "f", x)
-                found.append(x)
-        return found
+        found = outputs_of(parts, states, x)
+        return [y if summary is None else summary(y) for y, summary in zip(found, summaries, strict=True)]
 
     return features
+
+
+def outputs_of(parts: Sequence[Parts], states: Sequence[BlockState], x: jax.Array) -> list[jax.Array]:
+    """What every part `f` hands to the next in prediction."""
+    found = []
+    for part, state in zip(parts, states, strict=True):
+        if "f" in part:
+            x = apply(part, state, "f", x)
+            found.append(x)
+    return found
 
 
 def checked_exit(exits: Sequence[int], exit: int | None) -> int:

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
+from localgrad.blocks.sequences import summarised
 from localgrad.losses import similarity_matching
 from localgrad.methods.heads import Similarity, classifier
 from localgrad.methods.output import label_loss, output_block
@@ -76,9 +77,11 @@ def predsim(
         heads["pred"] = classifier(classes, pool=pool, zero=True)
     if beta > 0:
         heads["sim"] = from_linen(Similarity(), name="similarity")
-    parts: list[dict[str, Block]] = [{"f": f, **heads} for f in network]
+    parts: list[dict[str, Block]] = [
+        {"f": f, **{group: summarised(f, head) for group, head in heads.items()}} for f in network
+    ]
     blocks = [local_block(f.name, part, step, tx) for f, part in zip(network, parts, strict=True)]
-    parts.append({"head": classifier(classes, zero=True)})
+    parts.append({"head": summarised(network[-1], classifier(classes, zero=True))})
     blocks.append(output_block(parts[-1], classes, tx, weight=1.0 if beta in (0, 1) else 1 - beta))
     exits = ["pred" if beta < 1 else None] * len(network) + ["head"]
     name = "pred" if beta == 0 else "sim" if beta == 1 else "predsim"

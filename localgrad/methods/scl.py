@@ -15,6 +15,7 @@ import optax
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
+from localgrad.blocks.sequences import summarised
 from localgrad.losses.contrastive import REDUCTIONS, Reduction, supervised_contrastive
 from localgrad.methods.heads import Dense, classifier
 from localgrad.methods.output import output_block
@@ -77,9 +78,9 @@ def scl(
         return {**message, "x": features}, {"loss": loss}
 
     projection = from_linen(Dense(HEADS[head], "relu", "linear", pool), name=head)
-    parts: list[dict[str, Block]] = [{"f": f, "head": projection} for f in network]
+    parts: list[dict[str, Block]] = [{"f": f, "head": summarised(f, projection)} for f in network]
     blocks = [local_block(f.name, part, step, tx) for f, part in zip(network, parts, strict=True)]
-    parts.append({"head": classifier(classes)})
+    parts.append({"head": summarised(network[-1], classifier(classes))})
     blocks.append(output_block(parts[-1], classes, tx))
     heads = [None] * len(network) + ["head"]
     return classifying_model("scl", blocks, parts, heads, x_spec, classes, views=views)

@@ -10,6 +10,7 @@ import numpy as np
 
 from localgrad.base import Model, Plan, Spec
 from localgrad.pipeline import step
+from localgrad.pipeline.loops import flops_of_repeats
 from localgrad.pipeline.packing import Slots
 
 # Cost of moving one byte of a block's state, in FLOPs: optimizer updates are bound by memory, matrix products are not.
@@ -120,6 +121,8 @@ def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec)
         grads, metrics, downward = block.grads(state, stash, signal)
         return step.learn(block, state, model_state, grads, metrics, ok), message, downward
 
-    lowered = jax.jit(run).lower(state, message, step.key_spec(model), signal)
+    traced = jax.jit(run).trace(state, message, step.key_spec(model), signal)
+    lowered = traced.lower()
     analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}
-    return float(analysis.get("flops", 0.0)), hashlib.sha256(lowered.as_text().encode()).hexdigest()
+    flops = float(analysis.get("flops", 0.0)) + flops_of_repeats(traced)
+    return flops, hashlib.sha256(lowered.as_text().encode()).hexdigest()

@@ -29,6 +29,9 @@ class Config:
       activation, norm, dropout: of every layer, see `localgrad.blocks`; None is the network's default.
       net_options: more of the network's options, each `name=value`.
       dataset, data_dir: what to train on, see `localgrad.data.get`.
+      max_length: of texts, the tokens that are kept; None is as many as the longest has.
+      vocabulary: of texts, how many of the training split's commonest words are told apart.
+      word_vectors: of texts, a file of word vectors to begin with (GloVe's form); None begins at random.
       label_noise: share of the training labels that are drawn anew, uniformly over the classes; the same in every run.
       limit: train on the first `limit` examples only; None is all of them.
       augment: names of augmentations, in order.
@@ -72,6 +75,9 @@ class Config:
     net_options: tuple[str, ...] = ()
     dataset: str = "digits"
     data_dir: str | None = None
+    max_length: int | None = None
+    vocabulary: int = 30_000
+    word_vectors: str | None = None
     label_noise: float = 0.0
     limit: int | None = None
     augment: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from localgrad.base import BlockState, Model
+from localgrad.pipeline.loops import flops_of_repeats
 from localgrad.training.evaluation import EvalBatches
 
 _REPETITIONS = 15
@@ -55,7 +56,7 @@ def measure_exits(
       scores, labels: of the split that accuracy is of, see `collect`.
       x: a batch `(B, ...)`, for FLOPs and time; exits are timed in turns.
     """
-    programs = [_compiled(model, states, x, (exit,)) for exit in model.exits]
+    programs = [_traced(model, states, x, (exit,)).lower().compile() for exit in model.exits]
     seconds: list[list[float]] = [[] for _ in programs]
     for _ in range(_REPETITIONS):
         for program, times in zip(programs, seconds, strict=True):
@@ -63,8 +64,8 @@ def measure_exits(
             jax.block_until_ready(program(tuple(states), x))
             times.append(time.perf_counter() - began)
     return [
-        ExitRow(exit, _accuracy(found, labels), _flops(program) / len(x), float(np.median(times)))
-        for exit, found, program, times in zip(model.exits, scores, programs, seconds, strict=True)
+        ExitRow(exit, _accuracy(found, labels), _flops(model, states, x, (exit,)), float(np.median(times)))
+        for exit, found, times in zip(model.exits, scores, seconds, strict=True)
     ]
 
 
@@ -120,16 +121,18 @@ def anytime(
 
 def anytime_flops(model: Model, states: Sequence[BlockState], x: jax.Array) -> list[float]:
     """FLOPs of one example that tries every exit up to each: what they share is computed once."""
-    return [_flops(_compiled(model, states, x, model.exits[: k + 1])) / len(x) for k in range(len(model.exits))]
+    return [_flops(model, states, x, model.exits[: k + 1]) for k in range(len(model.exits))]
 
 
-def _compiled(model: Model, states: Sequence[BlockState], x: jax.Array, exits: Sequence[int]):
+def _traced(model: Model, states: Sequence[BlockState], x: jax.Array, exits: Sequence[int]):
     run = lambda states, x: [model.predict(states, x, exit) for exit in exits]
-    return jax.jit(run).lower(tuple(states), x).compile()
+    return jax.jit(run).trace(tuple(states), x)
 
 
-def _flops(program) -> float:
-    return float((program.cost_analysis() or {}).get("flops", 0.0))
+def _flops(model: Model, states: Sequence[BlockState], x: jax.Array, exits: Sequence[int]) -> float:
+    """FLOPs of one example; loops are those of the last exit, which runs through the same blocks as the others."""
+    analysis = _traced(model, states, x, exits).lower().compile().cost_analysis() or {}
+    return (float(analysis.get("flops", 0.0)) + flops_of_repeats(_traced(model, states, x, exits[-1:]))) / len(x)
 
 
 def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

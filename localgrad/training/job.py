@@ -1,7 +1,7 @@
 """From a configuration to everything a run needs; all that can be refused is refused here, before any compilation."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import optax
 
 from localgrad import data
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
-from localgrad.blocks import NETWORKS
+from localgrad.blocks import NETWORKS, TEXT_NETWORKS, Vectors
 from localgrad.methods import METHODS, freeze, graft, trials
 from localgrad.pipeline import delays_of, init, make_plan, sequential, signal_of, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
@@ -32,7 +32,7 @@ class Job(NamedTuple):
       config: its configuration.
       model, engine, source: what trains, how, and on what.
       splits: `train` (as it is trained on), `validation` and `test`.
-      stats: the pixel statistics that all splits share.
+      stats: the pixel statistics that all splits share; None of texts.
       total_steps: batches in the run.
       begin: key -> the first states of the blocks: fresh, or grown from a shorter network.
     """
@@ -42,14 +42,14 @@ class Job(NamedTuple):
     engine: Engine
     source: Source
     splits: dict[str, data.Dataset]
-    stats: tuple[np.ndarray, np.ndarray]
+    stats: tuple[np.ndarray, np.ndarray] | None
     total_steps: int
     begin: Callable[[Key], tuple[BlockState, ...]]
 
     def eval_batches(self, split: str) -> EvalBatches:
         """Masked batches of a split, in its order, without augmentation."""
-        dtype = self.model.x_spec.dtype
-        return data.eval_batches(self.splits[split], _EVAL_BATCH, *self.stats, dtype=dtype)
+        mean, std = self.stats or (None, None)
+        return data.eval_batches(self.splits[split], _EVAL_BATCH, mean, std, self.model.x_spec.dtype)
 
 
 def prepare(config: Config) -> Job:
@@ -65,7 +65,10 @@ def prepare(config: Config) -> Job:
       ValueError: for anything in the configuration that cannot be, or a workdir of another configuration.
       FileNotFoundError: if the data are not there, saying how to get them.
     """
-    for kind, name, known in (("method", config.method, METHODS), ("net", config.net, NETWORKS)):
+    for kind, name, known in (
+        ("method", config.method, METHODS),
+        ("net", config.net, {**NETWORKS, **TEXT_NETWORKS}),
+    ):
         if name not in known:
             raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(known)}.")
     check_workdir(config)
@@ -73,16 +76,25 @@ def prepare(config: Config) -> Job:
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError("--dtype=float64 needs 64-bit types switched on: JAX_ENABLE_X64=1.")
     augment = data.augmentation(config.augment) if config.augment else None
-    train, validation, test = (data.get(config.dataset, split, data_dir=config.data_dir) for split in data.SPLITS)
+    train, validation, test = (
+        data.get(
+            config.dataset,
+            split,
+            data_dir=config.data_dir,
+            max_length=config.max_length,
+            vocabulary=config.vocabulary,
+        )
+        for split in data.SPLITS
+    )
     train = data.with_label_noise(data.first(train, config.limit), config.label_noise)
     if config.batch_size > len(train.labels):
         raise ValueError(
             f"--batch_size={config.batch_size} is more than the {len(train.labels)} training examples of {train.name}."
         )
-    epoch_steps = len(train.labels) // config.batch_size
+    lengths = () if train.words is None else data.length_groups(train.inputs.shape[1])
+    epoch_steps = data.steps_per_epoch(train, config.batch_size, lengths)
     total_steps = config.epochs * epoch_steps
-
-    network, options = _network(config), _method_options(config)
+    network, options = _network(config, train, lengths), _method_options(config)
     views = options.get("views", 1)
     if views != 1 and augment is None:
         raise ValueError(
@@ -98,7 +110,9 @@ def prepare(config: Config) -> Job:
         config.optimizer, config.learning_rate, schedule=config.schedule, weight_decay=config.weight_decay, **shared
     )
     feedback = _feedback_optimizer(config, shared)
-    x_spec = jax.ShapeDtypeStruct((config.batch_size, *train.images.shape[1:]), dtype)
+    x_spec = jax.ShapeDtypeStruct(
+        (config.batch_size, *train.inputs.shape[1:]), dtype if train.words is None else jnp.dtype(jnp.int32)
+    )
     method = METHODS[config.method]
     model = call("method", lambda: method(network, x_spec, train.classes, optimizer, feedback, **options))
     model = freeze(model, config.frozen)
@@ -109,13 +123,15 @@ def prepare(config: Config) -> Job:
     begin = _growing(model, config) if growing else partial(init, model)
 
     engine = _engine(config, model)
-    stats = data.pixel_stats(train)
+    stats = data.pixel_stats(train) if train.words is None else None
+    mean, std = stats or (None, None)
     source = data.source(
         train,
         batch_size=config.batch_size,
         seed=config.seed,
-        mean=stats[0],
-        std=stats[1],
+        mean=mean,
+        std=std,
+        lengths=lengths,
         dtype=dtype,
         augment=augment,
         views=views,
@@ -219,12 +235,25 @@ def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, 
     return lambda key: graft(init(model, key), states)
 
 
-def _network(config: Config) -> list[Block]:
+def _network(config: Config, train: data.Dataset, lengths: Sequence[int]) -> list[Block]:
+    known, others = (NETWORKS, TEXT_NETWORKS) if train.words is None else (TEXT_NETWORKS, NETWORKS)
+    if config.net in others:
+        holds = "images" if train.words is None else "texts"
+        raise ValueError(f"net {config.net!r} does not read the {holds} of {train.name}; choose {', '.join(known)}.")
     given: dict[str, Any] = {name: getattr(config, name) for name in ("widths", "activation", "norm", "dropout")}
     if config.blocks is not None:
         given["blocks"] = config.blocks[0] if len(config.blocks) == 1 else config.blocks
-    make = NETWORKS[config.net]
-    options = bind("net", config.net, make, given, config.net_options, own=("variant",))
+    make = known[config.net]
+    own = ("variant", "words", "vectors", "buckets", "dtype")
+    options = bind("net", config.net, make, given, config.net_options, own)
+    if train.words is not None:
+        options |= {"words": len(train.words), "dtype": jnp.dtype(config.dtype)}
+        if config.net != "embedding":
+            options["buckets"] = lengths if config.trials == 1 else ()  # vmap would run every one of them
+    if config.word_vectors is not None:
+        if train.words is None:
+            raise ValueError(f"--word_vectors are of words, and {train.name} holds images.")
+        options["vectors"] = Vectors(*data.read_vectors(config.word_vectors, train.words))
     return call("net", lambda: make(**options))
 
 

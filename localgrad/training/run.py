@@ -19,7 +19,7 @@ from localgrad.training.loop import Outcome, fit
 # What of a summary is measured; with several trials each becomes a mean, a deviation and its values.
 _FIGURES = (
     "test_accuracy", "validation_accuracy", "exit_accuracy", "block_loss", "best_epoch", "best_validation_accuracy",
-    "best_test_accuracy", "examples_per_sec",
+    "best_test_accuracy", "best_exit_accuracy", "examples_per_sec",
 )  # fmt: skip
 
 
@@ -107,6 +107,7 @@ def summaries(job: Job, outcome: Outcome) -> list[dict[str, Any]]:
                 "best_epoch": validation[best]["epoch"],
                 "best_validation_accuracy": of(validation[best]["accuracy"], trial),
                 "best_test_accuracy": of(test[best]["accuracy"], trial),
+                "best_exit_accuracy": [of(value, trial) for value in test[best]["exit_accuracy"]],
                 "params": {"effective": book.effective, "affiliated": book.affiliated},
                 "examples_per_sec": outcome.examples_per_sec,
                 "params_sha256": params_sha256(states),

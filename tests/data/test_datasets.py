@@ -77,7 +77,7 @@ def test_pixel_stats_are_those_of_the_pixels() -> None:
 
 
 def test_names_are_embedded() -> None:
-    assert names() == ("digits", "fashion_mnist")
+    assert names() == ("digits", "fashion_mnist", "wordnet_gloss", "movie_snippets", "dbpedia")
 
 
 @pytest.mark.parametrize("split", ["val", "Train", ""])
@@ -102,14 +102,14 @@ def test_digits_are_split_by_class_and_whole() -> None:
     from sklearn.datasets import load_digits
 
     splits = [get("digits", split) for split in SPLITS]
-    assert [len(split.images) for split in splits] == [1197, 300, 300]
+    assert [len(split.inputs) for split in splits] == [1197, 300, 300]
     for split in splits:
-        assert split.images.dtype == np.uint8 and split.images.shape[1:] == (8, 8, 1) and split.classes == 10
-        assert split.labels.dtype == np.int32 and split.images.max() == 16
+        assert split.inputs.dtype == np.uint8 and split.inputs.shape[1:] == (8, 8, 1) and split.classes == 10
+        assert split.labels.dtype == np.int32 and split.inputs.max() == 16
         share = np.bincount(split.labels) / len(split.labels)
         np.testing.assert_allclose(share, np.bincount(load_digits().target) / 1797, atol=1 / 300)
     # Each published example is in exactly one split, with its own label.
-    found = np.concatenate([np.column_stack([s.labels, s.images.reshape(len(s.images), 64)]) for s in splits])
+    found = np.concatenate([np.column_stack([s.labels, s.inputs.reshape(len(s.inputs), 64)]) for s in splits])
     published = np.column_stack([load_digits().target, load_digits().data]).astype(int)
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, published.tolist()))
 
@@ -145,19 +145,19 @@ def write_fashion(folder: Path, *, zipped: bool = True, train: int = 40, test: i
 def test_fashion_mnist_from_files(tmp_path: Path, zipped: bool) -> None:
     arrays = write_fashion(tmp_path, zipped=zipped)
     train, validation, test = (get("fashion_mnist", split, data_dir=tmp_path) for split in SPLITS)
-    assert train.images.shape == (36, 28, 28, 1) and train.images.dtype == np.uint8 and train.labels.dtype == np.int32
+    assert train.inputs.shape == (36, 28, 28, 1) and train.inputs.dtype == np.uint8 and train.labels.dtype == np.int32
     np.testing.assert_array_equal(
-        np.concatenate([train.images, validation.images])[..., 0], arrays["train-images-idx3-ubyte"]
+        np.concatenate([train.inputs, validation.inputs])[..., 0], arrays["train-images-idx3-ubyte"]
     )
     np.testing.assert_array_equal(np.concatenate([train.labels, validation.labels]), arrays["train-labels-idx1-ubyte"])
-    np.testing.assert_array_equal(test.images[..., 0], arrays["t10k-images-idx3-ubyte"])
+    np.testing.assert_array_equal(test.inputs[..., 0], arrays["t10k-images-idx3-ubyte"])
     np.testing.assert_array_equal(test.labels, arrays["t10k-labels-idx1-ubyte"])
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="dataset-fashion-mnist is not installed")
 def test_fashion_mnist_as_published() -> None:
     train, validation, test = (get("fashion_mnist", split) for split in SPLITS)
-    assert [len(split.images) for split in (train, validation, test)] == [55_000, 5_000, 10_000]
+    assert [len(split.inputs) for split in (train, validation, test)] == [55_000, 5_000, 10_000]
     labels = np.concatenate([train.labels, validation.labels])
     assert np.bincount(labels).tolist() == [6000] * 10 and np.bincount(test.labels).tolist() == [1000] * 10
     mean, std = pixel_stats(train)
@@ -238,13 +238,13 @@ def test_published_files_read_the_same_unpacked(tmp_path: Path) -> None:
         with gzip.open(path) as packed, (tmp_path / path.stem).open("wb") as plain:
             shutil.copyfileobj(packed, plain)
     packed_set, plain_set = get("fashion_mnist", "test"), get("fashion_mnist", "test", data_dir=tmp_path)
-    np.testing.assert_array_equal(packed_set.images, plain_set.images)
+    np.testing.assert_array_equal(packed_set.inputs, plain_set.inputs)
     np.testing.assert_array_equal(packed_set.labels, plain_set.labels)
 
 
 def test_the_first_examples() -> None:
     train = get("digits", "train")
-    assert first(train, None).images.shape == train.images.shape
+    assert first(train, None).inputs.shape == train.inputs.shape
     np.testing.assert_array_equal(first(train, 7).labels, train.labels[:7])
 
 
@@ -256,4 +256,4 @@ def test_label_noise(share: float) -> None:
     assert noisy.labels.dtype == train.labels.dtype
     assert abs(np.mean(noisy.labels != train.labels) - 0.9 * share) < 0.05
     np.testing.assert_array_equal(with_label_noise(train, share).labels, noisy.labels)
-    assert noisy.images is train.images
+    assert noisy.inputs is train.inputs

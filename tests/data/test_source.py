@@ -59,7 +59,7 @@ def test_an_epoch_shows_whole_pictures_once_each_with_their_labels(resident: boo
         assert y.shape == (6, BATCH) and y.dtype == jnp.int32
         example = np.asarray(x[..., 0, 0, 0]).astype(int).ravel()
         assert len(set(example.tolist())) == 48
-        np.testing.assert_array_equal(np.asarray(x).reshape(48, 6, 6, 3), colours().images[example])
+        np.testing.assert_array_equal(np.asarray(x).reshape(48, 6, 6, 3), colours().inputs[example])
         np.testing.assert_array_equal(np.asarray(y).ravel(), colours().labels[example])
         seen.append(example)
     assert not np.array_equal(*seen)
@@ -100,7 +100,7 @@ def test_trials_equal_sources_of_their_own_seeds(resident: bool) -> None:
 
 def test_trials_share_the_resident_images() -> None:
     fetch = make(trials=3, resident=True).batches(0, 1).fetch
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(fetch) if leaf.dtype == jnp.uint8) == colours().images.nbytes
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(fetch) if leaf.dtype == jnp.uint8) == colours().inputs.nbytes
 
 
 @pytest.mark.parametrize(("resident", "trials"), [(True, None), (False, 2)])
@@ -172,7 +172,7 @@ def test_nothing_is_traced_twice(resident: bool) -> None:
 
 
 def test_the_limit_chooses_where_the_images_live() -> None:
-    size = colours().images.nbytes
+    size = colours().inputs.nbytes
     assert isinstance(make(resident_limit=size).batches(0, 1).items, jax.Array)
     assert isinstance(make(resident_limit=size - 1).batches(0, 1).items, dict)
 
@@ -234,7 +234,7 @@ def test_evaluation_sees_each_example_once_in_order(batch_size: int) -> None:
     x, y, mask = (np.concatenate(arrays) for arrays in zip(*seen, strict=True))
     assert mask[:N].all() and not mask[N:].any()
     np.testing.assert_array_equal(y[mask], colours().labels)
-    np.testing.assert_allclose(x[mask], (colours().images - mean) / std, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(x[mask], (colours().inputs - mean) / std, rtol=1e-5, atol=1e-5)
 
 
 def test_evaluation_and_training_normalise_alike() -> None:

@@ -92,15 +92,29 @@ class TinyRagged(Tiny):
 
 
 class TinyTexts(Tiny):
-    """No pictures."""
+    """Two texts an example, as AG News has them, and a test split without labels, as GLUE's sets have."""
+
+    SIZES = {"train": TRAIN, "validation": 7, "test": TEST}  # noqa: RUF012
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {"text": tfds.features.Text(), "label": self.LABEL}
+        features = {"body": tfds.features.Text(), "idx": np.int32, "label": self.LABEL, "title": tfds.features.Text()}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _generate_examples(self, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
         for i in range(count):
-            yield i, {"text": "a", "label": i % 10}
+            yield i, {"body": f"Body {i}", "idx": i, "label": -1 if count == TEST else i % 10, "title": "a TITLE"}
+
+
+class TinyNumbers(TinyTexts):
+    """Neither pictures nor texts."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"idx": np.int32, "label": self.LABEL}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i in range(count):
+            yield i, {"idx": i, "label": i % 10}
 
 
 def write(builder: type[Tiny], folder: Path, file_format: str = "array_record", **arguments: Any) -> Path:
@@ -125,13 +139,13 @@ def test_a_prepared_set_is_read_as_it_was_written(builder: type[Tiny], name: str
     write(builder, tmp_path)
     splits = {split: get(name, split, data_dir=tmp_path) for split in SPLITS}
     for made in splits.values():
-        assert made.images.dtype == np.uint8 and made.images.shape[1:] == builder.SHAPE
+        assert made.inputs.dtype == np.uint8 and made.inputs.shape[1:] == builder.SHAPE
         assert made.labels.dtype == np.int32 and (made.name, made.classes) == (name, 10)
 
     def written(count: int) -> set[tuple[bytes, int]]:
         return by_picture(pictures(count, builder.SHAPE), np.arange(count) % 10)
 
-    found = {split: by_picture(made.images, made.labels) for split, made in splits.items()}
+    found = {split: by_picture(made.inputs, made.labels) for split, made in splits.items()}
     assert found["test"] == written(TEST)
     if builder is TinyColour:
         assert found["train"] == written(TRAIN) and found["validation"] == written(7)
@@ -145,7 +159,7 @@ def test_array_record_needs_no_tensorflow(tmp_path: Path) -> None:
     found = run(
         "import sys\n"
         "from localgrad.data import get\n"
-        f"print([get('tiny_grey', split, data_dir={str(tmp_path)!r}).images.shape for split in {SPLITS}])\n"
+        f"print([get('tiny_grey', split, data_dir={str(tmp_path)!r}).inputs.shape for split in {SPLITS}])\n"
         "print('tensorflow' in sys.modules)"
     )
     assert found.splitlines() == ["[(36, 28, 28, 1), (4, 28, 28, 1), (12, 28, 28, 1)]", "False"]
@@ -159,7 +173,7 @@ def test_tfrecord_is_read_the_same(builder: type[Tiny], name: str, tmp_path: Pat
         write(builder, tmp_path / file_format, file_format)
     for split in SPLITS:
         one, other = (get(name, split, data_dir=tmp_path / folder) for folder in ("array_record", "tfrecord"))
-        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.inputs, other.inputs)
         np.testing.assert_array_equal(one.labels, other.labels)
 
 
@@ -200,7 +214,7 @@ def test_versions_and_configurations(tmp_path: Path) -> None:
     assert find("tiny_configs", tmp_path) == default  # the first one is the default
     assert find("tiny_configs/other", tmp_path) == find("tfds:tiny_configs/other:1.0.0", tmp_path) == folder
     assert find("tiny_configs/other:2.0.0", tmp_path) is None
-    assert len(get("tiny_configs/other", "test", data_dir=tmp_path).images) == TEST
+    assert len(get("tiny_configs/other", "test", data_dir=tmp_path).inputs) == TEST
 
     for version in ("1.10.0", "1.9.0"):
         (folder.parent / version).mkdir()
@@ -217,13 +231,13 @@ def test_the_usual_folder_is_that_of_the_environment(tmp_path: Path, monkeypatch
     folder = write(TinyGrey, tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert find("tiny_grey", None) == folder
-    assert len(get("tiny_grey", "test").images) == TEST
+    assert len(get("tiny_grey", "test").inputs) == TEST
 
 
 def test_fashion_mnist_from_tensorflow_datasets(tmp_path: Path) -> None:
     made = type("FashionMnist", (Tiny,), {"__module__": __name__}, skip_registration=True)
     write(made, tmp_path)
-    assert get("fashion_mnist", "validation", data_dir=tmp_path).images.shape == (4, 28, 28, 1)
+    assert get("fashion_mnist", "validation", data_dir=tmp_path).inputs.shape == (4, 28, 28, 1)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "mnist:3", "mnist:latest", "a/b/c"])
@@ -245,19 +259,35 @@ def test_an_unknown_name_lists_what_exists(call: Callable[[str, Path], Any], tmp
         call("cifar_10", tmp_path)
     message = str(error.value)
     assert "unknown dataset 'cifar_10'; did you mean one of ['cifar10'" in message
-    assert "['digits', 'fashion_mnist'] or the name of any image classification set of tensorflow-datasets" in message
+    assert "or the name of any set of images or texts with a class each of tensorflow-datasets" in message
     with pytest.raises(ValueError, match="did you mean one of \\['digits'"):
         call("digit", tmp_path)
 
 
-# What is no image classification set
+def test_a_set_of_texts_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write(TinyTexts, tmp_path)
+    splits = {split: get("tiny_texts", split, data_dir=tmp_path) for split in SPLITS}
+    # Without labels a test split is none: the published validation split is the test, and the end of train validation.
+    assert [len(splits[split].labels) for split in SPLITS] == [36, 4, 7]
+    words = splits["train"].words
+    assert words is not None and splits["test"].words == words and splits["train"].inputs.shape == (36, 4)
+    for split, made in splits.items():
+        for row, label in zip(made.inputs, made.labels, strict=True):
+            body, number, *title = (words[i] for i in row)
+            assert (body, title) == ("body", ["a", "title"])
+            assert number == "[UNK]" or split != "validation"
+            assert number == "[UNK]" or int(number) % 10 == label
+    assert len({words[row[1]] for row in splits["train"].inputs}) == 36
+
+
+# What is neither images nor texts with a class each
 
 
 @pytest.mark.parametrize(
     ("builder", "name", "message"),
     [
         (TinyValues, "tiny_values", r"its 'label' is Scalar \(found \['image', 'label'\]\); expected 'image', uint8"),
-        (TinyTexts, "tiny_texts", r"it has no 'image' \(found \['label', 'text'\]\)"),
+        (TinyNumbers, "tiny_numbers", r"it has no 'image' \(found \['idx', 'label'\]\)"),
         (TinyRagged, "tiny_ragged", r"its images are uint8 \(None, None, 1\); expected"),
     ],
 )
@@ -293,7 +323,7 @@ def test_prepare_writes_array_record_once(tmp_path: Path, capsys: pytest.Capture
     folder = tmp_path / "tiny_grey" / "1.2.0"
     assert capsys.readouterr().out.splitlines()[-1].endswith(str(folder))
     files = sorted(path.name for path in folder.glob("*array_record*"))
-    assert len(files) == 2 and len(get("tiny_grey", "test", data_dir=tmp_path).images) == TEST
+    assert len(files) == 2 and len(get("tiny_grey", "test", data_dir=tmp_path).inputs) == TEST
     written = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
     assert prepare("tiny_grey", tmp_path) == folder
     assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == written

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from ..data.files import write_snippets
 from .test_train import command
 
 pytestmark = pytest.mark.slow
@@ -25,6 +26,8 @@ STUDIES = {
     "scl_settings": ("--nets=mlp",),
     "seconds": ("--methods=bp,al", "--repetitions=2"),
     "staleness": ("--methods=dfa",),
+    "text_ablation": (),
+    "text_accuracy": (),
 }
 
 
@@ -37,6 +40,9 @@ LONGER = set(STUDIES) - {"accuracy", "seconds"}
 def test_studies(study, tmp_path):
     out = tmp_path / "results"
     places = (f"--workdir={tmp_path / 'runs'}", f"--out={out}")
+    if study.startswith("text"):
+        write_snippets(tmp_path)
+        places += (f"--data_dir={tmp_path}",)
     done = command("--smoke", "--trials=1", *STUDIES[study], *places, program=f"experiments.{study}")
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.json")
@@ -101,21 +107,38 @@ pinned = pytest.mark.skipif(
 
 @pinned
 @pytest.mark.parametrize(
-    "more", [("--methods=al", "--notorch"), pytest.param(("--methods=dkp,bp", "--torch"), marks=pytest.mark.full)]
+    ("net", "more"),
+    [
+        ("mlp", ("--methods=al", "--notorch")),
+        ("mlp", ("--methods=dkp,bp", "--torch")),
+        ("bilstm", ("--methods=dkp,bp", "--torch")),
+        ("transformer", ("--methods=dkp,bp", "--torch")),
+    ],
 )
-def test_pipeline_benchmark(more, tmp_path):
+@pytest.mark.full
+def test_pipeline_benchmark(net, more, tmp_path):
     if "--torch" in more:
         pytest.importorskip("torch", reason="of the dev extra")
-    size = ("--smoke", "--nets=mlp", "--batches=2", "--repetitions=2")
+    size = ("--smoke", f"--nets={net}", "--batches=2", "--repetitions=2")
     done = command(*size, *more, f"--out={tmp_path}", program="experiments.bench_pipeline")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "bench_pipeline.json").read_text())
-    rows = result["networks"]["mlp"]["rows"]
+    rows = result["networks"][net]["rows"]
     expected = {"al"} if "--notorch" in more else {"dkp", "bp, M = 2", "torch gpipe, M = 2", "torch 1f1b, M = 2"}
     assert set(rows) == expected
     assert all(row["speed_up"]["min"] > 0 for row in rows.values())
     assert all(1 < row["ledger"] <= 2 for row in rows.values() if "ledger" in row)
-    assert all(f"| mlp | {row} |" in done.stdout for row in rows)
+    assert all(f"| {net} | {row} |" in done.stdout for row in rows)
+
+
+@pytest.mark.full
+def test_trials_benchmark(tmp_path):
+    size = ("--smoke", "--nets=two_conv", "--methods=al", "--trials=2", "--repetitions=2")
+    done = command(*size, f"--out={tmp_path}", program="experiments.bench_trials")
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "bench_trials.json").read_text())["rows"]["two_conv al"]
+    assert {name: len(values) for name, values in row["seconds"].items()} == {"one": 2, "loop": 2, "vmap": 2}
+    assert row["loop_to_vmap"]["min"] > 0 and "| two_conv al |" in done.stdout
 
 
 @pinned

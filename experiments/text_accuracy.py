@@ -1,0 +1,69 @@
+"""ICLR tables 1, 2, 3 and 10 on texts: accuracy at every exit, the best epoch on validation, association losses.
+
+    python -m localgrad.data prepare wordnet_gloss; python -m localgrad.data prepare movie_snippets
+    python -m experiments.text_accuracy                                              # two CPU cores, about an hour
+    python -m experiments.text_accuracy --size=paper --trials=5 --word_vectors=glove.6B.300d.txt \\
+        --datasets=imdb_reviews,ag_news_subset,glue/sst2,dbpedia --data_dir=DIR      # the paper's; a GPU
+
+The epoch is chosen on validation, and every exit is that epoch's.  `small` has widths for a CPU, and as in the paper
+backpropagation is given wider layers, so that AL has no more parameters in all, heads and target side included.
+Expect AL within a point of backpropagation, its shortcuts a little below, and its best epoch earlier.
+"""
+
+from absl import app, flags
+
+from experiments import setup, study, texts
+
+flags.DEFINE_list("datasets", ["wordnet_gloss", "movie_snippets"], "sets of texts")
+flags.DEFINE_list("nets", ["bilstm", "transformer"], "networks")
+flags.DEFINE_list("methods", ["bp", "al", "early_exit", "predsim"], "methods")
+texts.define_flags("text_accuracy")
+FLAGS = flags.FLAGS
+
+PUBLISHED = {
+    "imdb_reviews": {"bilstm bp": 86.25, "bilstm al": 86.41, "transformer bp": 83.45, "transformer al": 85.65},
+    "ag_news_subset": {"bilstm bp": 90.32, "bilstm al": 91.53, "transformer bp": 90.71, "transformer al": 91.17},
+    "glue/sst2": {"bilstm bp": 82.23, "bilstm al": 81.33, "transformer bp": 76.48, "transformer al": 81.16},
+    "dbpedia": {"bilstm bp": 97.34, "bilstm al": 98.30, "transformer bp": 97.37, "transformer al": 97.55},
+}
+
+
+def main(argv: list[str]) -> int:
+    if not set(FLAGS.nets) <= set(texts.NETS):
+        return setup.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(texts.NETS)}.")
+    rows = {
+        f"{dataset} {net} {method}": texts.row(dataset, net, method)
+        for dataset in FLAGS.datasets
+        for net in FLAGS.nets
+        for method in FLAGS.methods
+    }
+    columns = {
+        "test %": lambda summary: study.spread(summary["best_test_accuracy"]),
+        "by exit, embedding first": lambda summary: ", ".join(map(study.spread, summary["best_exit_accuracy"])),
+        "best epoch": lambda summary: study.spread(summary["best_epoch"], 1),
+        "association by block": lambda summary: ", ".join(
+            f"{loss['mean'] if isinstance(loss, dict) else loss:.1e}" for loss in summary.get("association", [])
+        ),
+        "parameters, effective + affiliated": lambda summary: " + ".join(
+            f"{summary['params'][kind]:,}" for kind in ("effective", "affiliated")
+        ),
+    }
+    published = {
+        name: str(PUBLISHED[dataset].get(name.partition(" ")[2], ""))
+        for name in rows
+        if (dataset := name.partition(" ")[0]) in PUBLISHED
+    }
+    associations = study.last_of("association")
+    return study.run_rows(
+        "text_accuracy",
+        f"ICLR tables 1 to 3 on {', '.join(FLAGS.datasets)}; the epoch is that of the best validation accuracy",
+        rows,
+        texts.SMOKE,
+        columns,
+        after=lambda name, workdirs: associations(name, workdirs) if name.endswith(" al") else {},
+        published=published or None,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

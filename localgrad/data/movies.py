@@ -1,0 +1,45 @@
+"""Sentences of film reviews with a sentiment: 10,605 of them, about half of them positive (a score above 0).
+
+Source: the archive of vaderSentiment 0.5 on PyPI (MIT licence); Hutto and Gilbert, VADER, ICWSM 2014.  The sentences
+are those that the Stanford Sentiment Treebank was made of.
+"""
+
+from pathlib import Path
+
+from localgrad.data import fetch
+from localgrad.data.text import Corpus, in_fixed_order
+
+NAME = "movie_snippets"
+FILE = "movieReviewSnippets_GroundTruth.txt"
+
+
+def read(config: str | None, data_dir: str | Path | None) -> tuple[Corpus, str]:
+    """Reads the sentences; class 1 is positive.
+
+    Args:
+      config: None; there are no others.
+      data_dir: a folder with the file; None looks where `prepare` puts it.
+
+    Returns:
+      The set, and the path of the file.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: a config, or the file is damaged (with the number of the line).
+    """
+    if config is not None:
+        raise ValueError(f"{NAME} has one form; got {NAME}/{config}.")
+    path = fetch.find(NAME, FILE, data_dir)
+    texts, labels = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        columns = line.split("\t")
+        try:
+            _, score, text = columns
+            labels.append(int(float(score) > 0))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: expected a number, a score and a text, parted by tabs; got {len(columns)} "
+                "columns. Fetch the file again."
+            ) from None
+        texts.append(text)
+    return Corpus(in_fixed_order(texts, labels), 2), str(path)

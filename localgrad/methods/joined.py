@@ -1,0 +1,65 @@
+"""Several blocks trained as one: gradients flow between them, up to the sum of their losses."""
+
+from collections.abc import Sequence
+
+import jax
+import optax
+
+from localgrad.base import BlockState, Key, LocalBlock, Message, PyTree, Spec
+from localgrad.methods.parts import Parts, Run, Step, local_block
+
+
+def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.GradientTransformation) -> LocalBlock:
+    """One LocalBlock of the parts and steps of several; its loss is the sum of theirs.
+
+    Its groups are those of the blocks, each a dict `{"1": of the first block, "2": ...}`, so that one optimizer serves
+    a group of all blocks, and norms and clips span them.  Metrics are sums over the blocks.
+
+    Args:
+      parts, steps: of each block, as `local_block` takes them.
+      tx: a transform of the groups.
+    """
+    flat = {f"{group} {i + 1}": block for i, part in enumerate(parts) for group, block in part.items()}
+
+    def step(run: Run, message: Message, key: Key):
+        total: dict[str, jax.Array] = {}
+        for i, one in enumerate(steps):
+            message, metrics = one(_of(run, i), message, key)
+            total = {name: value + total[name] if name in total else value for name, value in metrics.items()}
+        return message, total
+
+    inner = local_block("+".join(part["f"].name for part in parts), flat, step, optax.identity())
+
+    def init(key: Key, message: Spec) -> BlockState:
+        state = inner.init(key, message)
+        params = _nested(state.params)
+        return BlockState(params, _nested(state.model_state), tx.init(params))
+
+    def forward(state: BlockState, message: Message, key: Key):
+        own = BlockState(_flat(state.params), _flat(state.model_state), ())
+        message, model_state, stash = inner.forward(own, message, key)
+        return message, _nested(model_state), {**stash, "grads": _nested(stash["grads"])}
+
+    return inner._replace(init=init, forward=forward, tx=tx)
+
+
+def _of(run: Run, index: int) -> Run:
+    return lambda group, x: run(f"{group} {index + 1}", x)
+
+
+def part_of(state: BlockState, parts: Sequence[Parts], index: int) -> BlockState:
+    """The state of one of the joined blocks, from 0, without its optimizer's."""
+    pick = lambda tree: {group: tree[group][str(index + 1)] for group in parts[index]}
+    return BlockState(pick(state.params), pick(state.model_state), ())
+
+
+def _nested(tree: dict[str, PyTree]) -> dict[str, dict[str, PyTree]]:
+    found: dict[str, dict[str, PyTree]] = {}
+    for name, value in tree.items():
+        group, _, index = name.partition(" ")
+        found.setdefault(group, {})[index] = value
+    return found
+
+
+def _flat(tree: dict[str, dict[str, PyTree]]) -> dict[str, PyTree]:
+    return {f"{group} {index}": value for group, each in tree.items() for index, value in each.items()}

@@ -1,0 +1,94 @@
+"""Networks of texts on both engines: the same bits for a BiLSTM, 1e-12 in float64 for every method."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from localgrad import Model, init, params_sha256, sequential, spmd
+from localgrad.base import BlockState
+from localgrad.blocks import bilstm, transformer
+from localgrad.data import batches
+from localgrad.methods import METHODS
+from localgrad.report import largest_difference
+
+WORDS, BATCH, LENGTH, CLASSES, STEPS = 40, 6, 10, 3, 12
+NETWORKS = {
+    "bilstm": lambda dtype: bilstm(WORDS, widths=(6, 5), embed_width=7, dropout=0.3, buckets=(5,), dtype=dtype),
+    "transformer": lambda dtype: transformer(
+        WORDS, width=8, feed_forward=6, heads=2, dropout=0.3, buckets=(5,), dtype=dtype
+    ),
+}
+SAME_NUMBERS = {  # dropout is drawn once a part, and delays are another training
+    **{method: {"staleness": "locked"} for method in ("dfa", "dkp")},
+    **{method: {"micro_batches": 1} for method in ("bp", "bp_matched")},
+}
+
+
+def make_model(net: str, method: str, dtype: jnp.dtype) -> Model:
+    """Clipping by norm and AdamW, which a bubble would move."""
+    optimizer = lambda scale: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2 * scale))
+    spec = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    options = {"target_width": 6} if method in ("al", "bp_matched") else {}
+    return METHODS[method](NETWORKS[net](dtype), spec, CLASSES, optimizer, **options)
+
+
+def trained(model: Model, start: tuple[BlockState, ...], stages: int, steps: int, **options) -> tuple[BlockState, ...]:
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, LENGTH // 2 * (1 + np.arange(steps) % 2)[:, None, None] + 1, (steps, BATCH, 1))
+    xs = np.where(np.arange(LENGTH) < size, rng.integers(1, WORDS, (steps, BATCH, LENGTH)), 0).astype(np.int32)
+    ys = rng.integers(0, CLASSES, (steps, BATCH)).astype(np.int32)
+    engine = spmd(model, stages=stages, **options) if stages else sequential(model)
+    fed = batches(jnp.asarray(xs), jnp.asarray(ys))
+    state, _ = engine.run(engine.load(start, jax.random.key(1)), fed)
+    return jax.device_get(engine.states(state, fed))
+
+
+@pytest.mark.slow
+def test_digests_of_a_bilstm_with_dropout_and_clipping(random_states: Callable) -> None:
+    model = make_model("bilstm", "al", jnp.float32)
+    start = random_states(model)
+    digests = {params_sha256(trained(model, start, stages, STEPS)) for stages in (0, 1, 2, 3)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("net", "method", "stages"),
+    [
+        ("transformer", "al", 3),
+        *(
+            pytest.param(net, method, stages, marks=pytest.mark.full)
+            for net in NETWORKS
+            for method in ("al", "scl", "early_exit", "predsim", "dgl", "bp", "bp_matched", "dfa", "dkp", "drtp")
+            for stages in (1, 2, 3)
+        ),
+    ],
+)
+def test_float64_agrees_to_1e_12(net: str, method: str, stages: int, x64: None, random_states: Callable) -> None:
+    model = make_model(net, method, jnp.float64)
+    start = random_states(model)
+    ours = trained(model, start, stages, 4, **SAME_NUMBERS.get(method, {}))
+    assert largest_difference(ours, trained(model, start, 0, 4)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "says"),
+    [
+        ("fa", {}, "one dense or convolutional layer of Flax linen; 'embedding7' has none"),
+        ("kp", {}, "use dfa or dkp"),
+        ("bp_fc", {}, "this network has none: use bp"),
+        ("dgl", {"self_supervised": "reconstruct"}, "word numbers are no quantities"),
+        ("dgl", {"aux": "cnn"}, "reads images"),
+    ],
+)
+def test_methods_that_cannot_read_texts_say_why(method: str, options: dict, says: str) -> None:
+    spec = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    make: Callable = lambda: init(
+        METHODS[method](NETWORKS["bilstm"](jnp.float32), spec, CLASSES, lambda scale: optax.sgd(0.1), **options),
+        jax.random.key(0),
+    )
+    with pytest.raises(ValueError, match=says):
+        make()
