@@ -17,10 +17,14 @@ method gains on GPipe as long as its heads cost less than (S - 1) / M of the net
 
     python -m experiments.bench_pipeline
 
-Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline.md; half an hour.
+`--nets` measures some of the networks anew and leaves the figures of the others; each says in the JSON what measured it.
+
+Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline.md; ten minutes a network.
 """
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -239,7 +243,7 @@ def main(argv: list[str]) -> int:
         pinned.cores(FLAGS.stages)
     except ValueError as error:
         return setup.refuse(f"--stages={FLAGS.stages}: {error}")
-    result: dict[str, Any] = {}
+    result = measured_before()
     for net in FLAGS.nets:
         found = measured(net)
         ceiling = FLAGS.stages * np.array(found["seconds"][f"{FLAGS.methods[0]} on one core"])
@@ -248,9 +252,17 @@ def main(argv: list[str]) -> int:
             "rows": judged(net, found),
             "ceiling": bench.ratio(ceiling, found["seconds"]["unpipelined at once"]),
             "seconds": found["seconds"],
+            "by": study.provenance(),
         }
         write(result)  # after each, so that one that fails loses none
     return 0
+
+
+def measured_before() -> dict[str, Any]:
+    """The networks of a result file that is there: those of this run replace their own figures alone."""
+    path = Path(FLAGS.out) / "bench_pipeline.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    return before["networks"] if before.get("stages") == FLAGS.stages else {}
 
 
 def write(result: dict[str, Any]) -> None:
@@ -268,7 +280,7 @@ def write(result: dict[str, Any]) -> None:
     ]  # fmt: skip
     ceilings = "; ".join(f"{net} {bench.show(each['ceiling'])}" for net, each in result.items())
     note = (
-        f"{FLAGS.stages} processes of one core each, in turns, median (least to largest) of {FLAGS.repetitions}. "
+        f"{FLAGS.stages} processes of one core each, in turns; median (least to largest). "
         f"Unpipelined at once, what the machine gives to work that shares nothing: {ceilings}. "
         + " ".join(f"`{net}`: {each['title']}." for net, each in result.items())
     )
