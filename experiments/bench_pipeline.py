@@ -17,7 +17,7 @@ method gains on GPipe as long as its heads cost less than (S - 1) / M of the net
 
     python -m experiments.bench_pipeline
 
-`--nets` measures some of the networks anew and leaves the figures of the others; each says in the JSON what measured it.
+`--nets` measures some networks anew and leaves the figures of the others; each says in the JSON what measured it.
 
 Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline.md; ten minutes a network.
 """

@@ -4,6 +4,7 @@ A text is a row of word numbers, int32 `(B, L)`, 0 behind its end; every block f
 with its mask, as `localgrad.blocks.sequences` describes.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,11 +20,12 @@ from localgrad.blocks.networks import Grouping, check
 from localgrad.blocks.sequences import bucketed, final_states, mean_of_tokens, parted, with_mask
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Vectors:
-    """Word vectors that are known: rows of the vocabulary `(V, D)`, and which of them are there `(V,)`."""
+    """Word vectors to begin with: rows of the vocabulary `(V, D)`, and which of them are known `(V,)`."""
 
-    def __init__(self, rows: np.ndarray, known: np.ndarray):
-        self.rows, self.known = rows, known
+    rows: np.ndarray
+    known: np.ndarray
 
 
 def embedding(

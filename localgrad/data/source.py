@@ -17,6 +17,7 @@ from jax import lax
 from localgrad import base
 from localgrad.data.augment import Augment
 from localgrad.data.dataset import Dataset
+from localgrad.data.groups import grouped, order_in_groups
 from localgrad.data.shuffle import LIMIT, permuted
 
 RESIDENT_LIMIT = 2 * 1024**3
@@ -75,9 +76,9 @@ def source(
 
     `batches(first, count)` gives `base.Batches` whose `fetch(item, start, count)` returns x `(count, H, W, C)` of
     `dtype`, normalised, or of texts the numbers of their words, int32 `(count, L)`, and y int32 `(count,)`; count is
-    static, start may be traced.  With `trials=R` both get a
-    leading axis R, and trial r is bit for bit what a source of `seed + r` gives.  Resident and streamed sources are
-    bit for bit equal too.  Any batch can be asked for at any time: there is no state.
+    static, start may be traced.  With `trials=R` both get a leading axis R, and trial r is bit for bit what a source of
+    `seed + r` gives.  Resident and streamed sources are bit for bit equal too.  Any batch can be asked for at any time:
+    there is no state.
 
     Args:
       dataset: the training split.
@@ -117,7 +118,7 @@ def source(
         raise ValueError(f"views={views}; expected at least 1")
     if dataset.words is not None and (augment is not None or views > 1):
         raise ValueError(f"{dataset.name} holds texts, and augmentation and views are of pictures: leave them out")
-    dataset, groups = _grouped(dataset, tuple(lengths), batch_size)
+    dataset, groups = grouped(dataset, tuple(lengths), batch_size)
     kind, scale = _scaling(dataset, mean, std, dtype)
     config = Config(groups, batch_size, shuffle, augment, kind, trials, views)
     scale = put(scale)
@@ -152,11 +153,6 @@ def source(
         return base.Batches(placed_id, placed_items, fetch)
 
     return base.Source(batches, config.steps_per_epoch)
-
-
-def steps_per_epoch(dataset: Dataset, batch_size: int, lengths: Sequence[int] = ()) -> int:
-    """Full batches in an epoch of a `source` of the same arguments."""
-    return sum(examples // batch_size for examples in _grouped(dataset, tuple(lengths), batch_size)[1])
 
 
 def eval_batches(
@@ -248,39 +244,11 @@ def _order(config: Config, keys: Keys, batch_id: jax.Array, start: jax.Array | i
     """The examples `start .. start + count - 1` of a batch, int32 `(count,)`."""
     epoch, step = batch_id // config.steps_per_epoch, batch_id % config.steps_per_epoch
     if len(config.groups) > 1:
-        return _order_in_groups(config, keys, epoch, step, start, count)
+        return order_in_groups(config.groups, config.batch_size, config.shuffle, keys.order, epoch, step, start, count)
     first = step * config.batch_size + jnp.asarray(start, jnp.int32)
     position = first + jnp.arange(count, dtype=jnp.int32)
     (examples,) = config.groups
     return permuted(keys.order, epoch, position, examples) if config.shuffle else position
-
-
-def _order_in_groups(
-    config: Config, keys: Keys, epoch: jax.Array, step: jax.Array, start: jax.Array | int, count: int
-) -> jax.Array:
-    """The same where a batch is of one group: batches of all groups are mixed, and so are the examples of each."""
-    group_keys = jax.random.split(keys.order, len(config.groups) + 1)
-    if config.shuffle:
-        (step,) = permuted(group_keys[-1], epoch, step[None], config.steps_per_epoch)
-    ends = np.cumsum([examples // config.batch_size for examples in config.groups])
-    group = jnp.sum(step >= jnp.asarray(ends, jnp.int32), dtype=jnp.int32)
-    first = jnp.asarray(start, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
-
-    def of(i: int) -> Callable[[jax.Array], jax.Array]:
-        batches_before = int(ends[i - 1]) if i else 0
-        examples_before = sum(config.groups[:i])
-
-        def examples(step: jax.Array) -> jax.Array:
-            position = (step - batches_before) * config.batch_size + first
-            # Under vmap every group is asked, and a place outside of a group would be sought in vain.
-            position = jnp.clip(position, 0, config.groups[i] - 1)
-            if config.shuffle:
-                position = permuted(group_keys[i], epoch, position, config.groups[i])
-            return position + examples_before
-
-        return examples
-
-    return lax.switch(group, [of(i) for i in range(len(config.groups))], step)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -331,26 +299,6 @@ def _scaling(
         return None, None
     kind = _float_type(dtype)
     return kind, _scale(mean, std, dataset.inputs.shape[-1], kind)
-
-
-def _grouped(dataset: Dataset, lengths: tuple[int, ...], batch_size: int) -> tuple[Dataset, tuple[int, ...]]:
-    """The set in the order of its groups, the order within them kept, and the number of examples in each."""
-    if not lengths:
-        return dataset, (len(dataset.inputs),)
-    if dataset.words is None or any(a >= b for a, b in zip(lengths, lengths[1:], strict=False)):
-        raise ValueError(f"lengths={lengths}; expected ascending lengths of texts, and {dataset.name} to hold texts")
-    group = np.searchsorted(lengths, (dataset.inputs > 0).sum(axis=1))
-    group = np.minimum(group, len(lengths) - 1)
-    sizes: list[int] = []
-    waiting = 0
-    for size in np.bincount(group, minlength=len(lengths)).tolist():
-        waiting += size
-        if waiting >= batch_size:
-            sizes.append(waiting)
-            waiting = 0
-    sizes[-1] += waiting  # fewer than a batch are left: they join the last group
-    order = np.argsort(group, kind="stable")
-    return dataset._replace(inputs=dataset.inputs[order], labels=dataset.labels[order]), tuple(sizes)
 
 
 def _keys(seed: int, trials: int | None) -> Keys:

@@ -13,7 +13,6 @@ from localgrad.data.dataset import SPLITS, Dataset, checked_labels, part
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # words 0 and 1 of every vocabulary
 VOCABULARY = 30_000
 _TOKEN = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
-_SHORTEST = 8  # tokens of the shortest group of texts
 
 
 class Corpus(NamedTuple):
@@ -111,16 +110,3 @@ def in_fixed_order(texts: Sequence[str], labels: Sequence[int]) -> dict[str, tup
     tenth = max(1, len(order) // 10)
     rows = {"test": order[:tenth], "validation": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
     return {split: ([texts[i] for i in chosen], [labels[i] for i in chosen]) for split, chosen in rows.items()}
-
-
-def length_groups(length: int) -> tuple[int, ...]:
-    """Lengths that texts of at most `length` tokens are grouped by: halves of it, down to 8 or so, ascending.
-
-    Examples:
-      >>> length_groups(70)
-      (9, 18, 35, 70)
-    """
-    found = [length]
-    while found[-1] > 2 * _SHORTEST - 1:
-        found.append(-(-found[-1] // 2))
-    return tuple(reversed(found))
