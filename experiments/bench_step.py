@@ -126,6 +126,7 @@ def pytorch(method: str, params: plain_jax.Params, xs: jax.Array, ys: jax.Array,
 
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, FLAGS.dtype)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_flush_denormal(True)  # as XLA does
     if device == "cuda":  # as jax does by itself
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True

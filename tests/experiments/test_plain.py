@@ -30,10 +30,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dgl": {"pool": POOL, "aux": "mlp"},
     "dfa": {},
 }
+QUICK = ("bp", "al", "predsim")  # others are made of the same parts
 pairs = pytest.mark.parametrize(
     ("method", "net"),
     [
-        pytest.param(method, net, marks=pytest.mark.full if net == "cnn" else ())
+        pytest.param(method, net, marks=() if net == "mlp" and method in QUICK else pytest.mark.full)
         for net in NETWORKS
         for method in OPTIONS
     ],
