@@ -7,8 +7,13 @@ SGD with momentum, bubbles full of NaN.  Neither images nor batches are smaller 
 or twelve places, which is what 8 x 8 images leave of a VGG's last layers, amplifies the last bit a thousandfold in any
 two programs.  Writes the largest difference of any parameter, statistic or optimizer state to
 `experiments/results/check_pairs.json` and `.md`.  Expect at most 1e-12; pairs that cannot be are refused, with the
-reason.  Methods that wait for the error at the output are checked locked and delayed.  Two cores, an hour.
+reason.  Methods that wait for the error at the output are checked locked and delayed.  Two cores, an
+hour; `--nets` checks some networks and leaves the figures of the others in the files.
 """
+
+import json
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,22 +66,43 @@ def main(argv: list[str]) -> int:
             return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     setup.devices(STAGES, x64=True)
     jax.config.update("jax_disable_most_optimizations", True)  # the law holds with and without; compiles faster
-    table: dict[str, dict[str, float | str]] = {}
+    table, by = checked_before()
     for net in FLAGS.nets:
-        table[net] = {}
+        row: dict[str, float | str] = {}
         for method in FLAGS.methods:
-            table[net][method] = apart(method, net)
-            setup.say(f"{net} {method}: {table[net][method]}")
+            row[method] = apart(method, net)
+            setup.say(f"{net} {method}: {row[method]}")
         jax.clear_caches()
-    numbers: list[float] = [value for row in table.values() for value in row.values() if not isinstance(value, str)]
+        table[net], by[net] = row, study.provenance()
+        write(table, by)
+    return 0 if np.max([largest_of(table[net]) for net in FLAGS.nets]) <= LAW else 1  # a NaN is neither
+
+
+def checked_before() -> tuple[dict[str, dict[str, float | str]], dict[str, Any]]:
+    """The networks of a table that is there, if it has the same methods: a run replaces its own networks alone."""
+    path = Path(FLAGS.out) / "check_pairs.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": {}, "by": {}}
+    same = all(list(row) == FLAGS.methods for row in before["rows"].values())
+    return (before["rows"], before["by"]) if same else ({}, {})
+
+
+def largest_of(row: dict[str, float | str]) -> float:
+    """The largest difference of a network; 0 if every method refuses it."""
+    return float(np.max([0.0, *(value for value in row.values() if not isinstance(value, str))]))
+
+
+def write(table: dict[str, dict[str, float | str]], by: dict[str, Any]) -> None:
+    """The table of the networks so far, in the order of the program's own list."""
+    table = {net: table[net] for net in THIN if net in table}
+    pairs = sum(not isinstance(value, str) for row in table.values() for value in row.values())
     show = lambda value: "refused" if isinstance(value, str) else f"{value:.0e}"
     cells = [[net, *map(show, row.values())] for net, row in table.items()]
     note = (
-        f"Largest difference after three batches between one and {STAGES} stages, float64; {len(numbers)} pairs, the "
-        f"largest {np.max(numbers):.1e}. Refused: the method cannot train the network, for the reason in the JSON."
+        f"Largest difference after three batches between one and {STAGES} stages, float64; {pairs} pairs, the "
+        f"largest {np.max([largest_of(row) for row in table.values()]):.1e}. Refused: the method cannot train the network, for the "
+        "reason in the JSON."
     )
-    study.write("check_pairs", ["network", *FLAGS.methods], cells, {"rows": table}, note)
-    return 0 if np.max(numbers) <= LAW else 1  # a NaN is neither
+    study.write("check_pairs", ["network", *FLAGS.methods], cells, {"rows": table, "by": by}, note)
 
 
 if __name__ == "__main__":

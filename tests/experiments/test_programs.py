@@ -54,6 +54,20 @@ def test_studies(study, tmp_path):
     assert table in done.stdout
 
 
+@pytest.mark.full
+def test_the_table_of_pairs_is_made_in_parts(tmp_path):
+    check = lambda net: command(
+        f"--nets={net}", "--methods=al,bp_fc", f"--out={tmp_path}", program="experiments.check_pairs"
+    )
+    for net in ("cnn", "mlp"):
+        done = check(net)
+        assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "check_pairs.json").read_text())
+    assert list(result["rows"]) == ["mlp", "cnn"] and set(result["by"]) == {"mlp", "cnn"}
+    assert result["rows"]["cnn"]["al"] <= 1e-12 and "freezes convolutions" in result["rows"]["mlp"]["bp_fc"]
+    assert "| mlp |" in done.stdout and "| cnn |" in done.stdout
+
+
 def test_convolution_benchmark(tmp_path):
     done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.bench_convolution")
     assert done.returncode == 0, done.stderr
