@@ -94,13 +94,13 @@ def largest_of(row: dict[str, float | str]) -> float:
 def write(table: dict[str, dict[str, float | str]], by: dict[str, Any]) -> None:
     """The table of the networks so far, in the order of the program's own list."""
     table = {net: table[net] for net in THIN if net in table}
+    largest = np.max([largest_of(row) for row in table.values()])
     pairs = sum(not isinstance(value, str) for row in table.values() for value in row.values())
     show = lambda value: "refused" if isinstance(value, str) else f"{value:.0e}"
     cells = [[net, *map(show, row.values())] for net, row in table.items()]
     note = (
         f"Largest difference after three batches between one and {STAGES} stages, float64; {pairs} pairs, the "
-        f"largest {np.max([largest_of(row) for row in table.values()]):.1e}. Refused: the method cannot train the network, for the "
-        "reason in the JSON."
+        f"largest {largest:.1e}. Refused: the method cannot train the network, for the reason in the JSON."
     )
     study.write("check_pairs", ["network", *FLAGS.methods], cells, {"rows": table, "by": by}, note)
 
