@@ -24,7 +24,7 @@ SMALL = {
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
 }
 QUICK = ("two_conv",)  # all of them take minutes
-SLOW = ("al", "bp_matched", "dfa", "kp", "drtp", "pred", "sim")  # others are made of the same parts
+SLOW = ("al", "scl", "dgl", "bp_matched", "dfa", "fa", "kp", "drtp", "pred", "sim")  # others are made of the same parts
 
 
 def agree(
@@ -74,7 +74,7 @@ def test_options(method: str, options: dict, x64: None, as_batches: Callable, ra
     agree(make(method, *SMALL["cnn"], **options), as_batches, random_states)
 
 
-@pytest.mark.parametrize("method", ["early_exit", "predsim"])
+@pytest.mark.parametrize("method", [pytest.param("early_exit", marks=pytest.mark.full), "predsim"])
 @pytest.mark.parametrize("net", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in THIN])
 def test_every_network(net: str, method: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
     agree(make(method, thin(net), (BATCH, 8, 8, 1)), as_batches, random_states)

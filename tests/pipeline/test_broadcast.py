@@ -108,6 +108,7 @@ def test_a_block_alone_has_nobody_to_tell(x64: None, random_states: Callable) ->
     assert largest_difference(found, expected) < 1e-12
 
 
+@pytest.mark.full
 def test_trials_are_delayed_alike(x64: None, random_states: Callable) -> None:
     """Trial r of a batched model is the model alone: the vjp that waits is batched too."""
     one = model_of(dkp, jnp.float64)

@@ -15,7 +15,7 @@ from .common import trained
         ("mlp-equal", 2, {}),
         ("mlp-equal", 2, {"uniform": False}),
         ("mlp-equal", 2, {"data_parallel": 2}),
-        ("mlp-plain", 2, {"data_parallel": 2}),
+        pytest.param("mlp-plain", 2, {"data_parallel": 2}, marks=pytest.mark.full),
     ],
     ids=str,
 )

@@ -119,7 +119,7 @@ def test_the_reader_of_programs_sees_a_collective_in_a_conditional():
     assert [line for name in called_by_conditionals(found) for line in found[name] if COLLECTIVE.search(line)]
 
 
-@pytest.mark.parametrize("stages", [0, 4])
+@pytest.mark.parametrize("stages", [pytest.param(0, marks=pytest.mark.full), 4])
 def test_all_of_the_state_is_donated(stages):
     model = make_model("mlp-plain")
     engine = spmd(model, stages=stages) if stages else sequential(model)
