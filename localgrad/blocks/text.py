@@ -162,10 +162,9 @@ class EmbeddingLayer(nn.Module):
                 return drawn
             return jnp.where(self.vectors.known[:, None], jnp.asarray(self.vectors.rows, dtype), drawn)
 
-        # What is added up for a word that stands in several places is rounded by what it is fused with.
-        table = _apart(self.param("embedding", begin, (self.words, self.features), self.dtype))
-        y = _apart(jnp.take(table, x, axis=0))
-        return with_mask(_dropped(self.dropout, train, y), (x > 0).astype(self.dtype))
+        embed = nn.Embed(self.words, self.features, self.dtype, self.dtype, embedding_init=begin)
+        y = _dropped(self.dropout, train, embed(x))
+        return with_mask(y, (x > 0).astype(self.dtype))
 
 
 class BiLSTMLayer(nn.Module):
@@ -207,15 +206,6 @@ class EncoderLayer(nn.Module):
         values = nn.LayerNorm()(values + _dropped(self.dropout, train, y))
         y = nn.Dense(values.shape[-1])(nn.relu(nn.Dense(self.feed_forward)(values)))
         return with_mask(nn.LayerNorm()(values + _dropped(self.dropout, train, y)), mask)
-
-
-@jax.custom_vjp
-def _apart(x: jax.Array) -> jax.Array:
-    """The same, with a gradient that the compiler fuses with nothing on its way back."""
-    return x
-
-
-_apart.defvjp(lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),))
 
 
 def sines(length: int, width: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_word_vectors_come_from_a_file(tmp_path: Path) -> None:
     path.write_text("fine 1 2 3 4 5 6\npoor 6 5 4 3 2 1\n")
     job = prepare(config(tmp_path, word_vectors=str(path)))
     words = job.splits["train"].words
-    table = job.begin(jax.random.key(0))[0].params["f"]["embedding"]
+    table = job.begin(jax.random.key(0))[0].params["f"]["Embed_0"]["embedding"]
     assert words is not None and np.array_equal(table[words.index("fine")], [1, 2, 3, 4, 5, 6])
     with pytest.raises(ValueError, match="choose net option embed_width=6"):
         prepare(config(tmp_path, word_vectors=str(path), net_options=("embed_width=5",)))
