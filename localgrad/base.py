@@ -25,13 +25,13 @@ class Block(NamedTuple):
       init: `(key, x_spec) -> (params, model_state)`; `x_spec` is the shape and dtype of a batch `(B, ...)`.
       apply: `(params, model_state, x, *, key, train) -> (y, model_state)`; batch statistics are `model_state`.
       name: what tables and messages call it.
-      summary: what a method's heads read of an output, `y -> (B, D)`; None is all of it.
+      summary: what a method's heads read of an output, all of it by default; of a sequence `(B, D)`.
     """
 
     init: Callable[[Key, jax.ShapeDtypeStruct], tuple[PyTree, PyTree]]
     apply: "BlockApply"
     name: str = "block"
-    summary: Callable[[jax.Array], jax.Array] | None = None
+    summary: Callable[[jax.Array], jax.Array] = lambda y: y
 
 
 class BlockApply(Protocol):

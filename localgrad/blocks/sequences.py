@@ -42,21 +42,18 @@ def final_states(x: jax.Array) -> jax.Array:
 
 
 def summarised(block: Block, head: Block) -> Block:
-    """A head as it reads a block's output: through the block's summary, where there is one.
+    """A head as it reads a block's output: through the block's summary.
 
     Args:
       block: whose output `(B, ...)` is read.
       head: a Block of what the summary makes of it.
     """
-    summary = block.summary
-    if summary is None:
-        return head
 
     def init(key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
-        return head.init(key, jax.eval_shape(summary, x_spec))
+        return head.init(key, jax.eval_shape(block.summary, x_spec))
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
-        return head.apply(params, model_state, summary(x), key=key, train=train)
+        return head.apply(params, model_state, block.summary(x), key=key, train=train)
 
     return head._replace(init=init, apply=apply)
 

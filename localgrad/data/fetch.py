@@ -15,7 +15,8 @@ from pathlib import Path
 
 from localgrad.data import tfds
 
-_SNIPPETS = "additional_resources/hutto_ICWSM_2014.tar.gz"
+_SNIPPETS = "additional_resources/hutto_ICWSM_2014.tar.gz"  # of the archive
+SNIPPETS = "movieReviewSnippets_GroundTruth.txt"
 
 
 def find(name: str, file: str, data_dir: str | Path | None, installed: Path | None = None) -> Path:
@@ -74,7 +75,7 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
         else:
             pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "vaderSentiment==0.5"]
             _run(pip, scratch)
-            content, file = _snippets(_only(scratch, "vader*.zip")), "movieReviewSnippets_GroundTruth.txt"
+            content, file = _snippets(_only(scratch, "vader*.zip")), SNIPPETS
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{file}.part"
         part.write_bytes(content)
@@ -86,7 +87,7 @@ def _snippets(archive: Path) -> bytes:
     with zipfile.ZipFile(archive) as outer:
         name = next(name for name in outer.namelist() if name.endswith(_SNIPPETS))
         with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as inner:
-            found = inner.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
+            found = inner.extractfile(f"hutto_ICWSM_2014/{SNIPPETS}")
             assert found is not None  # a published archive does not change
             return found.read()
 

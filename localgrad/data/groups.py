@@ -28,7 +28,7 @@ def length_groups(length: int) -> tuple[int, ...]:
 
 def steps_per_epoch(dataset: Dataset, batch_size: int, lengths: Sequence[int] = ()) -> int:
     """Full batches in an epoch of a `source` of the same arguments."""
-    return sum(examples // batch_size for examples in grouped(dataset, tuple(lengths), batch_size)[1])
+    return sum(examples // batch_size for examples in _groups(dataset, tuple(lengths), batch_size)[1])
 
 
 def grouped(dataset: Dataset, lengths: tuple[int, ...], batch_size: int) -> tuple[Dataset, tuple[int, ...]]:
@@ -44,6 +44,15 @@ def grouped(dataset: Dataset, lengths: tuple[int, ...], batch_size: int) -> tupl
     """
     if not lengths:
         return dataset, (len(dataset.inputs),)
+    group, sizes = _groups(dataset, lengths, batch_size)
+    order = np.argsort(group, kind="stable")
+    return dataset._replace(inputs=dataset.inputs[order], labels=dataset.labels[order]), sizes
+
+
+def _groups(dataset: Dataset, lengths: tuple[int, ...], batch_size: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The group of lengths of each example `(N,)`, and the sizes of the groups that batches are made of."""
+    if not lengths:
+        return np.zeros(len(dataset.inputs), np.int64), (len(dataset.inputs),)
     if dataset.words is None or any(a >= b for a, b in zip(lengths, lengths[1:], strict=False)):
         raise ValueError(f"lengths={lengths}; expected ascending lengths of texts, and {dataset.name} to hold texts")
     group = np.searchsorted(lengths, (dataset.inputs > 0).sum(axis=1))
@@ -59,8 +68,7 @@ def grouped(dataset: Dataset, lengths: tuple[int, ...], batch_size: int) -> tupl
         sizes[-1] += waiting  # fewer than a batch are left: they join the last group
     else:
         sizes = [waiting]
-    order = np.argsort(group, kind="stable")
-    return dataset._replace(inputs=dataset.inputs[order], labels=dataset.labels[order]), tuple(sizes)
+    return group, tuple(sizes)
 
 
 def order_in_groups(
@@ -96,8 +104,6 @@ def order_in_groups(
 
         def examples(step: jax.Array) -> jax.Array:
             position = (step - batches_before) * batch_size + first
-            # Under vmap every group is asked, and a place outside of a group would be sought in vain.
-            position = jnp.clip(position, 0, groups[i] - 1)
             if shuffle:
                 position = permuted(group_keys[i], epoch, position, groups[i])
             return position + examples_before

@@ -10,7 +10,6 @@ from localgrad.data import fetch
 from localgrad.data.text import Corpus, in_fixed_order
 
 NAME = "movie_snippets"
-FILE = "movieReviewSnippets_GroundTruth.txt"
 
 
 def read(config: str | None, data_dir: str | Path | None) -> tuple[Corpus, str]:
@@ -29,7 +28,7 @@ def read(config: str | None, data_dir: str | Path | None) -> tuple[Corpus, str]:
     """
     if config is not None:
         raise ValueError(f"{NAME} has one form; got {NAME}/{config}.")
-    path = fetch.find(NAME, FILE, data_dir)
+    path = fetch.find(NAME, fetch.SNIPPETS, data_dir)
     texts, labels = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         columns = line.split("\t")

@@ -21,7 +21,8 @@ def permuted(key: jax.Array, epoch: jax.Array | int, position: jax.Array, n: int
     Args:
       key: the key of the order, a typed scalar key.
       epoch: integer scalar; each has an order of its own.
-      position: int32 `(B,)`, each in `0 .. n - 1`; others give no meaningful answer.
+      position: int32 `(B,)`, each in `0 .. n - 1`; others, which a `vmap` over a branch asks for, give an example that
+        means nothing.
       n: number of examples, 1 .. 2**31 - 1.
 
     Returns:
@@ -45,8 +46,9 @@ def permuted(key: jax.Array, epoch: jax.Array | int, position: jax.Array, n: int
         x = jnp.where(outside, _feistel(round_keys, x, bits - low_bits, low_bits), x)
         return x, x >= jnp.uint32(n)
 
+    inside = jnp.minimum(position.astype(jnp.uint32), jnp.uint32(n - 1))  # from outside the walk may never come in
     everywhere = jnp.ones(position.shape, bool)  # each number goes through the network once at least
-    x, _ = lax.while_loop(lambda carry: jnp.any(carry[1]), walk, (position.astype(jnp.uint32), everywhere))
+    x, _ = lax.while_loop(lambda carry: jnp.any(carry[1]), walk, (inside, everywhere))
     return x.astype(jnp.int32)
 
 

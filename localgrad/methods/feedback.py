@@ -177,8 +177,7 @@ def feedbacks(
     shapes = []
     for block in network:
         x_spec = output_spec(block, x_spec)
-        read = x_spec if block.summary is None else jax.eval_shape(block.summary, x_spec)
-        shapes.append(read.shape[1:])
+        shapes.append(jax.eval_shape(block.summary, x_spec).shape[1:])
     widest = max(map(math.prod, shapes))
     make = {"dense": _dense, "broadcast": _broadcast, "slice": _slice}
     return [
@@ -268,12 +267,10 @@ def _with_feedback(f: Block, feedback: Feedback) -> dict[str, Block]:
 def _direct_block(
     parts: dict[str, Block], feedback: Feedback, learns: bool, tx: optax.GradientTransformation
 ) -> LocalBlock:
-    summary = parts["f"].summary or (lambda y: y)
-
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
         run("feedback", features)  # tells the feedback its shape; nothing uses the projection
-        return {**message, "x": features}, summary(features), ()
+        return {**message, "x": features}, parts["f"].summary(features), ()
 
     def answer(params: dict[str, PyTree], features: jax.Array, kept: tuple, signal: dict[str, jax.Array]) -> Answer:
         error = signal["error"]

@@ -190,7 +190,7 @@ def features_of(parts: Sequence[Parts]) -> Features:
 
     def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
         found = outputs_of(parts, states, x)
-        return [y if summary is None else summary(y) for y, summary in zip(found, summaries, strict=True)]
+        return [summary(y) for y, summary in zip(found, summaries, strict=True)]
 
     return features
 

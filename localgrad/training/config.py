@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from localgrad.data import VOCABULARY
 from localgrad.pipeline import STALENESS
 
 # Fields that say where and how a run is carried out, not what it computes: a workdir may be resumed with others.
@@ -76,7 +77,7 @@ class Config:
     dataset: str = "digits"
     data_dir: str | None = None
     max_length: int | None = None
-    vocabulary: int = 30_000
+    vocabulary: int = VOCABULARY
     word_vectors: str | None = None
     label_noise: float = 0.0
     limit: int | None = None

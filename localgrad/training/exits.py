@@ -1,7 +1,7 @@
 """Prediction at every exit: accuracy, cost and time of each, and leaving at the first one that is sure enough."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -56,16 +56,16 @@ def measure_exits(
       scores, labels: of the split that accuracy is of, see `collect`.
       x: a batch `(B, ...)`, for FLOPs and time; exits are timed in turns.
     """
-    programs = [_traced(model, states, x, (exit,)).lower().compile() for exit in model.exits]
+    programs = [_compiled(model, states, x, (exit,)) for exit in model.exits]
     seconds: list[list[float]] = [[] for _ in programs]
     for _ in range(_REPETITIONS):
-        for program, times in zip(programs, seconds, strict=True):
+        for (program, _), times in zip(programs, seconds, strict=True):
             began = time.perf_counter()
             jax.block_until_ready(program(tuple(states), x))
             times.append(time.perf_counter() - began)
     return [
-        ExitRow(exit, _accuracy(found, labels), _flops(model, states, x, (exit,)), float(np.median(times)))
-        for exit, found, times in zip(model.exits, scores, seconds, strict=True)
+        ExitRow(exit, _accuracy(found, labels), flops / len(x), float(np.median(times)))
+        for exit, found, (_, flops), times in zip(model.exits, scores, programs, seconds, strict=True)
     ]
 
 
@@ -121,18 +121,21 @@ def anytime(
 
 def anytime_flops(model: Model, states: Sequence[BlockState], x: jax.Array) -> list[float]:
     """FLOPs of one example that tries every exit up to each: what they share is computed once."""
-    return [_flops(model, states, x, model.exits[: k + 1]) for k in range(len(model.exits))]
+    return [_compiled(model, states, x, model.exits[: k + 1])[1] / len(x) for k in range(len(model.exits))]
 
 
-def _traced(model: Model, states: Sequence[BlockState], x: jax.Array, exits: Sequence[int]):
-    run = lambda states, x: [model.predict(states, x, exit) for exit in exits]
-    return jax.jit(run).trace(tuple(states), x)
+def _compiled(
+    model: Model, states: Sequence[BlockState], x: jax.Array, exits: Sequence[int]
+) -> tuple[Callable[..., list[jax.Array]], float]:
+    """Prediction at some exits, and its FLOPs; loops are those of the last, which runs through the others' blocks."""
 
+    def traced(exits: Sequence[int]):
+        run = lambda states, x: [model.predict(states, x, exit) for exit in exits]
+        return jax.jit(run).trace(tuple(states), x)
 
-def _flops(model: Model, states: Sequence[BlockState], x: jax.Array, exits: Sequence[int]) -> float:
-    """FLOPs of one example; loops are those of the last exit, which runs through the same blocks as the others."""
-    analysis = _traced(model, states, x, exits).lower().compile().cost_analysis() or {}
-    return (float(analysis.get("flops", 0.0)) + flops_of_repeats(_traced(model, states, x, exits[-1:]))) / len(x)
+    program = traced(exits).lower().compile()
+    flops = float((program.cost_analysis() or {}).get("flops", 0.0))
+    return program, flops + flops_of_repeats(traced(exits[-1:]))
 
 
 def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -29,6 +29,12 @@ def test_every_epoch_is_a_permutation(n: int) -> None:
     np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(n), (8, 1)))
 
 
+@pytest.mark.parametrize("n", [1, 5, 1000])
+def test_a_place_outside_of_the_set_is_answered_too(n: int) -> None:
+    found = permuted(jax.random.key(0), 0, jnp.array([-1, n, LIMIT], jnp.int32), n)
+    assert ((found >= 0) & (found < n)).all()
+
+
 def test_epochs_and_seeds_differ() -> None:
     rows = [*orders(64, 8), *orders(64, 8, seed=1)]
     assert len({row.tobytes() for row in rows}) == 16
