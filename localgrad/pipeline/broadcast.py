@@ -99,32 +99,26 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
 
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
-    def learn(slots, due, entry, error, ok):
-        """`(slots, values, ok)` after the error that has arrived, if one has."""
+    def learn(slots, due, kept, place, error, ok):
+        """`(slots, values, ok)` after the error that has arrived, if one has, with what was kept of its batch."""
         learnt, moved = states.halves(slots)
         if layout.split:
-            found = layout.choose(
-                due,
-                lambda stage: lambda *args: answer(stage, *args),
-                lambda *_: (effects.fill(), values.fill()),
-                slots,
-                entry,
-                error,
-            )
-            grads, metrics = mean_over_data(found)
+            own = lambda stage: lambda _: answer(stage, slots, ring.read(kept, place), error)
+            grads, metrics = mean_over_data(layout.choose(due, own, (effects.fill(), values.fill())))
             learnt, ok = halves.update(due, slots, grads, metrics, ok)
             return [*learnt, *moved], metrics, ok
 
         def whole(stage: int):
-            def run(slots, entry, error, ok):
-                grads, metrics = answer(stage, slots, entry, error)
-                learnt, ok = halves.take(stage, slots, grads, metrics, ok)
+            def run(carry):
+                learnt, _, ok = carry
+                own = [*learnt, *moved]
+                grads, metrics = answer(stage, own, ring.read(kept, place), error)
+                learnt, ok = halves.take(stage, own, grads, metrics, ok)
                 return learnt, metrics, ok
 
             return run
 
-        idle = lambda slots, entry, error, ok: (states.halves(slots)[0], values.fill(), ok)
-        learnt, metrics, ok = layout.choose(due, whole, idle, slots, entry, error, ok)
+        learnt, metrics, ok = layout.choose(due, whole, (learnt, values.fill(), ok))
         return [*learnt, *moved], metrics, ok
 
     def advance(state: BroadcastState, fresh_id: jax.Array, examples: Callable | None):
@@ -133,31 +127,32 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
 
         due = state.error_id >= 0
         place = state.error_id % own_places
-        entry, kept = ring.read(state.ring, place), state.ring
+        slots, metrics, ok = learn(state.slots, due, state.ring, place, state.error, state.ok)
+        kept = state.ring
         if poisoned:
-            used = [jnp.where(due, gone, now) for gone, now in zip(stashes.fill(bubble), entry, strict=True)]
+            there = ring.read(kept, place)
+            used = [jnp.where(due, gone, now) for gone, now in zip(stashes.fill(bubble), there, strict=True)]
             kept = ring.write(kept, place, used)
-        slots, metrics, ok = learn(state.slots, due, entry, state.error, state.ok)
 
         batch_id = jnp.where(stage == 0, fresh_id, state.batch_id)
         valid = batch_id >= 0
         place = batch_id % own_places
-        there = ring.read(kept, place)
+        learnt, before = states.halves(slots)
 
         def run(stage: int):
-            def branch(slots, inbox, there, ok):
-                own = step.enter(model, examples()) if examples and stage == 0 else messages.unpack(stage, inbox)
-                return forward(stage, slots, own, state.key, batch_id, ok)
+            def branch(carry):
+                moved, _, kept, _ = carry
+                own = step.enter(model, examples()) if examples and stage == 0 else messages.unpack(stage, state.inbox)
+                moved, outbox, entry, error = forward(stage, [*learnt, *moved], own, state.key, batch_id, ok)
+                return moved, outbox, ring.write(kept, place, entry), error
 
             return branch
 
-        idle = lambda slots, inbox, there, ok: (states.halves(slots)[1], messages.fill(bubble), there, errors.fill())
-        moved, outbox, entry, error = layout.choose(valid, run, idle, slots, state.inbox, there, ok)
-        learnt, before = states.halves(slots)
+        nothing = before, messages.fill(bubble), kept, errors.fill()
+        moved, outbox, kept, error = layout.choose(valid, run, nothing)
         if layout.split:
             mean = mean_over_data(moved)
             moved = [jnp.where(valid, new, old) for new, old in zip(mean, before, strict=True)]
-        kept = ring.write(kept, place, entry)
 
         made = valid & (stage == stages - 1)
         error, error_id = jax.lax.psum((error, jnp.where(made, batch_id + 1, 0)), "stage")  # zeros from all others

@@ -93,19 +93,20 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
             place = jnp.clip(part, 0, micro_batches - 1)
 
             def run(stage: int):
-                def branch(moved, inbox, there):
+                def branch(carry):
+                    moved, _, kept = carry
                     message = step.enter(model, examples(part)) if stage == 0 else messages.unpack(stage, inbox)
                     keys = layout.keys(stage, blocks[stage][0], state.key, batch_id)
                     if micro_batches > 1:
                         keys = [step.fold_in(key, part) for key in keys]
-                    return halves.forward(stage, [*learnt, *moved], message, keys, state.ok)[:3]
+                    moved, outbox, entry, _ = halves.forward(stage, [*learnt, *moved], message, keys, state.ok)
+                    return moved, outbox, ring.write(kept, place, entry)
 
                 return branch
 
-            idle = lambda moved, inbox, there: (moved, messages.fill(bubble), there)
-            moved, outbox, entry = layout.choose(valid, run, idle, moved, inbox, ring.read(kept, place))
+            moved, outbox, kept = layout.choose(valid, run, (moved, messages.fill(bubble), kept))
             inbox = jax.lax.ppermute(outbox, "stage", [(s, s + 1) for s in range(stages - 1)])
-            return (moved, inbox, ring.write(kept, place, entry)), None
+            return (moved, inbox, kept), None
 
         each_tick = jnp.arange(ticks, dtype=jnp.int32)
         start = (before, messages.fill(bubble), ring.full(stashes.fill(bubble), micro_batches))
@@ -115,13 +116,20 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
             inbox, grads, metrics = carry
             part = tick - (stages - 1 - stage)
             valid = (part >= 0) & (part < micro_batches) & real
-            entry = ring.read(kept, jnp.clip(part, 0, micro_batches - 1))
-            run = lambda stage: lambda *args: backward(stage, [*learnt, *moved], *args)
-            idle = lambda entry, inbox: (effects.fill(), values.fill(), signals.fill(bubble))
-            grad, metric, outbox = layout.choose(valid, run, idle, entry, inbox)
+            place = jnp.clip(part, 0, micro_batches - 1)
             add = lambda total, one: [x + y for x, y in zip(total, one, strict=True)]
+
+            def run(stage: int):
+                def branch(carry):
+                    grads, metrics, _ = carry
+                    grad, metric, below = backward(stage, [*learnt, *moved], ring.read(kept, place), inbox)
+                    return add(grads, grad), add(metrics, metric), below
+
+                return branch
+
+            grads, metrics, outbox = layout.choose(valid, run, (grads, metrics, signals.fill(bubble)))
             inbox = jax.lax.ppermute(outbox, "stage", [(s, s - 1) for s in range(1, stages)])
-            return (inbox, add(grads, grad), add(metrics, metric)), None
+            return (inbox, grads, metrics), None
 
         start = (signals.fill(bubble), effects.fill(), values.fill())
         (_, grads, metrics), _ = jax.lax.scan(go_down, start, each_tick)

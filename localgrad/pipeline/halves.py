@@ -101,6 +101,6 @@ class Halves:
 
     def update(self, due: jax.Array, slots, grads, metrics, ok):
         """`take` on this device's stage, if there is something to learn from."""
-        own = lambda stage: lambda *args: self.take(stage, *args)
-        idle = lambda slots, grads, metrics, ok: (self.states.halves(slots)[0], ok)
-        return self._layout.choose(due, own, idle, slots, grads, metrics, ok)
+        learnt, moved = self.states.halves(slots)
+        own = lambda stage: lambda carry: self.take(stage, [*carry[0], *moved], grads, metrics, carry[1])
+        return self._layout.choose(due, own, (learnt, ok))

@@ -96,29 +96,28 @@ def local(layout: Layout, bubble: float) -> Engine:
 
     def tick_by_switch(state: LocalState, batch_id, valid, ok, examples):
         def whole(stage):
-            def run(slots, inbox, ok):
-                message = receive(stage, inbox, examples)
+            def run(carry):
+                slots, _, _, ok = carry
+                message = receive(stage, state.inbox, examples)
                 return train(stage, blocks[stage][0], slots, message, state.key, batch_id, ok)
 
             return run
 
-        idle = lambda slots, inbox, ok: (slots, messages.fill(bubble), values.fill(), ok)
-        return layout.choose(valid, whole, idle, state.slots, state.inbox, ok)
+        return layout.choose(valid, whole, (state.slots, messages.fill(bubble), values.fill(), ok))
 
     def tick_of_shards(state: LocalState, batch_id, valid, ok, examples):
         def first_half(stage):
-            def run(slots, inbox):
-                message = receive(stage, inbox, examples)
-                return work(stage, blocks[stage][0], slots, message, state.key, batch_id)
+            def run(_):
+                message = receive(stage, state.inbox, examples)
+                return work(stage, blocks[stage][0], state.slots, message, state.key, batch_id)
 
             return run
 
-        idle = lambda slots, inbox: (effects.fill(), messages.fill(bubble), values.fill())
-        moved, outbox, metrics = layout.choose(valid, first_half, idle, state.slots, state.inbox)
+        nothing = effects.fill(), messages.fill(bubble), values.fill()
+        moved, outbox, metrics = layout.choose(valid, first_half, nothing)
         moved, metrics = mean_over_data((moved, metrics))
-        second_half = lambda stage: lambda *args: learn(stage, *args)
-        idle_learn = lambda slots, moved, metrics, ok: (slots, ok)
-        slots, ok = layout.choose(valid, second_half, idle_learn, state.slots, moved, metrics, ok)
+        second_half = lambda stage: lambda carry: learn(stage, carry[0], moved, metrics, carry[1])
+        slots, ok = layout.choose(valid, second_half, (state.slots, ok))
         return slots, outbox, metrics, ok
 
     def tick_uniform(state: LocalState, batch_id, valid, ok, examples):

@@ -74,13 +74,23 @@ class Layout(NamedTuple):
         """Number of the first example of this device's shard in a batch."""
         return jax.lax.axis_index("data") * self.shard_size if self.split else 0
 
-    def choose(self, valid: jax.Array, branch: Callable[[int], Callable], idle: Callable, *operands):
-        """Runs `branch(s)(*operands)` for this device's stage s, or `idle` where there is nothing to do."""
-        branches = [lambda *args, s=s: branch(s)(*args) for s in range(self.stages)]
-        if self.stages == 1:
-            return jax.lax.cond(valid, branches[0], idle, *operands)
-        index = jnp.where(valid, jax.lax.axis_index("stage"), self.stages)
-        return jax.lax.switch(index, [*branches, idle], *operands)
+    def choose(self, valid: jax.Array, branch: Callable[[int], Callable[[PyTree], PyTree]], idle: PyTree) -> PyTree:
+        """`branch(s)(idle)` for this device's stage s, or `idle` as it is where there is nothing to do.
+
+        Each stage is a loop of one turn or none, not a branch of a conditional: a loop works in place, and what a
+        conditional gives XLA copies into the carry of the loop over batches.
+        """
+        due = jnp.where(valid, jax.lax.axis_index("stage"), self.stages)
+        found = idle
+        for s in range(self.stages):
+            found = _once(due == s, branch(s), found)
+        return found
+
+
+def _once(due: jax.Array, function: Callable[[PyTree], PyTree], carry: PyTree) -> PyTree:
+    """`function(carry)` where it is due, else `carry`."""
+    turn = lambda loop: (jnp.array(False), function(loop[1]))
+    return jax.lax.while_loop(lambda loop: loop[0], turn, (due, carry))[1]
 
 
 class Program(NamedTuple):

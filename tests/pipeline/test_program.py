@@ -1,4 +1,4 @@
-"""What the compiled programs are: a pipeline with its state in place, no collective in a branch, no growing memory."""
+"""What the compiled programs are: a pipeline with its state in place, no collective in a stage, no growing memory."""
 
 import logging
 import re
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from localgrad import al, mlp, sequential, spmd
+from localgrad import al, init, mlp, sequential, spmd
 from localgrad.data import batches
+from localgrad.methods import METHODS
 from localgrad.pipeline import specs
 from localgrad.pipeline.partition import state_bytes
 
@@ -47,76 +48,98 @@ def names(text):
     return [name.strip().lstrip("%") for name in text.split(",")]
 
 
-def branches(text):
-    """How many branches each conditional has; that which decides whether a block learns has two."""
-    several = [len(names(each)) for each in re.findall(r"branch_computations=\{([^}]+)\}", text)]
-    return [*several, *[2 for _ in re.findall(r"true_computation=", text)]]
+CALLS = re.compile(
+    r"(?:branch_computations|calls)=\{([^}]+)\}"
+    r"|(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
 
 
-def called_by_conditionals(found):
-    """Names of all computations that run inside some conditional, at any depth."""
-    branches = re.compile(r"branch_computations=\{([^}]+)\}|(?:true|false)_computation=%?([\w.\-]+)")
-    calls = re.compile(
-        r"(?:branch_computations|calls)=\{([^}]+)\}"
-        r"|(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
-    )
-    todo = []
-    for lines in found.values():
-        for line in lines:
-            if " conditional(" in line:
-                for several, one in branches.findall(line):
-                    todo += names(several or one)
+def called_by(found, lines, operation):
+    """Names of all computations that run inside an operation of some lines, at any depth."""
+    called = lambda line: [name for several, one in CALLS.findall(line) for name in names(several or one)]
+    todo = [name for line in lines if f" {operation}(" in line for name in called(line)]
     inside = set()
     while todo:
         name = todo.pop()
-        if name in inside:
-            continue
-        inside.add(name)
-        for line in found.get(name, []):
-            for several, one in calls.findall(line):
-                todo += names(several or one)
+        if name not in inside:
+            inside.add(name)
+            todo += [each for line in found.get(name, []) for each in called(line)]
     return inside
+
+
+def run_by_some_devices_only(found):
+    """Names of all computations inside a conditional, or inside a loop within the loop over batches: the stages."""
+    lines = [line for each in found.values() for line in each]
+    in_a_loop = [line for name in called_by(found, lines, "while") for line in found[name]]
+    return called_by(found, lines, "conditional") | called_by(found, in_a_loop, "while")
+
+
+def stages_of(found):
+    """How many loops there are within the loop over batches; a stage has its own."""
+    lines = [line for each in found.values() for line in each]
+    return sum(" while(" in line for name in called_by(found, lines, "while") for line in found[name])
 
 
 @pytest.fixture(scope="module")
 def pipelines():
-    """Compiled programs: chosen by a switch, without one, and with two data shards."""
+    """Compiled programs: a choice among stages, none, and two data shards."""
     plain, equal = make_model("mlp-plain"), make_model("mlp-equal")
     return {
-        "switch": compiled("mlp-plain", spmd(plain, stages=4)).as_text(),
+        "choice": compiled("mlp-plain", spmd(plain, stages=4)).as_text(),
         "uniform": compiled("mlp-equal", spmd(equal, stages=2)).as_text(),
         "data": compiled("mlp-plain", spmd(plain, stages=2, data_parallel=2)).as_text(),
     }
 
 
-@pytest.mark.parametrize("kind", ["switch", "uniform", "data"])
+@pytest.mark.parametrize("kind", ["choice", "uniform", "data"])
 def test_messages_travel_by_collective_permute(kind, pipelines):
     assert "collective-permute" in pipelines[kind]
     assert ("all-reduce" in pipelines[kind]) == (kind == "data")
-    stages = {"switch": 4, "uniform": 2, "data": 2}[kind]
-    assert (max(branches(pipelines[kind])) == stages + 1) == (kind != "uniform")  # one more for the bubble
+    loops = {"choice": 4, "uniform": 0, "data": 2 * 2}[kind]  # with shards each stage has two: gradients, update
+    assert stages_of(computations(pipelines[kind])) == loops
 
 
-@pytest.mark.parametrize("kind", ["switch", "data"])
-def test_no_collective_stands_inside_a_conditional(kind, pipelines):
+@pytest.mark.parametrize("kind", ["choice", "data"])
+def test_no_collective_stands_inside_what_some_devices_skip(kind, pipelines):
     found = computations(pipelines[kind])
-    inside = called_by_conditionals(found)
-    assert len(inside) >= 3  # the stages and the bubble
+    inside = run_by_some_devices_only(found)
+    assert len(inside) >= 2  # the stages
     assert inside <= set(found)
     assert not [line for name in inside for line in found[name] if COLLECTIVE.search(line)]
 
 
-def test_the_reader_of_programs_sees_a_collective_in_a_conditional():
+@pytest.mark.parametrize("kind", ["conditional", "while"])
+def test_the_reader_of_programs_sees_a_collective_there(kind):
     mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
 
+    def chosen(x):
+        if kind == "conditional":
+            return jax.lax.cond(x.sum() > 0, lambda x: jax.lax.psum(x, "i"), lambda x: x, x)
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: 2 * jax.lax.psum(x, "i"), x)
+
     def body(x):
-        branches = [lambda x: jax.lax.psum(x, "i"), lambda x: x]
-        return jax.lax.cond(x.sum() > 0, *branches, x)
+        return jax.lax.fori_loop(0, 3, lambda _, x: chosen(x), x)
 
     spec = jax.sharding.PartitionSpec("i")
     function = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
     found = computations(function.lower(jnp.ones(2)).compile().as_text())
-    assert [line for name in called_by_conditionals(found) for line in found[name] if COLLECTIVE.search(line)]
+    assert [line for name in run_by_some_devices_only(found) for line in found[name] if COLLECTIVE.search(line)]
+
+
+@pytest.mark.parametrize("method", ["al", "dkp"])
+def test_no_weights_are_copied_on_a_tick(method):
+    """The loop over batches carries the state; an update in place is what keeps its traffic that of plain jax."""
+    width = 72  # an array of this size is a weight, or one of the optimizer's; batches are smaller
+    spec = jax.ShapeDtypeStruct((8, width), jnp.float32)
+    model = METHODS[method](mlp((width,) * 4), spec, 10, lambda scale: optax.adam(1e-3 * scale))
+    engine = spmd(model, stages=2, uniform=False)
+    state = engine.load(init(model, jax.random.key(0)), jax.random.key(1))
+    found = computations(engine.run.lower(state, feed(model)).compile().as_text())
+    lines = [line for each in found.values() for line in each]
+    ticks = [line for name in called_by(found, lines, "while") for line in found[name]]
+    weights = re.compile(rf"= f32\[({width * width}|{width},{width})\]\S* (copy|copy-start)\(")
+    assert [line for line in ticks if f"[{width},{width}]" in line]
+    assert not [line for line in ticks if weights.search(line)]
 
 
 @pytest.mark.parametrize("stages", [pytest.param(0, marks=pytest.mark.full), 4])
