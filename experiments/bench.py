@@ -39,14 +39,17 @@ def in_turns(programs: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
 
 
 def ratio(of: ArrayLike, to: ArrayLike) -> dict[str, float]:
-    """Median, least and largest of `of / to` over the repetitions of one run.
+    """Median, least and largest of `of / to` over the repetitions of one run, and the ratio of the fastest of each.
+
+    On a machine that others share the fastest is what was disturbed least.
 
     Examples:
-      >>> ratio([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
-      {'median': 3.0, 'min': 2.0, 'max': 4.0}
+      >>> ratio([2.0, 3.0, 4.0], [1.0, 2.0, 1.0])
+      {'median': 2.0, 'min': 1.5, 'max': 4.0, 'fastest': 2.0}
     """
     each = np.asarray(of) / np.asarray(to)
-    return {"median": float(np.median(each)), "min": float(each.min()), "max": float(each.max())}
+    fastest = float(np.min(of) / np.min(to))
+    return {"median": float(np.median(each)), "min": float(each.min()), "max": float(each.max()), "fastest": fastest}
 
 
 def show(figure: Mapping[str, float]) -> str:

@@ -43,10 +43,10 @@ from localgrad.pipeline.partition import state_bytes
 flags.DEFINE_list("nets", list(MODELS), "networks of experiments/contenders.py")
 flags.DEFINE_list("methods", ["al", "scl", "predsim", "dgl", "dkp", "bp"], "methods")
 flags.DEFINE_integer("stages", 2, "stages S, processes and cores")
-flags.DEFINE_integer("batches", 4, "batches a measurement")
+flags.DEFINE_integer("batches", 2, "batches a measurement")
 flags.DEFINE_bool("torch", True, "PyTorch's pipeline too")
 flags.DEFINE_string("net", None, "set by the program itself: the network of a worker")
-bench.define_flags(7)
+bench.define_flags(15)
 pinned.define_flags()
 FLAGS = flags.FLAGS
 
@@ -170,14 +170,15 @@ def measured(net: str) -> dict[str, Any]:
         for worker in torch_alone + torch_together:
             worker.hear()
     seconds: dict[str, list[float]] = {}
+    first = next(iter(rows(net)))
     note = lambda name, value: seconds.setdefault(name, []).append(value)
     mean = lambda workers, name: float(np.mean([pinned.at_once([worker], name)[0] for worker in workers]))
     for repetition in range(FLAGS.repetitions):
-        for method in dict.fromkeys(method for method, _ in rows(net).values()):
-            note(f"{method} on one core", mean(alone, method))
-        first = next(iter(rows(net).values()))[0]
-        note("unpipelined at once", max(pinned.at_once(alone, first)))
-        for row in rows(net):
+        for row, (method, _) in rows(net).items():
+            if len(seconds.get(f"{method} on one core", ())) == repetition:
+                note(f"{method} on one core", mean(alone, method))
+            if row == first:
+                note("unpipelined at once", max(pinned.at_once(alone, method)))
             stages = [f"{row}, stage {s}" for s in range(FLAGS.stages)]
             note(f"{row}, dearest stage", sum(max(pinned.at_once(alone, stages)) for _ in range(FLAGS.batches)))
             note(f"{row}, hop", max(pinned.at_once(together, f"{row}, hop")) / HOPS)
@@ -269,19 +270,20 @@ def measured_before() -> dict[str, Any]:
 def write(result: dict[str, Any]) -> None:
     """The result files of the networks so far."""
     shown = lambda row, key: bench.show(row[key]) if key in row else ""
+    fastest = lambda row, key: f"{row[key]['fastest']:.2f}" if key in row else ""
     keys = ("speed_up", "predicted_speed_up", "of_model", "to_bp_on_one_core", "to_gpipe", "to_gpipe_predicted")
     cells = [
-        [net, name, *(shown(row, key) for key in keys)]
+        [net, name, *(shown(row, key) for key in keys), fastest(row, "speed_up"), fastest(row, "of_model")]
         for net, each in result.items()
         for name, row in each["rows"].items()
     ]
     header = [
         "network", "row", "speed-up over one core", "predicted", "measured / predicted time", "over bp on one core",
-        f"over GPipe, M = {FLAGS.stages}", "predicted",
+        f"over GPipe, M = {FLAGS.stages}", "predicted", "speed-up, fastest", "measured / predicted, fastest",
     ]  # fmt: skip
     ceilings = "; ".join(f"{net} {bench.show(each['ceiling'])}" for net, each in result.items())
     note = (
-        f"{FLAGS.stages} processes of one core each, in turns; median (least to largest). "
+        f"{FLAGS.stages} processes of one core each, in turns; median (least to largest), and the fastest of each. "
         f"Unpipelined at once, what the machine gives to work that shares nothing: {ceilings}. "
         + " ".join(f"`{net}`: {each['title']}." for net, each in result.items())
     )

@@ -49,10 +49,10 @@ TEXTS: dict[str, dict[str, Any]] = {"al": {"bridge": ()}, "scl": {"head": "linea
 WORDS = 5000
 MODELS = {
     "mlp": Network(
-        "MLP, 8 x 1024, batch 512",
+        "MLP, 8 x 1024, batch 1024",
         "mlp",
         {"widths": (1024,) * 8},
-        (512, 1024),
+        (1024, 1024),
         {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "mlp"}},
     ),
     "cnn": Network(
