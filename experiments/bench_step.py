@@ -15,7 +15,7 @@ library's step is measured alone.
 On a CPU jax's own convolution is tens of times slower inside a loop (`experiments.bench_convolution`).  There the scan
 has the library's, so that it compares all but the convolution; the calls have jax's own everywhere.
 
-A second part, `--tick`, is what the choice of a stage costs: a pipeline of one stage, whose tick is a `lax.cond`,
+A second part, `--tick`, is what the choice of a stage costs: a pipeline of one stage, whose tick chooses it,
 against the same without, and against the sequential engine.
 
 Hardware: any one device; on a GPU both frameworks must be built for it.  The machine should do nothing else: PyTorch's
@@ -238,7 +238,7 @@ def cells_of(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def ticks() -> tuple[dict[str, Any], str]:
-    """Seconds a step of a pipeline of one stage, with and without a switch, and of the sequential engine."""
+    """Seconds a step of a pipeline of one stage, with a choice and without, and of the sequential engine."""
     width, depth, target, batch, count = (
         (8, 2, 4, 8, 2) if FLAGS.smoke else (512, 3, 128, FLAGS.batch_size, FLAGS.batches)
     )
@@ -249,8 +249,8 @@ def ticks() -> tuple[dict[str, Any], str]:
     xs = jnp.asarray(rng.standard_normal((count, *spec.shape), np.float32), FLAGS.dtype)
     ys = jnp.asarray(rng.integers(0, target, (count, batch), np.int32))
     engines = {
-        "switch": spmd(model, stages=1, uniform=False),
-        "no switch": spmd(model, stages=1),
+        "choice": spmd(model, stages=1, uniform=False),
+        "no choice": spmd(model, stages=1),
         "sequential": sequential(model),
     }
     states = init(model, jax.random.key(0))
@@ -265,10 +265,10 @@ def ticks() -> tuple[dict[str, Any], str]:
         }
         for name, values in found.items()
     }
-    with_switch, without = (bench.show(rows[name]["to_sequential"]) for name in ("switch", "no switch"))
+    choosing, without = (bench.show(rows[name]["to_sequential"]) for name in ("choice", "no choice"))
     says = (
-        f"A pipeline of one stage, al on {depth} layers of {width}, takes {with_switch} times the sequential engine's "
-        f"time with its switch and {without} times without."
+        f"A pipeline of one stage, al on {depth} layers of {width}, takes {choosing} times the sequential engine's "
+        f"time with the choice of its stage and {without} times without."
     )
     return rows, says
 

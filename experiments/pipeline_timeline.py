@@ -14,7 +14,7 @@ Writes `pipeline_timeline_METHOD.json`, which chrome://tracing and ui.perfetto.d
 In the trace, process 0 has a row a stage, from the first beginning of a batch to its last end there; process 1 a row a
 block.  Blocks of one stage may overlap: within a tick their order is the compiler's.  Between two bars of a stage are
 its updates' last addition, the packing of its state, the hop, and waiting.  A bubble runs no block and leaves no bar;
-for that, stages are chosen by a switch here even where all are the same program.
+for that, stages are chosen here even where all are the same program.
 
 Hardware: any machine with S cores, a process each; with `--virtual`, devices of one process, which share its cores.
 Expect `al` to be busy on all stages between fill and drain, and `bp` to wait twice a batch; a minute a method.

@@ -158,7 +158,7 @@ class Plan(NamedTuple):
       message_bytes: bytes of the message that each block hands on, for a whole batch.
       stage_bytes: bytes of state that each stage needs.
       slot_bytes: bytes of state that each device holds: the stages' common layout.
-      uniform: the stages are one and the same program, so none is chosen by a switch.
+      uniform: the stages are one and the same program, so none needs to be chosen.
       schedule: `local`, `delayed` or `locked` (two forms of `broadcast`), or `chain`.
       micro_batches: parts of a batch that follow each other through the stages; `chain` only.
       stash_bytes: bytes that each stage keeps between forward and update: a ring of batches, or a batch's parts.

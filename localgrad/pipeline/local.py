@@ -94,7 +94,7 @@ def local(layout: Layout, bubble: float) -> Engine:
 
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
-    def tick_by_switch(state: LocalState, batch_id, valid, ok, examples):
+    def tick_by_choice(state: LocalState, batch_id, valid, ok, examples):
         def whole(stage):
             def run(carry):
                 slots, _, _, ok = carry
@@ -135,7 +135,7 @@ def local(layout: Layout, bubble: float) -> Engine:
             slots, outbox, metrics, new_ok = train(0, first, state.slots, message, state.key, batch_id, ok & valid)
         return slots, outbox, metrics, jnp.where(valid, new_ok, ok)
 
-    tick = tick_uniform if layout.plan.uniform else tick_of_shards if split else tick_by_switch
+    tick = tick_uniform if layout.plan.uniform else tick_of_shards if split else tick_by_choice
 
     def advance(state: LocalState, fresh_id: jax.Array, examples: Callable | None):
         stage = jax.lax.axis_index("stage")

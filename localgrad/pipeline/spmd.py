@@ -42,7 +42,7 @@ def spmd(
       cuts: block indices at which stages begin and end, to choose them by hand; see `make_plan`.
       devices: `D * S` devices; by default the first ones of all processes.
       bubble: what fills the messages of stages that have nothing to do; NaN proves that they leave no trace.
-      uniform: `local` only: False to choose stages by a switch even where all are the same program; the default, None,
+      uniform: `local` only: False to choose among stages even where all are the same program; the default, None,
         does without where it can.
       staleness: `broadcast` only: `delayed` streams a batch a tick, and stage s learns S - 1 - s batches late; `locked`
         lets each batch go through before the next enters, so that nothing is late.

@@ -24,7 +24,7 @@ def test_bench_step_smoke(tmp_path):
         assert f"| {name} |" in table
     assert result["rows"]["mlp bp"]["to_bp"]["median"] == 1
     assert {name: tick["uniform"] for name, tick in result["tick"].items()} == {
-        "switch": False, "no switch": True, "sequential": True,
+        "choice": False, "no choice": True, "sequential": True,
     }  # fmt: skip
     assert table in done.stdout
     assert (tmp_path / "bench_step.png").read_bytes().startswith(b"\x89PNG")

@@ -29,7 +29,7 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
             "cnn-norm",
             3,
             7,
-            marks=pytest.mark.skipif(not NEWEST, reason="jax 0.10 lays out a weight gradient otherwise in a branch"),
+            marks=pytest.mark.skipif(not NEWEST, reason="jax 0.10 lays out a weight gradient otherwise in a stage's loop"),
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_all_updates_from_that_batch_on(stages):
     assert list(ids[~np.isfinite(losses)]) == [5]
 
 
-def test_an_equal_network_runs_without_a_switch():
+def test_an_equal_network_runs_without_a_choice():
     model = make_model("mlp-equal")
     assert spmd(model, stages=2).plan.uniform
     assert not spmd(model, stages=2, uniform=False).plan.uniform
