@@ -15,8 +15,8 @@ library's step is measured alone.
 On a CPU jax's own convolution is tens of times slower inside a loop (`experiments.bench_convolution`).  There the scan
 has the library's, so that it compares all but the convolution; the calls have jax's own everywhere.
 
-A second part, `--tick`, is what the choice of a stage costs: a pipeline of one stage, whose tick chooses it,
-against the same without, and against the sequential engine.
+A second part, `--tick`, is what the choice of a stage costs: a pipeline of one stage, whose tick chooses it, against
+the same without, and against the sequential engine.
 
 Hardware: any one device; on a GPU both frameworks must be built for it.  The machine should do nothing else: PyTorch's
 threads wait for each other after every operation, and on cores that are busy two of them can be slower than one, which

@@ -29,7 +29,7 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
             "cnn-norm",
             3,
             7,
-            marks=pytest.mark.skipif(not NEWEST, reason="jax 0.10 lays out a weight gradient otherwise in a stage's loop"),
+            marks=pytest.mark.skipif(not NEWEST, reason="jax 0.10 lays out a weight gradient otherwise in a loop"),
         ),
     ],
 )
