@@ -207,6 +207,12 @@ def predicted(row: str, micro: int, method: str, seconds: dict[str, list[float]]
     return stage * waits / micro + FLAGS.batches * 2 * waits * hop
 
 
+def ceiling(net: str, seconds: dict[str, list[float]]) -> dict[str, float]:
+    """What S unpipelined processes at once do of the first row's method, which share nothing but the machine."""
+    method, _ = next(iter(rows(net).values()))
+    return bench.ratio(FLAGS.stages * np.array(seconds[f"{method} on one core"]), seconds["unpipelined at once"])
+
+
 def judged(net: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures of every row of a network."""
     seconds, judged_rows = found["seconds"], {}
@@ -248,11 +254,10 @@ def main(argv: list[str]) -> int:
     result = measured_before()
     for net in FLAGS.nets:
         found = measured(net)
-        ceiling = FLAGS.stages * np.array(found["seconds"][f"{FLAGS.methods[0]} on one core"])
         result[net] = {
             "title": network(net).title,
             "rows": judged(net, found),
-            "ceiling": bench.ratio(ceiling, found["seconds"]["unpipelined at once"]),
+            "ceiling": ceiling(net, found["seconds"]),
             "seconds": found["seconds"],
             "by": study.provenance(),
         }
