@@ -16,6 +16,7 @@ STUDIES = {
     "accuracy": ("--only=al,predsim",),
     "al_depth": (),
     "al_profiles": (),
+    "al_targets": ("--epochs=1", "--profiles=neco"),
     "convergence": ("--nets=mlp",),
     "distances": (),
     "dkp_figure2": (),

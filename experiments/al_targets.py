@@ -1,0 +1,42 @@
+"""How long the target side of Associated Learning takes to learn its codes: five autoencoders, each on the one below.
+
+    python -m experiments.al_targets        # two CPU cores, five minutes
+
+In the profiles that detach the target, g and h learn from labels alone, whatever the network is; so it is a small one
+here.  A code whose autoencoder has not converged tells some classes badly apart, and no network above can mend it.  The
+steps are those of `python -m experiments.accuracy --table=fashion_cnn` (10 epochs of 10,000 examples) and more.
+"""
+
+from absl import app, flags
+
+from experiments import study
+
+flags.DEFINE_list("epochs", ["10", "30"], "passes over 10,000 examples, 78 steps each")
+flags.DEFINE_list("profiles", ["neco", "iclr_head"], "profiles of al")
+flags.DEFINE_integer("depth", 5, "blocks")
+study.define_flags("al_targets")
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> int:
+    rows = {
+        f"{profile} {epochs} epochs": {
+            "method": "al", "profile": profile, "net": "mlp", "widths": (16,) * FLAGS.depth, "epochs": int(epochs),
+            "dataset": "fashion_mnist", "limit": 10000, "batch_size": 128, "optimizer": "adam", "learning_rate": 1e-3,
+            "schedule": "cosine",
+        }
+        for profile in FLAGS.profiles
+        for epochs in FLAGS.epochs
+    }  # fmt: skip
+    mean = lambda figure: figure["mean"] if isinstance(figure, dict) else figure
+    columns = {
+        "steps": lambda summary: str(summary["steps"]),
+        **{f"block {i + 1}": lambda summary, i=i: f"{mean(summary['autoencoder'][i]):.0e}" for i in range(FLAGS.depth)},
+    }
+    title = "Autoencoder loss of each block of Associated Learning, Adam 1e-3 with a cosine schedule"
+    after = study.last_of("autoencoder")
+    return study.run_rows("al_targets", title, rows, {"widths": (8,) * FLAGS.depth}, columns, after=after)
+
+
+if __name__ == "__main__":
+    app.run(main)
