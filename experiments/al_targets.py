@@ -7,6 +7,9 @@ here.  A code whose autoencoder has not converged tells some classes badly apart
 steps are those of `python -m experiments.accuracy --table=fashion_cnn` (10 epochs of 10,000 examples) and more.
 """
 
+from functools import partial
+from typing import Any
+
 from absl import app, flags
 
 from experiments import study
@@ -16,6 +19,12 @@ flags.DEFINE_list("profiles", ["neco", "iclr_head"], "profiles of al")
 flags.DEFINE_integer("depth", 5, "blocks")
 study.define_flags("al_targets")
 FLAGS = flags.FLAGS
+
+
+def loss_of(block: int, summary: dict[str, Any]) -> str:
+    """The autoencoder loss of a block, its mean over trials."""
+    figure = summary["autoencoder"][block]
+    return f"{figure['mean'] if isinstance(figure, dict) else figure:.0e}"
 
 
 def main(argv: list[str]) -> int:
@@ -28,11 +37,8 @@ def main(argv: list[str]) -> int:
         for profile in FLAGS.profiles
         for epochs in FLAGS.epochs
     }  # fmt: skip
-    mean = lambda figure: figure["mean"] if isinstance(figure, dict) else figure
-    columns = {
-        "steps": lambda summary: str(summary["steps"]),
-        **{f"block {i + 1}": lambda summary, i=i: f"{mean(summary['autoencoder'][i]):.0e}" for i in range(FLAGS.depth)},
-    }
+    columns = {"steps": lambda summary: str(summary["steps"])}
+    columns |= {f"block {i + 1}": partial(loss_of, i) for i in range(FLAGS.depth)}
     title = "Autoencoder loss of each block of Associated Learning, Adam 1e-3 with a cosine schedule"
     after = study.last_of("autoencoder")
     return study.run_rows("al_targets", title, rows, {"widths": (8,) * FLAGS.depth}, columns, after=after)
