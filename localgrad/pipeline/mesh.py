@@ -80,10 +80,9 @@ class Layout(NamedTuple):
         Each stage is a loop of one turn or none, not a branch of a conditional: a loop works in place, and what a
         conditional gives XLA copies into the carry of the loop over batches.
         """
-        due = jnp.where(valid, jax.lax.axis_index("stage"), self.stages)
-        found = idle
+        stage, found = jax.lax.axis_index("stage"), idle
         for s in range(self.stages):
-            found = _once(due == s, branch(s), found)
+            found = _once(valid & (stage == s), branch(s), found)
         return found
 
 

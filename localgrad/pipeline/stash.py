@@ -1,6 +1,5 @@
 """What a block keeps from its forward half for its backward half, as arrays that a scan can carry."""
 
-import dataclasses
 from collections.abc import Hashable, Sequence
 
 import jax
@@ -9,13 +8,6 @@ import jax.numpy as jnp
 from localgrad.base import BlockState, Model, PyTree, Spec
 from localgrad.pipeline.step import key_spec
 from localgrad.pipeline.values import Argument, Fill, values_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """A leaf of a stash that is found again in what is kept, at a place."""
-
-    place: int
 
 
 class Stash:
@@ -31,32 +23,33 @@ class Stash:
 
     Args:
       structure: the stash's tree, of specs.
-      sources: where each of its leaves comes from; an `Argument` is a leaf of the parameters.
+      values: the value of each of its leaves, see `values_of`.
+      params: how many of the first arguments are parameters, to be taken from the state.
     """
 
-    def __init__(self, structure: Spec, sources: Sequence[Kept | Fill | Argument]):
+    def __init__(self, structure: Spec, values: Sequence[Hashable], params: int):
         self._leaves, self._structure = jax.tree.flatten(structure)
-        self._sources = sources
-        self._first = [sources.index(Kept(place)) for place in range(len({s for s in sources if isinstance(s, Kept)}))]
-        self.spec: list[Spec] = [self._leaves[leaf] for leaf in self._first]
+        self._values = values
+        self._kept: dict[Hashable, int] = {}  # value -> the first leaf that has it
+        for leaf, value in enumerate(values):
+            if not isinstance(value, Fill) and not (isinstance(value, Argument) and value.index < params):
+                self._kept.setdefault(value, leaf)
+        self.spec: list[Spec] = [self._leaves[leaf] for leaf in self._kept.values()]
 
     def keep(self, stash: PyTree) -> list[jax.Array]:
         """The leaves that are kept."""
         leaves = jax.tree.leaves(stash)
-        return [leaves[leaf] for leaf in self._first]
+        return [leaves[leaf] for leaf in self._kept.values()]
 
     def whole(self, kept: Sequence[jax.Array], state: BlockState) -> PyTree:
         """The stash again; `state` holds the parameters that ran forward, where any are taken from it."""
-        params = jax.tree.leaves(state.params)
-
-        def found(source: Kept | Fill | Argument, spec: jax.ShapeDtypeStruct) -> jax.Array:
-            if isinstance(source, Kept):
-                return kept[source.place]
-            return (
-                params[source.index] if isinstance(source, Argument) else jnp.full(spec.shape, source.value, spec.dtype)
-            )
-
-        return jax.tree.unflatten(self._structure, list(map(found, self._sources, self._leaves)))
+        known: dict[Hashable, jax.Array] = {Argument(i): leaf for i, leaf in enumerate(jax.tree.leaves(state.params))}
+        known |= zip(self._kept, kept, strict=True)
+        leaves = [
+            jnp.full(spec.shape, value.value, spec.dtype) if isinstance(value, Fill) else known[value]
+            for value, spec in zip(self._values, self._leaves, strict=True)
+        ]
+        return jax.tree.unflatten(self._structure, leaves)
 
 
 def stashes(model: Model, states: list[Spec], messages: list[Spec], *, borrow: bool = False) -> list[Stash]:
@@ -69,16 +62,8 @@ def stashes(model: Model, states: list[Spec], messages: list[Spec], *, borrow: b
     """
     found = []
     for block, state, message in zip(model.blocks, states, messages, strict=False):  # one message more: what leaves
-        spec = jax.eval_shape(lambda *args, block=block: block.forward(*args)[2], state, message, key_spec(model))
-        flat = lambda *args, block=block: jax.tree.leaves(block.forward(*args)[2])
-        values = values_of(jax.make_jaxpr(flat)(state, message, key_spec(model)))
+        kept = lambda *args, block=block: block.forward(*args)[2]
+        program, structure = jax.make_jaxpr(kept, return_shape=True)(state, message, key_spec(model))
         params = len(jax.tree.leaves(state.params)) if borrow else 0  # the first field of the first argument
-        sources: list[Kept | Fill | Argument] = []
-        places: dict[Hashable, int] = {}
-        for value in values:
-            if isinstance(value, Fill) or (isinstance(value, Argument) and value.index < params):
-                sources.append(value)
-            else:
-                sources.append(Kept(places.setdefault(value, len(places))))
-        found.append(Stash(spec, sources))
+        found.append(Stash(structure, values_of(program), params))
     return found

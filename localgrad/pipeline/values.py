@@ -26,8 +26,8 @@ class Argument:
 def values_of(program: core.ClosedJaxpr) -> list[Hashable]:
     """A name for the value of each result: equal names are equal arrays; a `Fill` or an `Argument` says what it is.
 
-    Operations are compared by name, parameters and inputs.  What has effects, or holds a program that is not just a
-    call, equals nothing else.
+    Operations are compared by their kind, parameters and inputs.  What has effects, or parameters that cannot be
+    compared, equals nothing else.
     """
     return _walk(program.jaxpr, [Argument(i) for i in range(len(program.jaxpr.invars))], {})
 
@@ -37,7 +37,9 @@ def _walk(jaxpr: core.Jaxpr, inputs: Sequence[Hashable], numbers: dict[Hashable,
     known.update((var, ("constant", id(var))) for var in jaxpr.constvars)
 
     def value(atom: Any) -> Hashable:
-        return Fill(atom.val, ()) if isinstance(atom, core.Literal) else known[atom]
+        if not isinstance(atom, core.Literal):
+            return known[atom]
+        return ("constant", id(atom.val)) if np.ndim(atom.val) else Fill(atom.val, ())
 
     for equation in jaxpr.eqns:
         found = [value(atom) for atom in equation.invars]
@@ -57,15 +59,17 @@ def _walk(jaxpr: core.Jaxpr, inputs: Sequence[Hashable], numbers: dict[Hashable,
 
 def _key(equation: core.JaxprEqn, found: Sequence[Hashable]) -> Hashable:
     """Equal for operations that give equal results; None for what equals nothing else."""
-    params = sorted(equation.params.items())
-    if equation.effects or any(_opaque(x) for _, x in params):
+    key = equation.primitive, tuple(sorted(equation.params.items())), tuple(map(_told, found))
+    try:
+        hash(key)
+    except TypeError:
         return None
-    fills = [(str(x.value), str(getattr(x.value, "dtype", "")), x.shape) if isinstance(x, Fill) else x for x in found]
-    return equation.primitive.name, str(params), tuple(fills)
+    return None if equation.effects else key
 
 
-def _opaque(param: Any) -> bool:
-    """Whether a parameter's text does not tell all of it: programs, and arrays."""
-    if isinstance(param, list | tuple):
-        return any(map(_opaque, param))
-    return isinstance(param, core.Jaxpr | core.ClosedJaxpr | np.ndarray)
+def _told(value: Hashable) -> Hashable:
+    """A value to be compared by: of a `Fill`, all digits of its number."""
+    if not isinstance(value, Fill):
+        return value
+    number = np.asarray(value.value)
+    return str(number.dtype), number.tobytes(), value.shape

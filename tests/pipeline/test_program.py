@@ -67,17 +67,23 @@ def called_by(found, lines, operation):
     return inside
 
 
+def all_lines(found):
+    return [line for each in found.values() for line in each]
+
+
+def lines_in_loops(found):
+    """All that runs inside the loop over batches, or any other."""
+    return [line for name in called_by(found, all_lines(found), "while") for line in found[name]]
+
+
 def run_by_some_devices_only(found):
     """Names of all computations inside a conditional, or inside a loop within the loop over batches: the stages."""
-    lines = [line for each in found.values() for line in each]
-    in_a_loop = [line for name in called_by(found, lines, "while") for line in found[name]]
-    return called_by(found, lines, "conditional") | called_by(found, in_a_loop, "while")
+    return called_by(found, all_lines(found), "conditional") | called_by(found, lines_in_loops(found), "while")
 
 
 def stages_of(found):
     """How many loops there are within the loop over batches; a stage has its own."""
-    lines = [line for each in found.values() for line in each]
-    return sum(" while(" in line for name in called_by(found, lines, "while") for line in found[name])
+    return sum(" while(" in line for line in lines_in_loops(found))
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +140,7 @@ def test_no_weights_are_copied_on_a_tick(method):
     model = METHODS[method](mlp((width,) * 4), spec, 10, lambda scale: optax.adam(1e-3 * scale))
     engine = spmd(model, stages=2, uniform=False)
     state = engine.load(init(model, jax.random.key(0)), jax.random.key(1))
-    found = computations(engine.run.lower(state, feed(model)).compile().as_text())
-    lines = [line for each in found.values() for line in each]
-    ticks = [line for name in called_by(found, lines, "while") for line in found[name]]
+    ticks = lines_in_loops(computations(engine.run.lower(state, feed(model)).compile().as_text()))
     weights = re.compile(rf"= f32\[({width * width}|{width},{width})\]\S* (copy|copy-start)\(")
     assert [line for line in ticks if f"[{width},{width}]" in line]
     assert not [line for line in ticks if weights.search(line)]

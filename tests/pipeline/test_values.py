@@ -24,6 +24,12 @@ def test_what_differs_in_an_input_or_a_parameter_differs():
     assert len(set(found)) == len(found)
 
 
+def test_numbers_differ_by_their_last_bit(x64):
+    number = 0.1234567890123456
+    a, b = names(lambda x: (x + number, x + np.nextafter(number, 1)), X.astype(jnp.float64))
+    assert a != b
+
+
 def test_arguments_and_constants_are_told():
     same, stopped, zeros, one = names(lambda x: (x, jax.lax.stop_gradient(x), jnp.zeros((4,)), 1.0), X)
     assert same == stopped == Argument(0)
