@@ -20,7 +20,7 @@ method gains on GPipe as long as its heads cost less than (S - 1) / M of the net
 
 `--nets` measures some networks anew and leaves the figures of the others; each says in the JSON what measured it.
 
-Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline.md; ten minutes a network.
+Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline.md; twenty minutes a network.
 """
 
 import json
@@ -43,10 +43,10 @@ from localgrad.pipeline.partition import state_bytes
 flags.DEFINE_list("nets", list(MODELS), "networks of experiments/contenders.py")
 flags.DEFINE_list("methods", ["al", "scl", "predsim", "dgl", "dkp", "bp"], "methods")
 flags.DEFINE_integer("stages", 2, "stages S, processes and cores")
-flags.DEFINE_integer("batches", 2, "batches a measurement")
+flags.DEFINE_integer("batches", 4, "batches a measurement")
 flags.DEFINE_bool("torch", True, "PyTorch's pipeline too")
 flags.DEFINE_string("net", None, "set by the program itself: the network of a worker")
-bench.define_flags(15)
+bench.define_flags(9)
 pinned.define_flags()
 FLAGS = flags.FLAGS
 
