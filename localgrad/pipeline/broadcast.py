@@ -122,7 +122,7 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         return [*learnt, *moved], metrics, ok
 
     def advance(state: BroadcastState, fresh_id: jax.Array, examples: Callable | None):
-        stage = jax.lax.axis_index("stage")
+        stage, none = jax.lax.axis_index("stage"), jnp.int32(-1)
         own_places = 1 if locked else stages - stage
 
         due = state.error_id >= 0
@@ -144,20 +144,21 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
                 moved, _, kept, _ = carry
                 own = step.enter(model, examples()) if examples and stage == 0 else messages.unpack(stage, state.inbox)
                 moved, outbox, entry, error = forward(stage, [*learnt, *moved], own, state.key, batch_id, ok)
-                return moved, outbox, ring.write(kept, place, entry), error
+                made = batch_id if stage == stages - 1 else none
+                return moved, (outbox, batch_id), ring.write(kept, place, entry), (error, made)
 
             return branch
 
-        nothing = before, messages.fill(bubble), kept, errors.fill()
-        moved, outbox, kept, error = layout.choose(valid, run, nothing)
+        # The number of a batch comes out of the work on it: one that travelled before would hold up all other stages.
+        nothing = before, (messages.fill(bubble), none), kept, (errors.fill(), none)
+        moved, outbox, kept, (error, made) = layout.choose(valid, run, nothing)
         if layout.split:
             mean = mean_over_data(moved)
             moved = [jnp.where(valid, new, old) for new, old in zip(mean, before, strict=True)]
 
-        made = valid & (stage == stages - 1)
-        error, error_id = jax.lax.psum((error, jnp.where(made, batch_id + 1, 0)), "stage")  # zeros from all others
+        error, error_id = jax.lax.psum((error, made + 1), "stage")  # zeros from all others
         up = [(s, s + 1) for s in range(stages - 1)]
-        inbox, arrived = jax.lax.ppermute((outbox, batch_id), "stage", up)
+        inbox, arrived = jax.lax.ppermute(outbox, "stage", up)
         arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
         new = BroadcastState([*learnt, *moved], inbox, arrived, kept, error, error_id - 1, ok, state.key)
         return new, (metrics, state.error_id)

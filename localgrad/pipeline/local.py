@@ -56,7 +56,7 @@ def local(layout: Layout, bubble: float) -> Engine:
     # --- one stage on one batch; `first` is the index of its first block ------------------------------------------
 
     def train(stage: int, first, slots, message, key, batch_id, ok):
-        """The whole step: `(slots, outbox, values, ok)`."""
+        """The whole step: `(slots, (outbox, batch_id), values, ok)`."""
         done, metrics = [], []
         for i, state, block_key in zip(
             blocks[stage], states.unpack(stage, slots), layout.keys(stage, first, key, batch_id), strict=True
@@ -65,10 +65,10 @@ def local(layout: Layout, bubble: float) -> Engine:
             done.append(state)
             metrics.append(value)
         outbox = messages.pack(stage + 1, message)
-        return states.pack(stage, tuple(done)), outbox, values.pack(stage, tuple(metrics)), ok
+        return states.pack(stage, tuple(done)), (outbox, batch_id), values.pack(stage, tuple(metrics)), ok
 
     def work(stage: int, first, slots, message, key, batch_id):
-        """The first half, before gradients are averaged: `(effects, outbox, values)`."""
+        """The first half, before gradients are averaged: `(effects, (outbox, batch_id), values)`."""
         moved, metrics = [], []
         for i, state, block_key in zip(
             blocks[stage], states.unpack(stage, slots), layout.keys(stage, first, key, batch_id), strict=True
@@ -76,7 +76,8 @@ def local(layout: Layout, bubble: float) -> Engine:
             message, model_state, grads, value = step.work(model.blocks[i], state, message, block_key)
             moved.append((model_state, grads))
             metrics.append(value)
-        return effects.pack(stage, tuple(moved)), messages.pack(stage + 1, message), values.pack(stage, tuple(metrics))
+        outbox = messages.pack(stage + 1, message)
+        return effects.pack(stage, tuple(moved)), (outbox, batch_id), values.pack(stage, tuple(metrics))
 
     def learn(stage: int, slots, moved, metrics, ok):
         """The second half, after it: `(slots, ok)`."""
@@ -94,6 +95,9 @@ def local(layout: Layout, bubble: float) -> Engine:
 
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
+    # The number of a batch comes out of the work on it: one that travelled before would hold up all other stages.
+    silent = lambda: (messages.fill(bubble), jnp.int32(-1))
+
     def tick_by_choice(state: LocalState, batch_id, valid, ok, examples):
         def whole(stage):
             def run(carry):
@@ -103,7 +107,7 @@ def local(layout: Layout, bubble: float) -> Engine:
 
             return run
 
-        return layout.choose(valid, whole, (state.slots, messages.fill(bubble), values.fill(), ok))
+        return layout.choose(valid, whole, (state.slots, silent(), values.fill(), ok))
 
     def tick_of_shards(state: LocalState, batch_id, valid, ok, examples):
         def first_half(stage):
@@ -113,7 +117,7 @@ def local(layout: Layout, bubble: float) -> Engine:
 
             return run
 
-        nothing = effects.fill(), messages.fill(bubble), values.fill()
+        nothing = effects.fill(), silent(), values.fill()
         moved, outbox, metrics = layout.choose(valid, first_half, nothing)
         moved, metrics = mean_over_data((moved, metrics))
         second_half = lambda stage: lambda carry: learn(stage, carry[0], moved, metrics, carry[1])
@@ -144,7 +148,7 @@ def local(layout: Layout, bubble: float) -> Engine:
         ok = state.ok & (state.sound | (stage == 0) | ~valid)
         slots, outbox, metrics, ok = tick(state, batch_id, valid, ok, examples)
         up = [(s, s + 1) for s in range(stages - 1)]
-        inbox, arrived, sound = jax.lax.ppermute((outbox, batch_id, ok), "stage", up)
+        (inbox, arrived), sound = jax.lax.ppermute((outbox, ok), "stage", up)
         arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
         return LocalState(slots, inbox, arrived, sound, ok, state.key), (metrics, batch_id)
 

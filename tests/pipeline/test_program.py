@@ -81,6 +81,13 @@ def run_by_some_devices_only(found):
     return called_by(found, all_lines(found), "conditional") | called_by(found, lines_in_loops(found), "while")
 
 
+def loops_over_ticks(found):
+    """Names of the computations that hold the stages' loops and what travels after them."""
+    inside = called_by(found, all_lines(found), "while")
+    travels = lambda name: any(COLLECTIVE.search(line) for line in found[name])
+    return [name for name in inside if travels(name) and any(" while(" in line for line in found[name])]
+
+
 def stages_of(found):
     """How many loops there are within the loop over batches; a stage has its own."""
     return sum(" while(" in line for line in lines_in_loops(found))
@@ -132,18 +139,38 @@ def test_the_reader_of_programs_sees_a_collective_there(kind):
     assert [line for name in run_by_some_devices_only(found) for line in found[name] if COLLECTIVE.search(line)]
 
 
-@pytest.mark.parametrize("method", ["al", "dkp"])
-def test_no_weights_are_copied_on_a_tick(method):
-    """The loop over batches carries the state; an update in place is what keeps its traffic that of plain jax."""
-    width = 72  # an array of this size is a weight, or one of the optimizer's; batches are smaller
-    spec = jax.ShapeDtypeStruct((8, width), jnp.float32)
-    model = METHODS[method](mlp((width,) * 4), spec, 10, lambda scale: optax.adam(1e-3 * scale))
-    engine = spmd(model, stages=2, uniform=False)
+WIDTH = 72  # an array of this size squared is a weight, or one of the optimizer's; batches are smaller
+
+
+@pytest.fixture(scope="module", params=["al", "dkp", "bp"])
+def four_dense(request):
+    """The computations of a pipeline of two stages over four dense layers with Adam."""
+    spec = jax.ShapeDtypeStruct((8, WIDTH), jnp.float32)
+    model = METHODS[request.param](mlp((WIDTH,) * 4), spec, 10, lambda scale: optax.adam(1e-3 * scale))
+    engine = spmd(model, stages=2, uniform=False, micro_batches=2 if request.param == "bp" else None)
     state = engine.load(init(model, jax.random.key(0)), jax.random.key(1))
-    ticks = lines_in_loops(computations(engine.run.lower(state, feed(model)).compile().as_text()))
-    weights = re.compile(rf"= f32\[({width * width}|{width},{width})\]\S* (copy|copy-start)\(")
-    assert [line for line in ticks if f"[{width},{width}]" in line]
+    return computations(engine.run.lower(state, feed(model)).compile().as_text())
+
+
+@pytest.mark.parametrize("four_dense", ["al", "dkp"], indirect=True)
+def test_no_weights_are_copied_on_a_tick(four_dense):
+    """The loop over batches carries the state; an update in place is what keeps its traffic that of plain jax."""
+    ticks = lines_in_loops(four_dense)
+    weights = re.compile(rf"= f32\[({WIDTH * WIDTH}|{WIDTH},{WIDTH})\]\S* (copy|copy-start)\(")
+    assert [line for line in ticks if f"[{WIDTH},{WIDTH}]" in line]
     assert not [line for line in ticks if weights.search(line)]
+
+
+def test_stages_wait_for_each_other_only_between_ticks(four_dense):
+    """A collective that is scheduled between the loops of two stages makes the second wait for the first's work."""
+    of_tick = re.compile(rf" while\(|{COLLECTIVE.pattern}")
+    ticks = [[line for line in four_dense[name] if of_tick.search(line)] for name in loops_over_ticks(four_dense)]
+    assert ticks
+    for lines in ticks:
+        works = [" while(" in line for line in lines]
+        assert works.count(False) >= 1
+        first = works.index(True)
+        assert all(works[first : first + works.count(True)])
 
 
 @pytest.mark.parametrize("stages", [pytest.param(0, marks=pytest.mark.full), 4])
