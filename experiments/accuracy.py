@@ -78,7 +78,10 @@ TABLES: dict[str, Table] = {
             for name, row in METHODS.items()
             if name != "dgl"
         }
-        | {"dgl": {"method": "dgl"}},
+        | {
+            "dgl": {"method": "dgl"},
+            "al iclr_head": {"method": "al", "profile": "iclr_head", "method_options": ("pool=1024",)},
+        },
         {},
     ),
     "iclr4": Table(

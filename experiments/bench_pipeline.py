@@ -6,15 +6,16 @@ micro-batches for bp); PyTorch on one core, and through its own pipeline, GPipe 
 not equally fast, so what is unpipelined is asked on each core, one at a time, and its time is their mean.
 
 The model: the work of each stage alone, all stages at once and nothing travelling, and one hop, a `ppermute` of the
-largest message.  A tick is the stage that is dearest on it, which on a shared machine is now one and now the other, and
-a hop; a batch costs
+largest message.  A tick is the dearest of the stages at work on it, which on a shared machine is now one and now the
+other, and a hop; a batch costs
 
-    local, delayed   tick                                  state stays in flight between calls: the bubble is once a run
-    chain            stage (M + S - 1) / M + 2 (M + S - 1) hops of a part
+    local, delayed   one tick                    state stays in flight between calls: the bubble is once a run
+    chain            M + S - 1 ticks of a part   and as many hops again, back; while it fills and drains not all work
 
 Predicted from these and measured should agree to 5 %.  `ledger` is the speed-up foretold from FLOPs alone, before
 anything runs; `ceiling` is what S unpipelined processes at once reach, which share nothing but the machine.  A local
 method gains on GPipe as long as its heads cost less than (S - 1) / M of the network: `heavy` shows where it loses.
+`long` has ticks of a second, which the jitter of a shared machine disturbs less.
 
     python -m experiments.bench_pipeline
 
@@ -65,10 +66,8 @@ def parts() -> list[int]:
 
 def rows(net: str) -> dict[str, tuple[str, int]]:
     """Row -> (method, micro-batches): what is pipelined on a network."""
-    light = [method for method in FLAGS.methods if method != "bp"]
-    if net == "heavy":
-        light = [method for method in light if method in network(net).heads]
-    found = {method: (method, 1) for method in light}
+    there = network(net).methods or FLAGS.methods
+    found = {method: (method, 1) for method in FLAGS.methods if method in there and method != "bp"}
     return found | ({f"bp, M = {m}": ("bp", m) for m in parts()} if "bp" in FLAGS.methods else {})
 
 
@@ -180,7 +179,10 @@ def measured(net: str) -> dict[str, Any]:
             if row == first:
                 note("unpipelined at once", max(pinned.at_once(alone, method)))
             stages = [f"{row}, stage {s}" for s in range(FLAGS.stages)]
-            note(f"{row}, dearest stage", sum(max(pinned.at_once(alone, stages)) for _ in range(FLAGS.batches)))
+            each = np.array([pinned.at_once(alone, stages) for _ in range(FLAGS.batches)])
+            note(f"{row}, dearest stage", float(each.max(1).sum()))
+            for stage, spent in zip(stages, each.sum(0), strict=True):
+                note(stage, float(spent))
             note(f"{row}, hop", max(pinned.at_once(together, f"{row}, hop")) / HOPS)
             note(row, max(pinned.at_once(together, row)))
         if FLAGS.torch:
@@ -200,11 +202,14 @@ def measured(net: str) -> dict[str, Any]:
 
 def predicted(row: str, micro: int, method: str, seconds: dict[str, list[float]]) -> np.ndarray:
     """Seconds of a measurement by the model, one value a repetition."""
-    stage, hop = (np.array(seconds[f"{row}, {what}"]) for what in ("dearest stage", "hop"))
+    dearest, hop = (np.array(seconds[f"{row}, {what}"]) for what in ("dearest stage", "hop"))
     if method != "bp":
-        return stage + FLAGS.batches * hop
-    waits = micro + FLAGS.stages - 1
-    return stage * waits / micro + FLAGS.batches * 2 * waits * hop
+        return dearest + FLAGS.batches * hop
+    stages = [np.array(seconds[f"{row}, stage {s}"]) for s in range(FLAGS.stages)]
+    ticks = micro + FLAGS.stages - 1
+    at_work = [stages[max(0, tick - micro + 1) : tick + 1] for tick in range(ticks)]
+    busy = sum(dearest if len(some) == FLAGS.stages else np.max(some, 0) for some in at_work)
+    return busy / micro + FLAGS.batches * 2 * ticks * hop
 
 
 def ceiling(net: str, seconds: dict[str, list[float]]) -> dict[str, float]:

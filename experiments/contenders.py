@@ -24,6 +24,7 @@ class Network(NamedTuple):
       name, options: in `localgrad.blocks.NETWORKS` or `TEXT_NETWORKS`.
       shape: of a batch of inputs.
       heads: options of each method, by its name.
+      methods: that run there besides bp; None is all.
       dtype: of the inputs; whole numbers are those of words.
     """
 
@@ -32,6 +33,7 @@ class Network(NamedTuple):
     options: dict[str, Any]
     shape: tuple[int, ...]
     heads: dict[str, dict[str, Any]]
+    methods: tuple[str, ...] | None = None
     dtype: Any = jnp.float32
 
     def blocks(self) -> list[Block]:
@@ -55,6 +57,14 @@ MODELS = {
         (1024, 1024),
         {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "mlp"}},
     ),
+    "long": Network(
+        "MLP, 8 x 1024, batch 4096: long ticks",
+        "mlp",
+        {"widths": (1024,) * 8},
+        (4096, 1024),
+        {"al": {"bridge": ()}, "dgl": {"aux": "mlp"}},
+        methods=("al", "dgl", "dkp"),
+    ),
     "cnn": Network(
         "CNN, 4 x 32 and 4 x 64 channels, 32 x 32 images, batch 32",
         "cnn",
@@ -68,6 +78,7 @@ MODELS = {
         {"widths": (32,) * 4 + (64,) * 4},
         (32, 32, 32, 3),
         {"scl": {}, "dgl": {"aux": "cnn"}},
+        methods=("scl", "dgl"),
     ),
     "bilstm": Network(
         "BiLSTM, 4 layers of 128 and 128 units, 32 words, batch 64",
@@ -75,7 +86,7 @@ MODELS = {
         {"words": WORDS, "embed_width": 128, "widths": (128,) * 4},
         (64, 32),
         TEXTS,
-        jnp.int32,
+        dtype=jnp.int32,
     ),
     "transformer": Network(
         "Transformer, 4 encoder layers of 128, 4 heads, hidden 512, 64 words, batch 32",
@@ -83,11 +94,12 @@ MODELS = {
         {"words": WORDS, "layers": 4, "width": 128, "feed_forward": 512, "heads": 4},
         (32, 64),
         TEXTS,
-        jnp.int32,
+        dtype=jnp.int32,
     ),
 }
 SMOKE = {
     "mlp": MODELS["mlp"]._replace(options={"widths": (16,) * 4}, shape=(8, 16)),
+    "long": MODELS["long"]._replace(options={"widths": (16,) * 4}, shape=(16, 16)),
     "cnn": MODELS["cnn"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
     "heavy": MODELS["heavy"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
     "bilstm": MODELS["bilstm"]._replace(options={"words": 9, "embed_width": 4, "widths": (4, 4)}, shape=(8, 5)),

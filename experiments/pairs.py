@@ -12,6 +12,7 @@ THIN: dict[str, dict] = {
     "convnet": {"widths": (4, 5, 6)},
     "two_conv": {"widths": (4, 4, 6)},
     **{name: {"width_factor": 1 / 32} for name in (*VGG, "resnet18")},
+    "vgg19": {"width_factor": 1 / 16},
     **{name: {"width_factor": 1 / 8} for name in ("resnet20", "resnet32")},
     "alexnet": {"widths": (4, 4, 6, 6, 6, 8, 8)},
 }
