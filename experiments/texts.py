@@ -15,8 +15,8 @@ LOCAL: dict[str, dict[str, Any]] = {
     "transformer": {"net_options": ("width=64", "feed_forward=64", "heads=4")},
 }
 WIDER: dict[str, dict[str, Any]] = {
-    "bilstm": {"widths": (90, 90), "net_options": ("embed_width=64",)},
-    "transformer": {"net_options": ("width=64", "feed_forward=512", "heads=4")},
+    "bilstm": {"widths": (98, 98), "net_options": ("embed_width=64",)},
+    "transformer": {"net_options": ("width=64", "feed_forward=768", "heads=4")},
 }
 SMALL: dict[str, Any] = {
     "epochs": 12, "limit": 12_000, "vocabulary": 8_000, "max_length": 40, "learning_rate": 2e-3, "dropout": 0.3,
@@ -48,7 +48,7 @@ def row(dataset: str, net: str, method: str, **fields: Any) -> dict[str, Any]:
     base = {"dataset": dataset, "data_dir": FLAGS.data_dir, "word_vectors": FLAGS.word_vectors, "clip_norm": 5.0}
     base |= {"net": net, "method": method, "schedule": "cosine"}
     if method in ("al", "bp_matched"):
-        base["target_width"] = 128
+        base["target_width"] = 128 if FLAGS.size == "paper" else 64
     if FLAGS.size == "paper":
         base |= {"epochs": 50, "max_length": LONGEST.get(dataset), **PAPER[net]}
         return base | (PAPER_WIDER[net] if method == "bp" else {}) | fields
