@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     rows = {f"{depth} blocks": {**base, "widths": (FLAGS.width,) * depth} for depth in (1, 2, 3)}
     columns = {
         "association loss by block": lambda summary: ", ".join(
-            f"{loss['mean'] if isinstance(loss, dict) else loss:.1e}" for loss in summary["association"]
+            f"{study.mean(loss):.1e}" for loss in summary["association"]
         ),
         "test %": lambda summary: study.spread(summary["test_accuracy"]),
         "test % by exit": lambda summary: ", ".join(study.spread(value) for value in summary["exit_accuracy"]),

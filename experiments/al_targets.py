@@ -23,8 +23,7 @@ FLAGS = flags.FLAGS
 
 def loss_of(block: int, summary: dict[str, Any]) -> str:
     """The autoencoder loss of a block, its mean over trials."""
-    figure = summary["autoencoder"][block]
-    return f"{figure['mean'] if isinstance(figure, dict) else figure:.0e}"
+    return f"{study.mean(summary['autoencoder'][block]):.0e}"
 
 
 def main(argv: list[str]) -> int:

@@ -40,8 +40,7 @@ def main(argv: list[str]) -> int:
     status = study.run_rows("gradient_flow", title, rows, {"net": "mlp", "widths": (16, 16)}, columns, after=by_epoch)
     if status == 0:
         found = study.read("gradient_flow")["rows"]
-        mean = lambda value: value["mean"] if isinstance(value, dict) else value
-        lines = {row: [mean(value) for value in summary["test_by_epoch"]] for row, summary in found.items()}
+        lines = {row: [study.mean(value) for value in summary["test_by_epoch"]] for row, summary in found.items()}
         draw_lines(lines, "epoch", "test accuracy, %", Path(FLAGS.out) / "gradient_flow.png")
     return status
 

@@ -117,6 +117,16 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((Path(FLAGS.out) / f"{name}.json").read_text())
 
 
+def mean(figure: Any) -> float:
+    """A figure, its mean over trials if it has several.
+
+    Examples:
+      >>> mean({"mean": 90.5, "std": 0.5, "values": [90.0, 91.0]}), mean(90.0)
+      (90.5, 90.0)
+    """
+    return figure["mean"] if isinstance(figure, dict) else figure
+
+
 def spread(figure: Any, digits: int = 2) -> str:
     """A figure as text, with its deviation over trials if it has one.
 

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         "by exit, embedding first": lambda summary: ", ".join(map(study.spread, summary["best_exit_accuracy"])),
         "best epoch": lambda summary: study.spread(summary["best_epoch"], 1),
         "association by block": lambda summary: ", ".join(
-            f"{loss['mean'] if isinstance(loss, dict) else loss:.1e}" for loss in summary.get("association", [])
+            f"{study.mean(loss):.1e}" for loss in summary.get("association", [])
         ),
         "parameters, effective + affiliated": lambda summary: " + ".join(
             f"{summary['params'][kind]:,}" for kind in ("effective", "affiliated")

@@ -31,6 +31,7 @@ PAPER_WIDER: dict[str, dict[str, Any]] = {
     "bilstm": {"widths": (350, 350)},
     "transformer": {"net_options": ("width=300", "feed_forward=512", "heads=6")},
 }
+TARGET_WIDTH = {"small": 64, "paper": 128}
 LONGEST = {"imdb_reviews": 500, "dbpedia": 500}
 SMOKE: dict[str, Any] = {"dataset": "movie_snippets", "batch_size": 8, "vocabulary": 50, "max_length": 8}
 
@@ -48,7 +49,7 @@ def row(dataset: str, net: str, method: str, **fields: Any) -> dict[str, Any]:
     base = {"dataset": dataset, "data_dir": FLAGS.data_dir, "word_vectors": FLAGS.word_vectors, "clip_norm": 5.0}
     base |= {"net": net, "method": method, "schedule": "cosine"}
     if method in ("al", "bp_matched"):
-        base["target_width"] = 128 if FLAGS.size == "paper" else 64
+        base["target_width"] = TARGET_WIDTH[FLAGS.size]
     if FLAGS.size == "paper":
         base |= {"epochs": 50, "max_length": LONGEST.get(dataset), **PAPER[net]}
         return base | (PAPER_WIDER[net] if method == "bp" else {}) | fields

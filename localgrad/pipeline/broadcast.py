@@ -149,8 +149,7 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
 
             return branch
 
-        # The number of a batch comes out of the work on it: one that travelled before would hold up all other stages.
-        nothing = before, (messages.fill(bubble), none), kept, (errors.fill(), none)
+        nothing = before, layout.silence(bubble), kept, (errors.fill(), none)
         moved, outbox, kept, (error, made) = layout.choose(valid, run, nothing)
         if layout.split:
             mean = mean_over_data(moved)

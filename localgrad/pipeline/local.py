@@ -95,9 +95,6 @@ def local(layout: Layout, bubble: float) -> Engine:
 
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
-    # The number of a batch comes out of the work on it: one that travelled before would hold up all other stages.
-    silent = lambda: (messages.fill(bubble), jnp.int32(-1))
-
     def tick_by_choice(state: LocalState, batch_id, valid, ok, examples):
         def whole(stage):
             def run(carry):
@@ -107,7 +104,7 @@ def local(layout: Layout, bubble: float) -> Engine:
 
             return run
 
-        return layout.choose(valid, whole, (state.slots, silent(), values.fill(), ok))
+        return layout.choose(valid, whole, (state.slots, layout.silence(bubble), values.fill(), ok))
 
     def tick_of_shards(state: LocalState, batch_id, valid, ok, examples):
         def first_half(stage):
@@ -117,7 +114,7 @@ def local(layout: Layout, bubble: float) -> Engine:
 
             return run
 
-        nothing = effects.fill(), silent(), values.fill()
+        nothing = effects.fill(), layout.silence(bubble), values.fill()
         moved, outbox, metrics = layout.choose(valid, first_half, nothing)
         moved, metrics = mean_over_data((moved, metrics))
         second_half = lambda stage: lambda carry: learn(stage, carry[0], moved, metrics, carry[1])

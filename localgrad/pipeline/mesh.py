@@ -85,6 +85,14 @@ class Layout(NamedTuple):
             found = _once(valid & (stage == s), branch(s), found)
         return found
 
+    def silence(self, bubble: float) -> tuple[list[jax.Array], jax.Array]:
+        """What a stage sends on when it has nothing: a bubble, of batch -1.  Else it is its messages and their batch.
+
+        Both come out of the stages' loops.  A number that needed none of them could travel at any time, and where the
+        compiler lets it travel between two, the second stage waits for the work of the first.
+        """
+        return self.messages.fill(bubble), jnp.int32(-1)
+
 
 def _once(due: jax.Array, function: Callable[[PyTree], PyTree], carry: PyTree) -> PyTree:
     """`function(carry)` where it is due, else `carry`."""
