@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from absl import flags
 from numpy.typing import ArrayLike
 
 from experiments import setup
+from experiments.host import undisturbed
 
 
 def define_flags(repetitions: int) -> None:
@@ -30,11 +32,15 @@ def in_turns(programs: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
     for program in programs.values():
         jax.block_until_ready(program())
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+
+    def measure(program: Callable[[], Any]) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(program())
+        return time.perf_counter() - began
+
     for _ in range(repetitions):
         for name, program in programs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(program())
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(undisturbed(partial(measure, program)))
     return seconds
 
 

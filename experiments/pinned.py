@@ -16,6 +16,8 @@ from typing import Any
 
 from absl import flags
 
+from experiments.host import undisturbed
+
 FLAGS = flags.FLAGS
 
 
@@ -78,11 +80,18 @@ def team(role: str, where: Sequence[int], *more: str) -> list[Worker]:
 
 
 def at_once(workers: Sequence[Worker], program: str | Sequence[str]) -> list[float]:
-    """Seconds of a program on every worker, all begun at the same time; of one each, if several are given."""
+    """Seconds of a program on every worker, all begun at the same time; of one each, if several are given.
+
+    They are made again where the host disturbs them, so a program must do the same work every time.
+    """
     programs = [program] * len(workers) if isinstance(program, str) else program
-    for worker, name in zip(workers, programs, strict=True):
-        worker.ask(name)
-    return [worker.hear()["seconds"] for worker in workers]
+
+    def measure() -> list[float]:
+        for worker, name in zip(workers, programs, strict=True):
+            worker.ask(name)
+        return [worker.hear()["seconds"] for worker in workers]
+
+    return undisturbed(measure)
 
 
 def serve(programs: Mapping[str, Callable[[], Any]], about: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import setup
+from experiments import host, setup
 from localgrad.training import Config, DivergedError, Interrupted, prepare_all, run
 
 FLAGS = flags.FLAGS
@@ -140,7 +140,7 @@ def spread(figure: Any, digits: int = 2) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """What a result file says of itself: the command, the machine, the versions, the commit (with + if changed)."""
+    """What a result file says of itself: command, machine, disturbed measurements, versions, commit (+ if changed)."""
     versions = {"python": platform.python_version(), "jax": jax.__version__}
     if "torch" in sys.modules:
         versions["torch"] = sys.modules["torch"].__version__
@@ -154,6 +154,7 @@ def provenance() -> dict[str, Any]:
             "backend": jax.default_backend(),
             "device": jax.devices()[0].device_kind,
         },
+        **({"host": dict(host.counts)} if host.counts["measurements"] else {}),
         "versions": versions,
         "commit": _commit(),
     }
