@@ -13,8 +13,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-MOST = 0.01  # of a core's time may be taken
-TRIES = 20
+MOST = 0.02  # of the time of one core may be taken
+TRIES = 6
 counts = {"measurements": 0, "made_again": 0, "still_disturbed": 0}
 
 
