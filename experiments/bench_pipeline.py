@@ -3,8 +3,8 @@
 Every program runs in processes of one core each.  In turns, within one run: each method unpipelined on one core; its
 pipeline over S processes (`local` for al, scl, predsim and dgl, `delayed` for dkp, GPipe with M = S, 2 S and 4 S
 micro-batches for bp); PyTorch on one core, and through its own pipeline, GPipe and 1F1B.  Cores of a shared machine are
-not equally fast, so what is unpipelined is asked on each core, one at a time, and its time is their mean.  What the host of
-a virtual machine disturbs is measured again (`experiments.host`).
+not equally fast, so what is unpipelined is asked on each core, one at a time, and its time is their mean.  What the
+host of a virtual machine disturbs is measured again (`experiments.host`).
 
 The model: the work of each stage alone, all stages at once and nothing travelling, and one hop, a `ppermute` of the
 largest message.  A tick is the dearest of the stages at work on it, which on a shared machine is now one and now the

@@ -27,7 +27,9 @@ def parted(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def mean_of_tokens(x: jax.Array) -> jax.Array:
     """Mean of the features over the tokens that are there, `(B, D)`; zeros for a sequence of none."""
     values, mask = parted(x)
-    return values.sum(axis=1) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    # Not a quotient: the compiler makes that a product with the reciprocal in one program and not in another.
+    reciprocal = 1 / jnp.maximum(mask.sum(axis=1), 1)
+    return values.sum(axis=1) * reciprocal[:, None]
 
 
 def final_states(x: jax.Array) -> jax.Array:
