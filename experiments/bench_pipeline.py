@@ -39,6 +39,7 @@ from experiments import bench, pinned, setup, study
 from experiments.contenders import MODELS, SMOKE, Network, examples, make_model, stage_model
 from localgrad import init, ledger, sequential, spmd
 from localgrad.base import Engine, Model
+from localgrad.methods import METHODS
 from localgrad.pipeline import make_plan, specs
 from localgrad.pipeline.partition import state_bytes
 
@@ -251,8 +252,13 @@ def main(argv: list[str]) -> int:
     if FLAGS.role:
         {"alone": work_alone, "together": work_together, "torch": work_in_torch}[FLAGS.role](FLAGS.net)
         return 0
-    if not FLAGS.nets or not set(FLAGS.nets) <= set(MODELS):
-        return setup.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(MODELS)}.")
+    for flag, given, known in (("nets", FLAGS.nets, MODELS), ("methods", FLAGS.methods, METHODS)):
+        if not given or not set(given) <= set(known):
+            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+    for net in FLAGS.nets:
+        if not rows(net):
+            there = ", ".join(network(net).methods or METHODS)
+            return setup.refuse(f"--methods={','.join(FLAGS.methods)}: {net} has {there} and bp.")
     try:
         pinned.cores(FLAGS.stages)
     except ValueError as error:

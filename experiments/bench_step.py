@@ -7,10 +7,10 @@
 
 The library's sequential engine, N batches a call, its state carried.  Against it, from the same parameters and with
 the same numbers (`tests/experiments/test_plain.py`): `experiments.plain_jax`, as one scan over the N batches and as a
-call a batch, and `experiments.plain_torch`, eager and through `torch.compile`, where PyTorch is installed; that one
-compiles for minutes.  All take turns, the library's own backpropagation among them.  mlp is three layers of 512 on 784
-features, cnn five convolutions of 16, 16, 32, 32 and 64 channels on images of 28 x 28; of any other network the
-library's step is measured alone.
+call a batch, and `experiments.plain_torch`, where PyTorch is installed: eager with `torch.optim.Adam` as it comes,
+eager with the fused one, which has to be asked for, and through `torch.compile`, which takes minutes.  All take turns,
+the library's own backpropagation among them.  mlp is three layers of 512 on 784 features, cnn five convolutions of 16,
+16, 32, 32 and 64 channels on images of 28 x 28; of any other network the library's step is measured alone.
 
 On a CPU jax's own convolution is tens of times slower inside a loop (`experiments.bench_convolution`).  There the scan
 has the library's, so that it compares all but the convolution; the calls have jax's own everywhere.
@@ -47,7 +47,9 @@ from localgrad.methods import METHODS
 
 flags.DEFINE_list("nets", ["mlp", "cnn"], "networks")
 flags.DEFINE_list("methods", ["bp", "al", "scl", "early_exit", "predsim", "dgl", "dfa"], "methods")
-flags.DEFINE_list("rivals", ["jax_scan", "jax_calls", "torch", "torch_compiled"], "what it is measured against")
+flags.DEFINE_list(
+    "rivals", ["jax_scan", "jax_calls", "torch", "torch_fused", "torch_compiled"], "what it is measured against"
+)
 flags.DEFINE_integer("batches", 10, "batches a measurement")
 flags.DEFINE_integer("batch_size", 128, "examples a batch")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of parameters and features")
@@ -118,8 +120,10 @@ def jax_calls(method: str, params: plain_jax.Params, xs: jax.Array, ys: jax.Arra
     return train
 
 
-def pytorch(method: str, params: plain_jax.Params, xs: jax.Array, ys: jax.Array, *, compiled: bool) -> Program:
-    """Plain PyTorch on the same cores or a GPU, as it is or compiled."""
+def pytorch(
+    method: str, params: plain_jax.Params, xs: jax.Array, ys: jax.Array, *, fused: bool = False, compiled: bool = False
+) -> Program:
+    """Plain PyTorch on the same cores or a GPU: as it comes, with its `fused` Adam, or compiled."""
     import torch
 
     from experiments import plain_torch
@@ -130,7 +134,7 @@ def pytorch(method: str, params: plain_jax.Params, xs: jax.Array, ys: jax.Array,
     if device == "cuda":  # as jax does by itself
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    adam = {} if compiled else {"fused": True}  # one call for all parameters; a compiler fuses by itself
+    adam = {"fused": True} if fused else {}
     training = plain_torch.training(
         method, params, xs.shape[2:], pool=POOL, rate=RATE, device=device, dtype=dtype, **adam
     )
@@ -149,7 +153,8 @@ def pytorch(method: str, params: plain_jax.Params, xs: jax.Array, ys: jax.Array,
 RIVALS: dict[str, Callable[..., Program]] = {
     "jax_scan": jax_scan,
     "jax_calls": jax_calls,
-    "torch": partial(pytorch, compiled=False),
+    "torch": pytorch,
+    "torch_fused": partial(pytorch, fused=True),
     "torch_compiled": partial(pytorch, compiled=True),
 }
 
@@ -280,11 +285,12 @@ def draw(rows: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
 
     figure = Figure(figsize=(6 * len(rows), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(rows), squeeze=False)[0]
+    panels, width = figure.subplots(1, len(rows), squeeze=False)[0], 0.8 / len(FLAGS.rivals)
     for axes, (net, by_method) in zip(panels, rows.items(), strict=True):
         for i, rival in enumerate(FLAGS.rivals):
             ratios = [row["to_localgrad"].get(rival, {"median": 0.0})["median"] for row in by_method.values()]
-            axes.bar(np.arange(len(ratios)) + 0.2 * (i - 1.5), ratios, 0.2, label=rival)
+            place = np.arange(len(ratios)) + width * (i - (len(FLAGS.rivals) - 1) / 2)
+            axes.bar(place, ratios, width, label=rival)
         axes.axhline(1.0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(by_method)), by_method)
         axes.set(title=net, ylabel="its time / localgrad's")

@@ -102,7 +102,7 @@ SMOKE = {
     "long": MODELS["long"]._replace(options={"widths": (16,) * 4}, shape=(16, 16)),
     "cnn": MODELS["cnn"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
     "heavy": MODELS["heavy"]._replace(options={"widths": (4, 4, 6, 6)}, shape=(8, 8, 8, 3)),
-    "bilstm": MODELS["bilstm"]._replace(options={"words": 9, "embed_width": 4, "widths": (4, 4)}, shape=(8, 5)),
+    "bilstm": MODELS["bilstm"]._replace(options={"words": 9, "embed_width": 4, "widths": (4,) * 4}, shape=(8, 5)),
     "transformer": MODELS["transformer"]._replace(
         options={"words": 9, "layers": 2, "width": 8, "feed_forward": 8, "heads": 2}, shape=(8, 5)
     ),

@@ -72,7 +72,7 @@ class _BiLSTM(nn.Module):
         self.lstm = nn.LSTM(before, width, batch_first=True, bidirectional=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.lstm(x)[0]
+        return self.lstm(x)[0].contiguous()  # or it cannot be sent
 
 
 class _Ends(nn.Module):

@@ -10,7 +10,7 @@ from .test_train import command
 
 @pytest.mark.full
 def test_bench_step_smoke(tmp_path):
-    rivals = {"jax_scan", "jax_calls", "torch"}
+    rivals = {"jax_scan", "jax_calls", "torch", "torch_fused"}
     size = ("--smoke", "--repetitions=2", "--methods=bp,al", f"--rivals={','.join(sorted(rivals))}")
     done = command(*size, "--peak_tflops=0.1", f"--out={tmp_path}", program="experiments.bench_step")
     assert done.returncode == 0, done.stderr
@@ -19,7 +19,7 @@ def test_bench_step_smoke(tmp_path):
     assert set(result["rows"]) == {"mlp bp", "mlp al", "cnn bp", "cnn al"}
     for name, row in result["rows"].items():
         assert set(row["to_localgrad"]) | set(row["failed"]) == rivals
-        assert set(row["failed"]) == (set() if importlib.util.find_spec("torch") else {"torch"})
+        assert set(row["failed"]) == (set() if importlib.util.find_spec("torch") else {"torch", "torch_fused"})
         assert row["share_of_peak"] == pytest.approx(row["flops_a_step"] / row["median_seconds"] / 1e11)
         assert f"| {name} |" in table
     assert result["rows"]["mlp bp"]["to_bp"]["median"] == 1
@@ -41,4 +41,4 @@ def test_bench_step_of_a_compiled_step_and_of_a_network_alone(tmp_path):
     assert rows["two_conv bp"]["to_localgrad"] == {} and rows["two_conv bp"]["median_seconds"] > 0
     refused = command("--rivals=tensorflow", program="experiments.bench_step")
     assert refused.returncode == 2
-    assert "there are jax_scan, jax_calls, torch, torch_compiled" in refused.stderr
+    assert "there are jax_scan, jax_calls, torch, torch_fused, torch_compiled" in refused.stderr

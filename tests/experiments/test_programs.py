@@ -146,6 +146,21 @@ def test_pipeline_benchmark(net, more, tmp_path):
     assert all(f"| {net} | {row} |" in done.stdout for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--nets=mlpp",), "there are mlp, long, cnn"),
+        (("--methods=magic",), "there are al, scl"),
+        (("--nets=heavy", "--methods=al"), "heavy has scl, dgl and bp"),
+    ],
+)
+@pytest.mark.full
+def test_pipeline_benchmark_refuses(flags, says, tmp_path):
+    done = command(*flags, f"--out={tmp_path}", program="experiments.bench_pipeline")
+    assert done.returncode == 2
+    assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.full
 def test_trials_benchmark(tmp_path):
     size = ("--smoke", "--nets=two_conv", "--methods=al", "--trials=2", "--repetitions=2")
