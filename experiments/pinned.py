@@ -20,6 +20,10 @@ from experiments.host import undisturbed
 
 FLAGS = flags.FLAGS
 
+# Otherwise glibc gives large arrays back to the system after every call and gets them again page by page: a call of one
+# batch pays as much for that as a call of many, and the work of a stage alone would seem dearer than in a pipeline.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11), "MALLOC_TOP_PAD_": str(2**26)}
+
 
 def define_flags() -> None:
     """The flag by which a worker knows itself."""
@@ -48,7 +52,9 @@ class Worker:
         given = [flag for flag in sys.argv[1:] if not flag.startswith("--role")]
         command = ["taskset", "-c", str(core), sys.executable, "-m", spec.name, *given, f"--role={role}", *more]
         pipe = subprocess.PIPE
-        self.role, self._process = role, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        environment = {**os.environ, **KEEP_MEMORY}
+        self.role = role
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def ask(self, program: str) -> None:
         """Begins a program; `hear` waits for it."""

@@ -48,7 +48,8 @@ def _bilstm(network: Network) -> Layers:
     given = network.options
     inputs = (given["embed_width"], *(2 * width for width in given["widths"]))
     above = [_BiLSTM(before, width) for before, width in zip(inputs, given["widths"], strict=False)]
-    return [nn.Embedding(given["words"], inputs[0]), *above], [_Ends(), nn.Linear(inputs[-1], CLASSES)]
+    embedding = nn.Sequential(nn.Embedding(given["words"], inputs[0]), _WordsFirst())
+    return [embedding, *above], [_Ends(), nn.Linear(inputs[-1], CLASSES)]
 
 
 def _transformer(network: Network) -> Layers:
@@ -66,19 +67,26 @@ _LAYERS: dict[str, Callable[[Network], Layers]] = {
 }
 
 
+class _WordsFirst(nn.Module):
+    """`(B, T, D)` to `(T, B, D)`: so an LSTM's outputs and gradients are contiguous, as what is sent must be."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(0, 1).contiguous()
+
+
 class _BiLSTM(nn.Module):
     def __init__(self, before: int, width: int):
         super().__init__()
-        self.lstm = nn.LSTM(before, width, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(before, width, bidirectional=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.lstm(x)[0].contiguous()  # or it cannot be sent
+        return self.lstm(x)[0]
 
 
 class _Ends(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         half = x.shape[-1] // 2
-        return torch.cat([x[:, -1, :half], x[:, 0, half:]], dim=-1)
+        return torch.cat([x[-1, :, :half], x[0, :, half:]], dim=-1)
 
 
 class _Mean(nn.Module):
