@@ -1,10 +1,11 @@
 """What a pipeline over pinned processes gains, against one core, GPipe and PyTorch's pipeline, beside the cost model.
 
-Every program runs in processes of one core each.  In turns, within one run: each method unpipelined on one core; its
-pipeline over S processes (`local` for al, scl, predsim and dgl, `delayed` for dkp, GPipe with M = S, 2 S and 4 S
-micro-batches for bp); PyTorch on one core, and through its own pipeline, GPipe and 1F1B.  Cores of a shared machine are
-not equally fast, so what is unpipelined is asked on each core, one at a time, and its time is their mean.  What the
-host of a virtual machine disturbs is measured again (`experiments.host`).
+Every program runs in processes of one core each, stages cut so that what their blocks take by the clock is equal. In
+turns, within one run: each method unpipelined on one core; its pipeline over S processes (`local` for al, scl, predsim
+and dgl, `delayed` for dkp, GPipe with M = S, 2 S and 4 S micro-batches for bp); PyTorch on one core, and through its
+own pipeline, GPipe and 1F1B. Cores of a shared machine are not equally fast, so what is unpipelined is asked on each
+core, one at a time, and its time is their mean. What the host of a virtual machine disturbs is measured again
+(`experiments.host`).
 
 The model: the work of each stage alone, all stages at once and nothing travelling, and one hop, a `ppermute` of the
 largest message.  A tick is the dearest of the stages at work on it, which on a shared machine is now one and now the
@@ -27,6 +28,7 @@ Hardware: any machine with S cores.  Figures: experiments/results/bench_pipeline
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from experiments.contenders import MODELS, SMOKE, Network, examples, make_model,
 from localgrad import init, ledger, sequential, spmd
 from localgrad.base import Engine, Model
 from localgrad.methods import METHODS
-from localgrad.pipeline import make_plan, specs
+from localgrad.pipeline import balance, block_seconds, specs
 from localgrad.pipeline.partition import state_bytes
 
 flags.DEFINE_list("nets", list(MODELS), "networks of experiments/contenders.py")
@@ -49,6 +51,7 @@ flags.DEFINE_integer("stages", 2, "stages S, processes and cores")
 flags.DEFINE_integer("batches", 4, "batches a measurement")
 flags.DEFINE_bool("torch", True, "PyTorch's pipeline too")
 flags.DEFINE_string("net", None, "set by the program itself: the network of a worker")
+flags.DEFINE_string("cuts", None, "set by the program itself: row -> where stages begin and end")
 bench.define_flags(9)
 pinned.define_flags()
 FLAGS = flags.FLAGS
@@ -88,6 +91,24 @@ def training(model: Model, engine: Engine, count: int) -> Call:
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 
+def work_out_cuts(net: str) -> None:
+    """On one core: the cuts that balance what each block takes by the clock."""
+    setup.devices(1)
+    found = {}
+    for row, (method, micro) in rows(net).items():
+        model = make_model(network(net), method)
+        found[row] = balance(block_seconds(model, parts=micro), FLAGS.stages)
+    if FLAGS.torch:
+        from experiments import torch_pipeline
+
+        found["torch"] = balance(torch_pipeline.layer_seconds(network(net)), FLAGS.stages)
+    pinned.serve({}, {"cuts": found})
+
+
+def cuts_of(row: str) -> list[int]:
+    return json.loads(FLAGS.cuts)[row]
+
+
 def work_alone(net: str) -> None:
     """On one core: every method unpipelined, and the work of each stage."""
     setup.devices(1)
@@ -97,7 +118,7 @@ def work_alone(net: str) -> None:
         if method not in programs:
             programs[method] = training(model, sequential(model), FLAGS.batches)
         for stage in range(FLAGS.stages):
-            part = stage_model(model, FLAGS.stages, stage, micro)
+            part = stage_model(model, cuts_of(row), stage, micro)
             one = spmd(part, stages=1, micro_batches=micro) if method == "bp" else sequential(part)
             programs[f"{row}, stage {stage}"] = training(part, one, 1)
     pinned.serve(programs, {})
@@ -110,14 +131,16 @@ def work_together(net: str) -> None:
     about = {}
     for row, (method, micro) in rows(net).items():
         model = make_model(network(net), method)
-        engine = spmd(model, stages=FLAGS.stages, micro_batches=micro if method == "bp" else None)
+        laid = partial(spmd, model, stages=FLAGS.stages, micro_batches=micro if method == "bp" else None)
+        engine = laid(cuts=cuts_of(row))
         programs[row] = training(model, engine, FLAGS.batches)
         largest = max(map(state_bytes, specs(model, 1, micro)[1][1:-1]))
         assert engine.mesh is not None
         programs[f"{row}, hop"] = _hops(engine.mesh, largest)
         about[row] = {
             "cuts": engine.plan.cuts,
-            "ledger": ledger(model, specs(model)[0], engine.plan, 10**6).speed_up,
+            "cuts_by_flops": laid().plan.cuts,
+            "ledger": ledger(model, specs(model)[0], laid().plan, 10**6).speed_up,
             "hop_bytes": largest,
         }
     pinned.serve(programs, {"rows": about})
@@ -131,10 +154,9 @@ def work_in_torch(net: str) -> None:
     if FLAGS.num_processes is None:
         pinned.serve({"torch": torch_pipeline.alone(one, FLAGS.batches)}, {})
         return
-    cuts = make_plan(make_model(one, "bp"), FLAGS.stages).cuts
     torch_pipeline.join()
     programs = {
-        f"{schedule}, M = {m}": torch_pipeline.pipeline(one, cuts, schedule, m, FLAGS.batches)
+        f"{schedule}, M = {m}": torch_pipeline.pipeline(one, cuts_of("torch"), schedule, m, FLAGS.batches)
         for schedule in torch_pipeline.SCHEDULES
         for m in parts()
     }
@@ -158,16 +180,20 @@ def _hops(mesh: jax.sharding.Mesh, size: int) -> Call:
 
 def measured(net: str) -> dict[str, Any]:
     """All seconds of a network: row or program -> one value a repetition, and what the workers say of themselves."""
-    where, own = pinned.cores(FLAGS.stages), f"--net={net}"
-    alone = [pinned.Worker("alone", core, own) for core in where]
+    where, own = pinned.cores(FLAGS.stages), [f"--net={net}"]
+    chooser = pinned.Worker("cuts", where[0], *own)
+    own.append(f"--cuts={json.dumps(chooser.hear()['cuts'])}")
+    chooser.end()
+    chooser.wait()
+    alone = [pinned.Worker("alone", core, *own) for core in where]
     for worker in alone:
         worker.hear()
-    together = pinned.team("together", where, own)
+    together = pinned.team("together", where, *own)
     about, *_ = [worker.hear() for worker in together]
     torch_alone, torch_together = [], []
     if FLAGS.torch:
-        torch_alone = [pinned.Worker("torch", core, own) for core in where]
-        torch_together = pinned.team("torch", where, own)
+        torch_alone = [pinned.Worker("torch", core, *own) for core in where]
+        torch_together = pinned.team("torch", where, *own)
         for worker in torch_alone + torch_together:
             worker.hear()
     seconds: dict[str, list[float]] = {}
@@ -231,8 +257,7 @@ def judged(net: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "predicted_speed_up": bench.ratio(seconds[f"{method} on one core"], by_model),
             "ledger": found["rows"][row]["ledger"],
             "of_model": bench.ratio(seconds[row], by_model),
-            "cuts": found["rows"][row]["cuts"],
-            "hop_bytes": found["rows"][row]["hop_bytes"],
+            **{key: found["rows"][row][key] for key in ("cuts", "cuts_by_flops", "hop_bytes")},
         }
         if gpipe in seconds:
             figures_of["to_bp_on_one_core"] = bench.ratio(seconds["bp on one core"], seconds[row])
@@ -250,7 +275,8 @@ def judged(net: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def main(argv: list[str]) -> int:
     if FLAGS.role:
-        {"alone": work_alone, "together": work_together, "torch": work_in_torch}[FLAGS.role](FLAGS.net)
+        roles = {"cuts": work_out_cuts, "alone": work_alone, "together": work_together, "torch": work_in_torch}
+        roles[FLAGS.role](FLAGS.net)
         return 0
     for flag, given, known in (("nets", FLAGS.nets, MODELS), ("methods", FLAGS.methods, METHODS)):
         if not given or not set(given) <= set(known):

@@ -1,5 +1,6 @@
 """What the pipeline benchmarks run: networks, methods, and the work of one stage alone."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ from localgrad.base import Batches, Block, BlockState, LocalBlock, Model, Signal
 from localgrad.blocks import NETWORKS, TEXT_NETWORKS
 from localgrad.data import batches
 from localgrad.methods import METHODS
-from localgrad.pipeline import make_plan, signal_of, step
+from localgrad.pipeline import signal_of, step
+from localgrad.pipeline.timing import small
 
 CLASSES = 10
 
@@ -132,24 +134,24 @@ def examples(model: Model, count: int) -> Batches:
     return batches(jnp.asarray(xs), jnp.asarray(ys))
 
 
-def stage_model(model: Model, stages: int, stage: int, parts: int = 1) -> Model:
+def stage_model(model: Model, cuts: Sequence[int], stage: int, parts: int = 1) -> Model:
     """The blocks of a stage as a model of their own: its work, and nothing that travels.
 
     Its messages and, where its blocks wait for one, its signal are constants of the right shapes.
 
     Args:
       model: any model.
-      stages: over how many the partitioner lays it.
+      cuts: block indices at which stages begin and end.
       stage: which of them, from 0.
       parts: into how many micro-batches a batch is cut.
     """
-    first, last = make_plan(model, stages).cuts[stage : stage + 2]
+    first, last = cuts[stage : stage + 2]
     states, messages = step.specs(model, 1, parts)
     blocks, effective = model.blocks[first:last], model.effective[first:last]
     if last < len(model.blocks) and signal_of(model) != "none":
         blocks += (_above(signal_of(model), step.signals(model, states, messages)[last - 1]),)
         effective += (frozenset(),)
-    return model._replace(blocks=blocks, effective=effective, enter=lambda x, y: _constant(messages[first]))
+    return model._replace(blocks=blocks, effective=effective, enter=lambda x, y: small(messages[first]))
 
 
 def _above(signal: Signal, spec: Spec) -> LocalBlock:
@@ -160,12 +162,6 @@ def _above(signal: Signal, spec: Spec) -> LocalBlock:
         signal=signal,
         init=lambda key, message: BlockState({}, {}, tx.init({})),
         forward=lambda state, message, key: (message, {}, {}),
-        grads=lambda state, stash, signal: ({}, {"loss": jnp.zeros(())}, _constant(spec)),
+        grads=lambda state, stash, signal: ({}, {"loss": jnp.zeros(())}, small(spec)),
         tx=tx,
     )
-
-
-def _constant(spec: Spec) -> Any:
-    """Small numbers, or labels, of the shapes of a spec."""
-    fill = lambda x: 0.01 if jnp.issubdtype(x.dtype, jnp.floating) else 1
-    return jax.tree.map(lambda x: jnp.full(x.shape, fill(x), x.dtype), spec)

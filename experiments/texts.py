@@ -19,7 +19,7 @@ WIDER: dict[str, dict[str, Any]] = {
     "transformer": {"net_options": ("width=64", "feed_forward=768", "heads=4")},
 }
 SMALL: dict[str, Any] = {
-    "epochs": 12, "limit": 12_000, "vocabulary": 8_000, "max_length": 40, "learning_rate": 2e-3, "dropout": 0.3,
+    "epochs": 6, "limit": 12_000, "vocabulary": 8_000, "max_length": 40, "learning_rate": 2e-3, "dropout": 0.3,
 }  # fmt: skip
 PAPER: dict[str, dict[str, Any]] = {
     "bilstm": {"widths": (300, 300), "batch_size": 64, "learning_rate": 1e-4},

@@ -13,7 +13,8 @@ from typing import Any
 from absl import app, flags
 
 from experiments import setup
-from localgrad.report import format_ledger
+from localgrad.pipeline import block_seconds
+from localgrad.report import format_ledger, format_seconds
 from localgrad.training import (
     Config,
     DivergedError,
@@ -52,6 +53,7 @@ for _name in ("norm", "resident", "decay_times_rate", "new_delays"):
 for _name in ("widths", "blocks", "bridge", "cuts", "augment", "method_options", "net_options"):
     flags.DEFINE_list(_name, _DEFAULTS[_name], _SAYS[_name])
 flags.DEFINE_bool("dry_run", False, "print the plan and stop")
+flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
 setup.define_process_flags()
 FLAGS = flags.FLAGS
 
@@ -77,6 +79,8 @@ def config_from_flags() -> Config:
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return setup.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
+    if FLAGS.measure and not FLAGS.dry_run:
+        return setup.refuse("--measure prints what blocks take by the clock and trains nothing: say --dry_run too.")
     try:
         config = config_from_flags()
         count = 1 if config.engine == "sequential" else config.stages * config.data_parallel
@@ -86,6 +90,8 @@ def main(argv: list[str]) -> int:
         return setup.refuse(str(error))
     if FLAGS.dry_run:
         setup.say(format_ledger(make_ledger(jobs[0])))
+        if FLAGS.measure:
+            setup.say("\n" + format_seconds(jobs[0].model, block_seconds(jobs[0].model), config.stages))
         return 0
     try:
         summary = run(config, jobs, setup.say)

@@ -9,3 +9,4 @@ from localgrad.pipeline.spmd import spmd as spmd
 from localgrad.pipeline.step import init as init
 from localgrad.pipeline.step import signal_of as signal_of
 from localgrad.pipeline.step import specs as specs
+from localgrad.pipeline.timing import block_seconds as block_seconds

@@ -219,7 +219,24 @@ def make_mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | N
             f'CPU, make virtual ones before the first use of jax: jax.config.update("jax_num_cpu_devices", {need}).'
         )
     axes = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((data_parallel, stages), ("data", "stage"), axis_types=axes, devices=devices[:need])
+    mesh = jax.make_mesh((data_parallel, stages), ("data", "stage"), axis_types=axes, devices=devices[:need])
+    if mesh.is_multi_process:
+        _meet(mesh)
+    return mesh
+
+
+def _meet(mesh: Mesh) -> None:
+    """Connects the processes of a mesh now, while all of them are here.
+
+    Otherwise their first collective does, and on a CPU it waits no longer than 30 s for the other processes: one that
+    compiles for longer than another would end the run.  Once connected, they wait for each other as long as it takes.
+    """
+
+    def sums(x: jax.Array) -> jax.Array:
+        return sum(jax.lax.psum(x, axis) for axis in ("stage", "data", ("data", "stage")))
+
+    meet = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=BOTH, out_specs=BOTH, check_vma=False))
+    jax.block_until_ready(meet(_place(np.zeros(mesh.devices.shape, np.float32), NamedSharding(mesh, BOTH))))
 
 
 def mean_over_data(tree: PyTree) -> PyTree:

@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import Model, Plan, Spec
@@ -111,16 +110,7 @@ def _analysed(model: Model) -> tuple[list[Spec], list[Spec], list[tuple[float, s
 
 def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec) -> tuple[float, str]:
     """FLOPs of a block's training step, and a digest of its program: equal digests are the same function."""
-    block = model.blocks[index]
-
-    def run(state, message, key, signal):
-        ok = jnp.array(True)
-        if block.signal == "none":
-            return step.train(block, state, message, key, ok)
-        message, model_state, stash = block.forward(state, message, key)
-        grads, metrics, downward = block.grads(state, stash, signal)
-        return step.learn(block, state, model_state, grads, metrics, ok), message, downward
-
+    run = partial(step.alone, model.blocks[index], down=step.hands_down(model, index))
     traced = jax.jit(run).trace(state, message, step.key_spec(model), signal)
     lowered = traced.lower()
     analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}

@@ -152,6 +152,20 @@ def train(
     return _barrier((state, message, metrics, ok))
 
 
+def alone(
+    block: LocalBlock, state: BlockState, message: Message, key: Key, signal: PyTree, down: bool
+) -> tuple[BlockState, Message, PyTree]:
+    """A block's whole step, its signal being there already, `(state, message, downward)`: what it costs by itself."""
+    ok = jnp.array(True)
+    if block.signal == "none":
+        state, message, _, _ = train(block, state, message, key, ok)
+        return state, message, None
+    message, state, stash = forward(block, state, message, key, ok)
+    grads, metrics, downward = answer(block, state, stash, signal, down)
+    state, _ = take(block, state, grads, metrics, ok)
+    return state, message, downward
+
+
 def init(model: Model, key: Key) -> tuple[BlockState, ...]:
     """Initial state of every block; block i draws from `fold_in(key, i)`.
 

@@ -14,5 +14,6 @@ from localgrad.report.figures import draw_lines as draw_lines
 from localgrad.report.figures import draw_panels as draw_panels
 from localgrad.report.ledger import Ledger as Ledger
 from localgrad.report.ledger import format_ledger as format_ledger
+from localgrad.report.ledger import format_seconds as format_seconds
 from localgrad.report.ledger import ledger as ledger
 from localgrad.report.ledger import table as table

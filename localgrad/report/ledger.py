@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, Model, Plan, Spec
+from localgrad.pipeline.partition import balance
 
 
 class BlockRow(NamedTuple):
@@ -150,6 +151,27 @@ def format_ledger(book: Ledger) -> str:
             f"{len(book.stages)} equal device{'s' if len(book.stages) > 1 else ''}",
         ]
     )
+
+
+def format_seconds(model: Model, seconds: Sequence[float], stages: int) -> str:
+    """What the blocks of a model take by the clock as a text table, and the cuts that balance it.
+
+    Args:
+      model: any model.
+      seconds: of each block, see `localgrad.pipeline.block_seconds`.
+      stages: number of stages S.
+    """
+    rows = [
+        [i + 1, block.name, f"{1e3 * spent:,.2f}", f"{spent / sum(seconds):.1%}"]
+        for i, (block, spent) in enumerate(zip(model.blocks, seconds, strict=True))
+    ]
+    cuts = balance(seconds, stages)
+    dearest = max(sum(seconds[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+    says = (
+        f"By the clock, one device and no bubble, {stages} stages gain at most {sum(seconds) / dearest:.2f}: "
+        f"--cuts={','.join(map(str, cuts))}"
+    )
+    return "\n\n".join([table(["block", "name", "step ms", "share"], rows), says])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

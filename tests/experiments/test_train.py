@@ -23,9 +23,19 @@ def test_dry_run_prints_the_plan_and_stops(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_measures_blocks(tmp_path):
+    sizes = ("--stages=3", "--net=cnn", "--widths=4,8,8", f"--workdir={tmp_path / 'run'}")
+    done = command(*sizes, "--dry_run", "--measure")
+    assert done.returncode == 0, done.stderr
+    cuts = done.stdout.split("--cuts=")[1].strip()
+    assert "step ms" in done.stdout and cuts == "0,1,2,3"
+    assert command(*sizes, "--dry_run", f"--cuts={cuts}").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
+        (["--measure"], "say --dry_run too"),
         (["--method=magic"], "error: unknown method 'magic'; there are al, scl, early_exit, dgl,"),
         (["--widths=64,many"], "error: --widths is a list of whole numbers such as 64,32; got '64,many'."),
         (["--stages=9"], "error: 9 stages for a network of 4 blocks"),
