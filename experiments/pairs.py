@@ -17,6 +17,10 @@ THIN: dict[str, dict] = {
     "alexnet": {"widths": (4, 4, 6, 6, 6, 8, 8)},
 }
 
+# Rows and columns of an image.  The last four layers of vgg19 see one of 16 as a single place, so that their batch norm
+# has a number an example, and amplify the last bit several times as much as where they see four places.
+IMAGE, LARGER_IMAGES = 16, {"vgg19": 32}
+
 
 def thin(net: str, *, fine: bool = False) -> list[Block]:
     """A network of three blocks, or of one a layer, that compiles in seconds."""
