@@ -16,7 +16,7 @@ from experiments import setup, study, texts
 
 flags.DEFINE_list("datasets", ["wordnet_gloss", "movie_snippets"], "sets of texts")
 flags.DEFINE_list("nets", ["bilstm", "transformer"], "networks")
-flags.DEFINE_list("methods", ["bp", "al", "early_exit", "predsim"], "methods")
+flags.DEFINE_list("methods", ["bp", "al", "al_neco", "early_exit", "predsim"], "methods; al_neco is al as NECO has it")
 texts.define_flags("text_accuracy")
 FLAGS = flags.FLAGS
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         rows,
         texts.SMOKE,
         columns,
-        after=lambda name, workdirs: associations(name, workdirs) if name.endswith(" al") else {},
+        after=lambda name, workdirs: associations(name, workdirs) if " al" in name else {},
         published=published or None,
     )
 

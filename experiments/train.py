@@ -13,7 +13,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import setup
-from localgrad.pipeline import block_seconds
+from localgrad.pipeline import balance, block_seconds
 from localgrad.report import format_ledger, format_seconds
 from localgrad.training import (
     Config,
@@ -91,7 +91,8 @@ def main(argv: list[str]) -> int:
     if FLAGS.dry_run:
         setup.say(format_ledger(make_ledger(jobs[0])))
         if FLAGS.measure:
-            setup.say("\n" + format_seconds(jobs[0].model, block_seconds(jobs[0].model), config.stages))
+            seconds = block_seconds(jobs[0].model)
+            setup.say("\n" + format_seconds(jobs[0].model, seconds, balance(seconds, config.stages)))
         return 0
     try:
         summary = run(config, jobs, setup.say)

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, Model, Plan, Spec
-from localgrad.pipeline.partition import balance
 
 
 class BlockRow(NamedTuple):
@@ -153,22 +152,21 @@ def format_ledger(book: Ledger) -> str:
     )
 
 
-def format_seconds(model: Model, seconds: Sequence[float], stages: int) -> str:
+def format_seconds(model: Model, seconds: Sequence[float], cuts: Sequence[int]) -> str:
     """What the blocks of a model take by the clock as a text table, and the cuts that balance it.
 
     Args:
       model: any model.
       seconds: of each block, see `localgrad.pipeline.block_seconds`.
-      stages: number of stages S.
+      cuts: block indices that balance them, see `localgrad.pipeline.balance`.
     """
     rows = [
         [i + 1, block.name, f"{1e3 * spent:,.2f}", f"{spent / sum(seconds):.1%}"]
         for i, (block, spent) in enumerate(zip(model.blocks, seconds, strict=True))
     ]
-    cuts = balance(seconds, stages)
     dearest = max(sum(seconds[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
     says = (
-        f"By the clock, one device and no bubble, {stages} stages gain at most {sum(seconds) / dearest:.2f}: "
+        f"By the clock, one device and no bubble, {len(cuts) - 1} stages gain at most {sum(seconds) / dearest:.2f}: "
         f"--cuts={','.join(map(str, cuts))}"
     )
     return "\n\n".join([table(["block", "name", "step ms", "share"], rows), says])
