@@ -295,7 +295,7 @@ def draw(rows: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
         axes.set_xticks(range(len(by_method)), by_method)
         axes.set(title=net, ylabel="its time / localgrad's")
         axes.grid(alpha=0.3, axis="y")
-    panels[-1].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(FLAGS.rivals))
     figure.savefig(path, dpi=120)
 
 

@@ -1,11 +1,11 @@
-"""ICLR tables 2 and 3, and table 4's epochs, on images: how many epochs to the best validation accuracy.
+"""ICLR table 4's epochs, on images: how many epochs to the best validation accuracy.
 
     python -m experiments.convergence --trials=5                                  # Fashion-MNIST; a GPU
     python -m experiments.convergence --nets=mlp --epochs=10 --trials=1           # two CPU cores
 
-Published, Fashion-MNIST (epoch of the best accuracy, BP / AL): CNN 58.4 / 11.6, VGG 32 / 25.  The text networks of
-tables 2 and 3 are not here.  Expect AL to need fewer; the epoch is chosen on validation, accuracy is that of the test
-split then.
+Published, Fashion-MNIST (epoch of the best accuracy, BP / AL): CNN 58.4 / 11.6, VGG 32 / 25.  Tables 2 and 3, on
+texts, are `text_convergence`.  Expect AL to need fewer; the epoch is chosen on validation, accuracy is that of the
+test split then.
 """
 
 from absl import app, flags

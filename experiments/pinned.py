@@ -22,7 +22,13 @@ FLAGS = flags.FLAGS
 
 # Otherwise glibc gives large arrays back to the system after every call and gets them again page by page: a call of one
 # batch pays as much for that as a call of many, and the work of a stage alone would seem dearer than in a pipeline.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11), "MALLOC_TOP_PAD_": str(2**26)}
+# One arena, because the others give back what is over 64 MiB all the same.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(10**11),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 
 
 def define_flags() -> None:

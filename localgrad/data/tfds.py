@@ -17,7 +17,7 @@ import numpy as np
 from localgrad.data.dataset import EMBEDDED, VALIDATION_NAMES, Dataset, Part, checked, part
 from localgrad.data.text import Corpus
 
-EXTRA = "pip install 'localgrad[tensorflow]'"
+EXTRA = "pip install -e '.[tensorflow]'"
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 CHUNK = 1024  # records decoded at a time
 

@@ -29,6 +29,7 @@ STUDIES = {
     "staleness": ("--methods=dfa",),
     "text_ablation": (),
     "text_accuracy": (),
+    "text_convergence": (),
 }
 
 
