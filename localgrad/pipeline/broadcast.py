@@ -83,8 +83,9 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
     def answer(stage: int, slots, entry, error):
         """What the blocks learn from an error: `(effects, values)`."""
         signal = errors.unpack(0, error)
-        own = zip(layout.blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True)
-        found = [halves.answer(i, state, leaves, None if i == top else signal) for i, state, leaves in own]
+        own = zip(layout.blocks[stage], states.unpack(stage, slots), strict=True)
+        there = stashes.unpack(stage, entry)
+        found = [halves.answer(stage, i, state, there, None if i == top else signal) for i, state in own]
         grads, metrics, _ = zip(*found, strict=True)
         return effects.pack(stage, grads), values.pack(stage, metrics)
 

@@ -68,11 +68,11 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
     def backward(stage: int, slots, entry, signal_slots):
         """`(effects, values, signal for the stage below)`."""
         signal = signals.unpack(stage, signal_slots)
-        own = zip(blocks[stage], states.unpack(stage, slots), stashes.unpack(stage, entry), strict=True)
-        found = []
-        for i, state, leaves in reversed(list(own)):
+        own = zip(blocks[stage], states.unpack(stage, slots), strict=True)
+        there, found = stashes.unpack(stage, entry), []
+        for i, state in reversed(list(own)):
             down = step.hands_down(model, i)
-            grads, metrics, downward = halves.answer(i, state, leaves, signal, down)
+            grads, metrics, downward = halves.answer(stage, i, state, there, signal, down)
             signal = downward if down else signal
             found.append((grads, metrics))
         grads, metrics = zip(*found[::-1], strict=True)

@@ -43,7 +43,7 @@ class Halves:
 
     Attributes:
       states: the stages' block states.
-      kept: the stash of each block.
+      kept: the stash of each stage.
       signals: shapes and dtypes of the signal that each block is given.
       stashes, effects, values: slots of what a stage keeps of a batch, of its gradients, and of its metrics.
       stash_bytes: bytes that each stage keeps of one batch.
@@ -58,32 +58,36 @@ class Halves:
         specs = layout.state_specs, layout.message_specs
         self._layout = layout
         self.states = TwoSlots(layout)
-        self.kept = stashes_of(model, *specs, borrow=borrow)
+        self.kept = stashes_of(model, *specs, layout.blocks, borrow=borrow)
         self.signals: list[Spec] = step.signals(model, *specs)
-        self.stashes = layout.stage_slots([stash.spec for stash in self.kept])
+        self.stashes = Slots([stash.spec for stash in self.kept])
         answered = [
-            jax.eval_shape(lambda *args, i=i: self.answer(i, *args), state, stash.spec, signal)
-            for i, (state, stash, signal) in enumerate(zip(layout.state_specs, self.kept, self.signals, strict=True))
+            jax.eval_shape(lambda *args, at=(s, i): self.answer(*at, *args), specs[0][i], stash.spec, self.signals[i])
+            for s, (span, stash) in enumerate(zip(layout.blocks, self.kept, strict=True))
+            for i in span
         ]
         self.effects = layout.stage_slots([grads for grads, _, _ in answered])
         self.values = layout.stage_slots([metrics for _, metrics, _ in answered])
-        self.stash_bytes = [sum(state_bytes(self.kept[i].spec) for i in span) for span in layout.blocks]
+        self.stash_bytes = [state_bytes(stash.spec) for stash in self.kept]
 
     def forward(self, stage: int, slots, message: PyTree, keys: Sequence[Key], ok):
         """`(batch statistics, outbox, what is kept, (state, stash) of the stage's last block)`."""
         own = self.states.unpack(stage, slots)
-        done, entry, last = [], [], None
+        done, kept = [], []
         for i, state, key in zip(self._layout.blocks[stage], own, keys, strict=True):
             message, state, stash = step.forward(self._layout.model.blocks[i], state, message, key, ok)
             done.append(state.model_state)
-            entry.append(self.kept[i].keep(stash))
-            last = state, stash
+            kept.append(stash)
         outbox = self._layout.messages.pack(stage + 1, message)
-        return self.states.moved.pack(stage, done), outbox, self.stashes.pack(stage, tuple(entry)), last
+        entry = self.stashes.pack(stage, self.kept[stage].keep(kept))
+        return self.states.moved.pack(stage, done), outbox, entry, (state, stash)
 
-    def answer(self, i: int, state: BlockState, leaves: Sequence[jax.Array], signal: PyTree, down: bool = False):
-        """What block i makes of a signal, with what it kept: `(grads, metrics, downward)`."""
-        return step.answer(self._layout.model.blocks[i], state, self.kept[i].whole(leaves, state), signal, down)
+    def answer(
+        self, stage: int, i: int, state: BlockState, kept: Sequence[jax.Array], signal: PyTree, down: bool = False
+    ):
+        """What block i makes of a signal, with what its stage kept: `(grads, metrics, downward)`."""
+        stash = self.kept[stage].whole(i, kept, state)
+        return step.answer(self._layout.model.blocks[i], state, stash, signal, down)
 
     def take(self, stage: int, slots, grads, metrics, ok):
         """The update: `(slots of params and optimizers, ok)`."""

@@ -109,7 +109,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
         """Block i learns from the `which`-th batch, if there was one: `(state, ok, metrics, batch number or -1)`."""
 
         def late_step(block: BlockState, ok: jax.Array):
-            stash = kept[i].whole(stashes[i].read(pending.stashes[i], which), block)
+            stash = kept[i].whole(i, stashes[i].read(pending.stashes[i], which), block)
             error = errors.read(pending.errors, which)
             grads, values, _ = step.answer(model.blocks[i], block, stash, None if i == top else error)
             return *step.take(model.blocks[i], block, grads, values, ok), values
@@ -132,7 +132,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
         blocks, fresh = step.forward_all(model, state.blocks, message, keys(state, batch_id), list(state.ok))
         error = step.downward(model.blocks[top], blocks[top], fresh[top])
         fed, old = state.pending.fed, state.pending
-        leaves = [each.keep(stash) for each, stash in zip(kept, fresh, strict=True)]
+        leaves = [each.keep([stash]) for each, stash in zip(kept, fresh, strict=True)]
         pending = Pending(
             fed + 1,
             ids.write(old.ids, fed, batch_id),

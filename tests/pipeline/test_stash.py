@@ -1,4 +1,4 @@
-"""What a block keeps: nothing twice, no constant, and the whole stash again."""
+"""What blocks keep: nothing twice, no constant, and the whole stash again."""
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,31 @@ def test_what_is_kept_gives_the_whole_stash_again():
     whole = model.blocks[0].forward(state, message, jax.random.key(1))[2]
     for borrow in (False, True):
         stash = stashes(model, state_specs, message_specs, borrow=borrow)[0]
-        kept = stash.keep(whole)
+        kept = stash.keep([whole])
         assert [(x.shape, x.dtype) for x in kept] == [(x.shape, x.dtype) for x in stash.spec]
         assert len(kept) < len(jax.tree.leaves(whole))
-        again = jax.tree.leaves(stash.whole(kept, state))
+        again = jax.tree.leaves(stash.whole(0, kept, state))
         for found, expected in zip(again, jax.tree.leaves(whole), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_what_a_block_hands_on_and_the_next_is_given_is_kept_once():
+    model = dfa(mlp((8, 8, 8)), jax.ShapeDtypeStruct((4, 8), jnp.float32), 3, tx=optax.sgd(0.1))
+    message_specs = step.specs(model)[1]
+    states = init(model, jax.random.key(0))
+    message = step.enter(model, (jnp.linspace(-1, 1, 32).reshape(4, 8), jnp.zeros((4,), jnp.int32)))
+    whole = []
+    for block, state in zip(model.blocks, states, strict=True):
+        message, _, stash = block.forward(state, message, jax.random.key(1))
+        whole.append(stash)
+    span = range(len(whole))
+    (together,) = stashes(model, step.specs(model)[0], message_specs, [span])
+    alone = stashes(model, step.specs(model)[0], message_specs)
+    kept = together.keep(whole)
+    handed_on = (4, 8)  # of three blocks
+    count = lambda specs: sum(x.shape == handed_on and x.dtype == jnp.float32 for x in specs)
+    assert count(together.spec) == count(x for stash in alone for x in stash.spec) - 3
+    for i, state in enumerate(states):
+        again = jax.tree.leaves(together.whole(i, kept, state))
+        for found, expected in zip(again, jax.tree.leaves(whole[i]), strict=True):
             np.testing.assert_array_equal(found, expected)
