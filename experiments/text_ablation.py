@@ -1,7 +1,7 @@
 """ICLR table 6: which parts of Associated Learning matter, on a BiLSTM.
 
     python -m localgrad.data prepare wordnet_gloss
-    python -m experiments.text_ablation                                       # two CPU cores, about an hour
+    python -m experiments.text_ablation                                       # two CPU cores, half an hour
     python -m experiments.text_ablation --dataset=ag_news_subset --size=paper --trials=5   # the paper's set; a GPU
 
 `no stops` lets gradients flow between the blocks; `no stops, top association` has the association loss of the last

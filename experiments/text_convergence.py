@@ -1,6 +1,6 @@
 """ICLR tables 2 and 3 on texts: how many epochs AL and backpropagation need, at a constant rate.
 
-    python -m experiments.text_convergence                                    # two CPU cores, about an hour
+    python -m experiments.text_convergence                                    # two CPU cores, half an hour
     python -m experiments.text_convergence --size=paper --trials=5 --epochs=50 --datasets=ag_news_subset   # a GPU
 
 `text_accuracy` lowers its rate over six epochs, which puts the best epoch of most methods at the end; here the rate
@@ -21,7 +21,7 @@ from experiments import setup, study, texts
 
 flags.DEFINE_list("datasets", ["wordnet_gloss", "movie_snippets"], "sets of texts")
 flags.DEFINE_list("nets", list(texts.NETS), "networks")
-flags.DEFINE_integer("epochs", 15, "passes over the training set")
+flags.DEFINE_integer("epochs", 12, "passes over the training set")
 texts.define_flags("text_convergence")
 FLAGS = flags.FLAGS
 
