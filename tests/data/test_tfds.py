@@ -197,10 +197,8 @@ def test_without_tensorflow_the_extra_is_named(tmp_path: Path) -> None:
         "    except ImportError as error: print('caught', error)\n"
     )
     read, prepared = [line for line in found.splitlines() if line.startswith("caught")]
-    assert re.search(
-        r"prepared as tfrecord, which only TensorFlow reads.*`pip install 'localgrad\[tensorflow\]'`", read
-    )
-    expected = r"preparing tiny_raw needs .*\(No module named 'tensorflow'\): `pip install 'localgrad\[tensorflow\]'`"
+    assert re.search(r"prepared as tfrecord, which only TensorFlow reads.*`pip install -e '\.\[tensorflow\]'`", read)
+    expected = r"preparing tiny_raw needs .*\(No module named 'tensorflow'\): `pip install -e '\.\[tensorflow\]'`"
     assert re.search(expected, prepared)
 
 
