@@ -22,8 +22,8 @@ export JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
 if newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3); then
   environment .venv-newest "$newest" "[test]"
   .venv-newest/bin/python -m pytest -n 2 -m "not full" \
-    -k "digests_are_equal or cnn-norm or test_memory_grows" \
-    tests/pipeline/test_exactness.py tests/pipeline/test_float64.py tests/pipeline/test_program.py
+    -k "digests_are_equal or cnn-norm or test_memory_grows or test_xla" \
+    tests/test_xla.py tests/pipeline/test_exactness.py tests/pipeline/test_float64.py tests/pipeline/test_program.py
 else
   echo "no Python 3.12 or later: the exactness tests ran on $("$bin/python" -c 'import jax; print("jax", jax.__version__)') only"
 fi

@@ -4,6 +4,7 @@ The pipeline gives the same numbers as training the blocks one after another.
 """
 
 from localgrad import data as data
+from localgrad import xla as _xla
 from localgrad.base import Batches as Batches
 from localgrad.base import Block as Block
 from localgrad.base import BlockState as BlockState
@@ -43,3 +44,5 @@ from localgrad.pipeline import spmd as spmd
 from localgrad.report import format_ledger as format_ledger
 from localgrad.report import ledger as ledger
 from localgrad.report import params_sha256 as params_sha256
+
+_xla.sum_correctly()  # nothing above has used a device yet

@@ -15,6 +15,7 @@ EXPERIMENTS = LIBRARY.parent / "experiments"
 
 # What each part of the library may import of the others.  The pipeline never names a method, nor a method the pipeline.
 LOWER = {
+    "xla": set[str](),
     "base": set[str](),
     "blocks": {"base"},
     "losses": {"base"},
