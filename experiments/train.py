@@ -30,7 +30,8 @@ _SAYS = setup.attribute_docs(Config)
 
 for _name in (
     "method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype",
-    "workdir", "grow_from", "engine", "staleness", "feedback_optimizer", "feedback_schedule", "word_vectors",
+    "workdir", "grow_from", "engine", "staleness", "decay_on", "feedback_optimizer", "feedback_schedule",
+    "word_vectors",
 ):  # fmt: skip
     flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
 for _name in (

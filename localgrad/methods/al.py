@@ -12,6 +12,7 @@ References:
     Transformer, ICLR 2022, Eqs. 1-3
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import cross_entropy, mean_squared_error
+from localgrad.losses import cross_entropy, mean_squared_error, one_hot
+from localgrad.methods.groups import scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, part_of
 from localgrad.methods.parts import Run, Step, apply, check, checked_exit, features_of, local_block, outputs_of
@@ -72,6 +74,7 @@ def al(
     pool: int | None = None,
     stops: bool = True,
     association: str = "all",
+    target_rate: float | None = None,
 ) -> Model:
     """Associated Learning of a network.
 
@@ -85,6 +88,7 @@ def al(
       bridge: hidden widths of the bridge in units of n, in place of the profile's.
       pool: the bridge averages images down to at most so many features first; None leaves them as they are.
       stops: False lets gradients flow between blocks, which are then one local block (ICLR table 6, w/o grad. stops).
+      target_rate: what the updates of g and h are multiplied by, whatever `tx` is; None is the profile's (`neco`: 2).
       association: `all` blocks have an association loss, or only the `top` one, which needs `stops=False`.
 
     Returns:
@@ -98,6 +102,10 @@ def al(
     form = checked_profile(profile, bridge)
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
+    rate = form.target_rate if target_rate is None else target_rate
+    if not 0 < rate < math.inf:
+        raise ValueError(f"target_rate must be positive and finite; got {target_rate}.")
+    tx = tx if rate == 1 else scaled(tx, {"g": rate, "h": rate})
     parts = [
         _parts(form, f, target_width, classes if i == 0 else target_width, i == 0, pool) for i, f in enumerate(network)
     ]
@@ -127,7 +135,7 @@ def al(
     dtype = output_spec(network[0], x_spec).dtype
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
-        return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=dtype)}
+        return {"s": x, "t": one_hot(y, classes, dtype)}
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         exit = checked_exit(exits, exit)

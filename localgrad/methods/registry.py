@@ -8,7 +8,7 @@ import jax
 import optax
 
 from localgrad.base import Block, Model
-from localgrad.methods.al import DEFAULT_PROFILE, PROFILES, al
+from localgrad.methods.al import al
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
 from localgrad.methods.chained import fa, kp
 from localgrad.methods.feedback import dfa, dkp, drtp
@@ -25,12 +25,14 @@ class Method(NamedTuple):
 
     Attributes:
       make: `(network, x_spec, classes, *, tx, **options) -> Model`.
-      tx: `(optimizer, options) -> transform` of a block's parameter groups, without the group feedback.
+      tx: `optimizer -> transform` of a block's parameter groups, without the group feedback.
+      decays: the groups whose kernels weight decay is for; none named are all of them.
       trains_feedback: there is a group feedback that learns, with an optimizer of its own.
     """
 
     make: Callable[..., Model]
-    tx: Callable[[Optimizer, dict], optax.GradientTransformation] = lambda optimizer, options: optimizer(1.0)
+    tx: Callable[[Optimizer], optax.GradientTransformation] = lambda optimizer: optimizer(1.0)
+    decays: tuple[str, ...] = ()
     trains_feedback: bool = False
 
     def __call__(
@@ -43,21 +45,19 @@ class Method(NamedTuple):
         **options,
     ) -> Model:
         """Makes a model; `feedback` is the optimizer of the feedback, that of the weights by default."""
-        tx = self.tx(optimizer, options)
+        tx = self.tx(optimizer)
         if self.trains_feedback:
             tx = by_group({"f+head": tx, "feedback": (feedback or optimizer)(1.0)})
         return self.make(network, x_spec, classes, tx=tx, **options)
 
 
-def _al_tx(optimizer: Optimizer, options: dict) -> optax.GradientTransformation:
-    """Two optimizers a block: one for f and b, one for g and h at the profile's rate."""
-    profile = options.get("profile", DEFAULT_PROFILE)
-    rate = PROFILES[profile].target_rate if profile in PROFILES else 1.0  # `al` says what is wrong with a profile
-    return by_group({"f+b": optimizer(1.0), "g+h": optimizer(rate)})
+def _al_tx(optimizer: Optimizer) -> optax.GradientTransformation:
+    """Two optimizers a block: one for f and b, one for g and h, whose rate is the profile's affair."""
+    return by_group({"f+b": optimizer(1.0), "g+h": optimizer(1.0)})
 
 
 METHODS: dict[str, Method] = {
-    "al": Method(al, _al_tx),
+    "al": Method(al, _al_tx, decays=("f",)),  # decay of g and h takes the codes away; NECO decays f alone
     "scl": Method(scl),
     "early_exit": Method(early_exit),
     "dgl": Method(dgl),

@@ -40,6 +40,8 @@ class Config:
       batch_size: examples a batch, over all data shards.
       epochs: passes over the training set.
       optimizer, learning_rate, schedule, weight_decay, clip_norm: see `localgrad.training.optimizers`.
+      decay_on: what decays: `recipe` is the kernels (no biases, no norms' scales) of the groups that the method's
+        papers decay; `kernels` those of all groups, `all` every parameter; or groups joined by `+`, whose kernels do.
       decay_times_rate: the decay is times the rate; without, each step takes that share of the parameters away.
       feedback_optimizer, feedback_learning_rate, feedback_schedule, feedback_weight_decay: of feedback that learns
         (dkp, kp); None is the weights' own.
@@ -89,6 +91,7 @@ class Config:
     learning_rate: float = 1e-3
     schedule: str = "constant"
     weight_decay: float = 0.0
+    decay_on: str = "recipe"
     decay_times_rate: bool = True
     clip_norm: float | None = None
     feedback_optimizer: str | None = None

@@ -14,7 +14,7 @@ import optax
 from localgrad import data
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
 from localgrad.blocks import NETWORKS, TEXT_NETWORKS, Vectors
-from localgrad.methods import METHODS, freeze, graft, trials
+from localgrad.methods import METHODS, freeze, graft, kernels, trials
 from localgrad.pipeline import delays_of, init, make_plan, sequential, signal_of, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
@@ -104,6 +104,7 @@ def prepare(config: Config) -> Job:
         "steps": total_steps,
         "epoch": epoch_steps,
         "decay_times_rate": config.decay_times_rate,
+        "decayed": _decayed(config),
         "clip_norm": config.clip_norm,
     }
     optimizer = make_optimizer(
@@ -115,6 +116,7 @@ def prepare(config: Config) -> Job:
     )
     method = METHODS[config.method]
     model = call("method", lambda: method(network, x_spec, train.classes, optimizer, feedback, **options))
+    _check_decay(config, model)
     model = freeze(model, config.frozen)
     count = config.trials if config.trials > 1 else None
     if count is not None:
@@ -219,6 +221,23 @@ def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Callable[[flo
         raise ValueError(f"{flag} is for methods whose feedback learns ({known}); {config.method!r} has none.")
     chosen = {name: own.get(name, getattr(config, name)) for name in names}
     return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **shared)
+
+
+def _decayed(config: Config) -> Callable[[Any], Any] | None:
+    """The mask of what decays."""
+    named = {"recipe": METHODS[config.method].decays, "kernels": (), "all": None}
+    groups = named.get(config.decay_on, tuple(config.decay_on.split("+")))
+    return None if groups is None else kernels(*groups)
+
+
+def _check_decay(config: Config, model: Model) -> None:
+    """Refuses to decay groups that the method does not have."""
+    groups = sorted({group for state in specs(model)[0] for group in state.params})
+    if config.decay_on not in ("recipe", "kernels", "all") and not set(config.decay_on.split("+")) <= set(groups):
+        raise ValueError(
+            f"--decay_on={config.decay_on}: choose recipe, kernels or all, or some of the groups of parameters that "
+            f"method {config.method!r} has, joined by +: {', '.join(groups)}."
+        )
 
 
 def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, ...]]:

@@ -1,5 +1,6 @@
 """Optimizers by name, for command lines; a program passes any optax transform instead."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ def make_optimizer(
     epoch: int | None = None,
     weight_decay: float = 0.0,
     decay_times_rate: bool = True,
+    decayed: Callable[[Any], Any] | None = None,
     clip_norm: float | None = None,
 ) -> Callable[[float], optax.GradientTransformation]:
     """Returns `scale -> transform` of an optimizer at `scale * rate`.
@@ -46,6 +48,7 @@ def make_optimizer(
       weight_decay: decay; decoupled for adamw, L2 for the others.
       decay_times_rate: the decay is times the rate, as PyTorch's is; otherwise each step takes `weight_decay` of the
         parameters away, whatever the rate and the optimizer, as the Kolen-Pollack papers write it.
+      decayed: `params -> mask` of the arrays that decay, as `localgrad.kernels` makes it; None is all of them.
       clip_norm: largest global norm of a gradient, or None.
 
     Raises:
@@ -54,10 +57,14 @@ def make_optimizer(
     for kind, value, known in (("optimizer", name, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
         if value not in known:
             raise ValueError(f"unknown {kind} {value!r}; there are {', '.join(known)}.")
-    if not rate > 0 or weight_decay < 0 or (clip_norm is not None and not clip_norm > 0):
+    if (
+        not 0 < rate < math.inf
+        or not 0 <= weight_decay < math.inf
+        or not (clip_norm is None or 0 < clip_norm < math.inf)
+    ):
         raise ValueError(
-            f"learning_rate and clip_norm must be positive and weight_decay not negative; got {rate}, {clip_norm}, "
-            f"{weight_decay}."
+            f"learning_rate and clip_norm must be positive and weight_decay not negative, all of them finite; got "
+            f"{rate}, {clip_norm} and {weight_decay}."
         )
 
     def make(scale: float) -> optax.GradientTransformation:
@@ -65,12 +72,12 @@ def make_optimizer(
         before = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
         after = []
         if not decay_times_rate:
-            after = [optax.add_decayed_weights(-weight_decay)]
+            after = [optax.add_decayed_weights(-weight_decay, decayed)]
             options = {"weight_decay": 0.0} if name == "adamw" else {}
         elif name == "adamw":
-            options["weight_decay"] = weight_decay
+            options |= {"weight_decay": weight_decay, "mask": decayed}
         elif weight_decay:
-            before.append(optax.add_decayed_weights(weight_decay))
+            before.append(optax.add_decayed_weights(weight_decay, decayed))
         rates = SCHEDULES[schedule](scale * rate, steps, epoch or steps)
         return optax.chain(*before, OPTIMIZERS[name](rates, **options), *after)
 

@@ -232,10 +232,15 @@ def test_effective_groups(depth: int, x64: None, random_states: RandomStates) ->
 # --- optimizers and profiles --------------------------------------------------------------------------------------
 
 
-def test_two_adams_of_neco(x64: None, random_states: RandomStates, as_batches: Callable[..., Batches]) -> None:
-    rate, target_rate = 1e-2, PROFILES["neco"].target_rate
-    assert target_rate == 2 and PROFILES["iclr"].target_rate == PROFILES["iclr_head"].target_rate == 1
-    tx = by_group({"f+b": optax.adam(rate), "g+h": optax.adam(target_rate * rate)})
+@pytest.mark.parametrize(
+    "tx", [optax.adam(1e-2), by_group({"f+b": optax.adam(1e-2), "g+h": optax.adam(1e-2)})], ids=["one", "by group"]
+)
+def test_two_adams_of_neco(
+    tx: optax.GradientTransformation, x64: None, random_states: RandomStates, as_batches: Callable[..., Batches]
+) -> None:
+    """Whatever the transform, g and h learn at twice its rate."""
+    rate = 1e-2
+    assert PROFILES["neco"].target_rate == 2 and PROFILES["iclr"].target_rate == PROFILES["iclr_head"].target_rate == 1
     model = network("neco", 1, tx)
     start = random_states(model)
     x, y = examples()
@@ -264,6 +269,19 @@ def test_two_adams_of_neco(x64: None, random_states: RandomStates, as_batches: C
     for k in (1.0, 2.0):
         params, moments = adam(params, moments, k)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), trained.params, params)
+
+
+def test_a_rate_of_the_users_own_replaces_the_profiles(x64: None, random_states: RandomStates) -> None:
+    spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float64)
+    updates = []
+    for rate in (None, 1.0, 0.5):
+        model = al(mlp((7,)), spec, CLASSES, tx=optax.sgd(1.0), profile="neco", target_width=WIDTH, target_rate=rate)
+        params = jax.tree.map(jnp.ones_like, random_states(model)[0].params)
+        tx = model.blocks[0].tx
+        updates.append(tx.update(params, tx.init(params), params)[0])
+    for found, factor in zip(updates, (2.0, 1.0, 0.5), strict=True):
+        assert {float(x.max()) for x in jax.tree.leaves([found["g"], found["h"]])} == {-factor}
+        assert {float(x.max()) for x in jax.tree.leaves([found["f"], found["b"]])} == {-1.0}
 
 
 def test_bridges() -> None:
@@ -299,6 +317,8 @@ def test_the_message_has_the_dtype_of_the_input() -> None:
         ({"network": []}, "needs a network of at least one block; got none"),
         ({"classes": 1}, "classes must be at least 2; got 1"),
         ({"target_width": 0}, "target_width must be at least 1; got 0"),
+        ({"target_rate": 0.0}, "target_rate must be positive and finite; got 0.0"),
+        ({"target_rate": float("nan")}, "target_rate must be positive and finite; got nan"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:

@@ -1,9 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from localgrad.methods import by_group
+from localgrad.methods import by_group, kernels
+from localgrad.methods.groups import all_but, scaled
 
 GRADS = {"f": {"w": jnp.array([3.0, 0.0])}, "b": jnp.array([4.0]), "g": jnp.array([12.0])}
 
@@ -35,3 +37,42 @@ def test_groups_other_than_the_blocks_are_refused(groups: tuple[str, ...]) -> No
     tx = by_group({group: optax.sgd(1.0) for group in groups})
     with pytest.raises(ValueError, match=r"parameters are in the groups \['b', 'f', 'g'\]: name each of those exactly"):
         tx.init(GRADS)
+
+
+@pytest.mark.parametrize(
+    "inner", [optax.adam(0.1), optax.adamw(0.1), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))]
+)
+def test_a_scaled_transform_is_the_same_at_another_rate(inner) -> None:
+    tx = scaled(inner, {"g": 2.0})
+    updates, _ = tx.update(GRADS, tx.init(GRADS), GRADS)
+    plain, _ = inner.update(GRADS, inner.init(GRADS), GRADS)
+    np.testing.assert_array_equal(updates["f"]["w"], plain["f"]["w"])
+    np.testing.assert_array_equal(updates["g"], 2 * plain["g"])
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda tx: scaled(tx, {"g": 2.0}), lambda tx: all_but("g", tx), lambda tx: by_group({"f+b+g": tx})]
+)
+def test_the_loss_goes_through_what_wraps_a_transform(wrap) -> None:
+    """Polyak's step is the loss over the squared norm of the gradient."""
+    tx = wrap(optax.polyak_sgd())
+    updates, _ = tx.update(GRADS, tx.init(GRADS), GRADS, value=jnp.array(1.0))
+    assert 0 < float(-updates["b"][0]) < 1
+
+
+def test_kernels_are_neither_biases_nor_scales_nor_word_vectors() -> None:
+    matrix, vector = jnp.ones((2, 3)), jnp.ones((3,))
+    heads = {"query": {"kernel": jnp.ones((2, 2, 3)), "bias": matrix}}  # the bias of attention has two axes
+    params = {
+        "f": {"Dense_0": {"kernel": matrix, "bias": vector}, "norm": {"scale": vector, "bias": vector}, **heads},
+        "g": {"linear/kernel": matrix, "linear/bias": vector, "embed/embedding": matrix},  # as nnx modules name theirs
+        "own": {"w": matrix, "gain": vector},
+    }
+    found = kernels()(params)
+    assert found == {
+        "f": {"Dense_0": {"kernel": True, "bias": False}, "norm": {"scale": False, "bias": False},
+              "query": {"kernel": True, "bias": False}},
+        "g": {"linear/kernel": True, "linear/bias": False, "embed/embedding": False},
+        "own": {"w": True, "gain": False},
+    }  # fmt: skip
+    assert not any(jnp.array(jax.tree.leaves(kernels("own")(params)["f"])))

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from localgrad.methods import kernels
 from localgrad.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0])}
@@ -43,6 +44,21 @@ def test_decay_that_is_not_times_the_rate(name):
     np.testing.assert_allclose(steps(decayed, 1), steps(plain, 1) - 0.25 * PARAMS["w"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("times_rate", [True, False])
+def test_only_what_is_masked_decays(name, times_rate):
+    make = make_optimizer(
+        name, 0.1, schedule="constant", steps=10, weight_decay=0.25, decay_times_rate=times_rate, decayed=kernels("f")
+    )
+    dense = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((2,))}
+    params = {"f": dense, "g": dense}
+    tx, zeros = make(1.0), jax.tree.map(jnp.zeros_like, params)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = tx.update(zeros, tx.init(params), params)
+    moved = jax.tree.map(lambda x: bool(jnp.any(x != 0)), updates)
+    assert moved == {"f": {"kernel": True, "bias": False}, "g": {"kernel": False, "bias": False}}
+
+
 def test_the_schedule_of_dkp():
     rates = [float(SCHEDULES["stairs"](1.0, 100, 10)(step)) for step in (0, 9, 10, 29, 30)]
     np.testing.assert_allclose(rates, [1, 1, 0.85, 0.85**2, 0.85**3], rtol=1e-6)
@@ -61,6 +77,10 @@ def test_the_schedule_of_neco():
         ("adam", 0.0, {"schedule": "constant"}, "must be positive"),
         ("adam", float("nan"), {"schedule": "constant"}, "must be positive"),
         ("adam", 0.1, {"schedule": "constant", "clip_norm": 0.0}, "must be positive"),
+        ("adam", float("inf"), {"schedule": "constant"}, "all of them finite"),
+        ("adam", 0.1, {"schedule": "constant", "clip_norm": float("inf")}, "all of them finite"),
+        ("adam", 0.1, {"schedule": "constant", "weight_decay": float("nan")}, "all of them finite"),
+        ("adam", 0.1, {"schedule": "constant", "weight_decay": float("inf")}, "all of them finite"),
     ],
 )
 def test_what_cannot_be_is_refused(name, rate, options, says):
