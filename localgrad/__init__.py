@@ -8,6 +8,7 @@ from localgrad import xla as _xla
 from localgrad.base import Batches as Batches
 from localgrad.base import Block as Block
 from localgrad.base import BlockState as BlockState
+from localgrad.base import DivergedError as DivergedError
 from localgrad.base import Engine as Engine
 from localgrad.base import LocalBlock as LocalBlock
 from localgrad.base import Metrics as Metrics
@@ -34,6 +35,7 @@ from localgrad.methods import early_exit as early_exit
 from localgrad.methods import fa as fa
 from localgrad.methods import freeze as freeze
 from localgrad.methods import graft as graft
+from localgrad.methods import kernels as kernels
 from localgrad.methods import kp as kp
 from localgrad.methods import predsim as predsim
 from localgrad.methods import scl as scl

@@ -5,10 +5,11 @@ its own, and gathers them in a `Model`.  An *engine* trains a model on `Batches`
 at once on a mesh, with the same numbers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import optax
 
 PyTree = Any
@@ -16,6 +17,10 @@ Key = jax.Array
 Spec = Any  # a pytree of jax.ShapeDtypeStruct
 Message = Mapping[str, jax.Array]  # what a block hands to the next: fixed shapes at each boundary, all of it detached
 Signal = Literal["none", "error", "cotangent"]
+
+NEXT = -2  # a batch that the engine numbers itself: one more than the last
+# What `Metrics.stopped` says of a block on a batch.
+LEARNT, LOSS, GRADIENT, PARAMETERS, EARLIER = range(5)
 
 
 class Block(NamedTuple):
@@ -63,7 +68,8 @@ class LocalBlock(NamedTuple):
         holds the gradients.
       grads: `(state, stash, signal) -> (grads, metrics, downward)`; `grads` has the structure of `params`, `metrics`
         is a dict of scalars with at least `loss`, and `downward` is the signal for the blocks below (or None).
-      tx: the block's own optax transform, applied by the engine and nowhere else.
+      tx: the block's own optax transform, applied by the engine and nowhere else.  It is given the block's loss as
+        `value`, which those that ask for it use.
     """
 
     name: str
@@ -128,9 +134,11 @@ class Batches(NamedTuple):
 
     Attributes:
       batch_id: int32 `(K,)`, the number of each batch since the start of training; seeds all randomness of its step.
+        `NEXT` lets the engine count.
       items: pytree with leading axis K: what differs from batch to batch.
       fetch: a `jax.tree_util.Partial` of `(item, start, count) -> (x, y)`, the examples `start .. start + count - 1`
-        of a batch, traced inside the step.  Arrays bound to it (a dataset kept on the device) are not donated.
+        of a batch, traced inside the step.  Arrays bound to it (a dataset kept on the device) are not donated.  Where
+        its function has an attribute `batch_size`, an engine refuses batches of another size than its model's.
     """
 
     batch_id: jax.Array
@@ -138,14 +146,56 @@ class Batches(NamedTuple):
     fetch: jax.tree_util.Partial
 
 
-class Metrics(NamedTuple):
-    """What a call of an engine reports: for each block a dict of arrays `(K,)`, and the batch that each entry is of.
+class DivergedError(ArithmeticError):
+    """A block met a number that is not finite; `batch` and `block` (both from 0) say where that was first so."""
 
-    `batch_id[i]` is int32 `(K,)`, -1 where a pipeline stage had nothing to do.
+    def __init__(self, batch: int, block: int, what: str, name: str = ""):
+        named = f"block {block + 1} ({name})" if name else f"block {block + 1}"
+        super().__init__(f"{what} of {named} is not finite on batch {batch}")
+        self.batch, self.block = batch, block
+
+
+class Metrics(NamedTuple):
+    """What a call of an engine reports of each block, as arrays `(K,)`, one entry a batch.
+
+    Attributes:
+      values: a dict of metrics, with at least `loss`.
+      batch_id: int32, the batch that each entry is of; -1 where a pipeline stage had nothing to do.
+      stopped: int32, `LEARNT` where the block learnt from the batch; otherwise it did not, nor from any later one,
+        because its `LOSS`, its `GRADIENT` or its new `PARAMETERS` were not finite, or because that had happened
+        `EARLIER`, here or in a block below.
     """
 
     values: tuple[dict[str, jax.Array], ...]
     batch_id: tuple[jax.Array, ...]
+    stopped: tuple[jax.Array, ...]
+
+    def check(self, names: Sequence[str] = ()) -> None:
+        """Raises if a block did not learn; waits for the arrays.
+
+        Args:
+          names: of the blocks, for the message.
+
+        Raises:
+          DivergedError: for the earliest batch whose loss, gradient or new parameters are not finite, and its lowest
+            block.
+        """
+        found = []
+        for block, (ids, stopped) in enumerate(zip(self.batch_id, self.stopped, strict=True)):
+            rows = zip(np.asarray(ids).tolist(), np.asarray(stopped).tolist(), strict=True)
+            found += [(batch, why == EARLIER, block, why) for batch, why in rows if batch >= 0 and why != LEARNT]
+        if not found:
+            return
+        batch, _, block, why = min(found)
+        raise DivergedError(batch, block, _NOT_FINITE[why], names[block] if names else "")
+
+
+_NOT_FINITE = {
+    LOSS: "the loss",
+    GRADIENT: "the gradient",
+    PARAMETERS: "what the optimizer makes of the parameters",
+    EARLIER: "something on an earlier batch",
+}
 
 
 class Plan(NamedTuple):
@@ -194,11 +244,18 @@ class Drain(Protocol):
     def __call__(self, state: Any, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]: ...
 
 
+class Load(Protocol):
+    """`Engine.load`."""
+
+    def __call__(self, block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> Any: ...
+
+
 class Engine(NamedTuple):
     """Trains a model; both engines give the same numbers.
 
     Attributes:
-      load: `(states, key) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like.
+      load: `(states, key, first=0) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like,
+        and `first` is the number of the next batch, for batches that bring none of their own.
       run: `(engine_state, batches) -> (engine_state, Metrics)`, jitted, the state donated.
       drain: `(engine_state, compiled_for=None) -> (states, Metrics)`: one `BlockState` a block after all fed batches,
         and the metrics of those that were in flight; leaves `engine_state` as it is.  Given any batches that `run` was
@@ -210,7 +267,7 @@ class Engine(NamedTuple):
       mesh: the mesh, or None.
     """
 
-    load: Callable[[tuple[BlockState, ...], Key], PyTree]
+    load: Load
     run: Callable[[PyTree, Batches], tuple[PyTree, Metrics]]
     states: States
     drain: Drain

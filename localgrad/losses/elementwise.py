@@ -1,9 +1,22 @@
 """Losses of a prediction against a target of the same shape."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+
+
+def one_hot(labels: jax.Array, classes: int, dtype: Any) -> jax.Array:
+    """Rows `(B, C)` of zeros and a one for labels `(B,)` in 0 .. C - 1; of NaN for others, so that nothing learns them.
+
+    Examples:
+      >>> one_hot(jnp.array([1, 2]), 2, jnp.float32).tolist()
+      [[0.0, 1.0], [nan, nan]]
+    """
+    known = (labels >= 0) & (labels < classes)
+    return jnp.where(known[:, None], jax.nn.one_hot(labels, classes, dtype=dtype), jnp.nan)
 
 
 def mean_squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:

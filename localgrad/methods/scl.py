@@ -7,6 +7,7 @@ References:
   Delog-SCL: Decoupling end-to-end backpropagation with local supervised contrastive losses, Eqs. 1-5
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -62,9 +63,13 @@ def scl(
     for kind, value, known in (("head", head, HEADS), ("reduction", reduction, REDUCTIONS)):
         if value not in known:
             raise ValueError(f"unknown {kind} {value!r} of method 'scl'; there are {', '.join(known)}.")
-    if not temperature > 0 or (base_temperature is not None and not base_temperature > 0) or views not in (1, 2):
+    if (
+        not 0 < temperature < math.inf
+        or not (base_temperature is None or 0 < base_temperature < math.inf)
+        or views not in (1, 2)
+    ):
         raise ValueError(
-            f"temperature and base_temperature must be positive and views 1 or 2; got {temperature}, "
+            f"temperature and base_temperature must be positive and finite and views 1 or 2; got {temperature}, "
             f"{base_temperature} and {views}."
         )
 
@@ -75,7 +80,8 @@ def scl(
         loss = supervised_contrastive(
             z, message["y"], temperature=temperature, reduction=reduction, base_temperature=base_temperature
         )
-        return {**message, "x": features}, {"loss": loss}
+        known = jnp.all((message["y"] >= 0) & (message["y"] < classes))
+        return {**message, "x": features}, {"loss": jnp.where(known, loss, jnp.nan)}
 
     projection = from_linen(Dense(HEADS[head], "relu", "linear", pool), name=head)
     parts: list[dict[str, Block]] = [{"f": f, "head": summarised(f, projection)} for f in network]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Model, Spec
+from localgrad.base import BlockState, Key, LocalBlock, Model, PyTree, Spec
 
 
 def trials(model: Model, count: int) -> Model:
@@ -61,5 +61,12 @@ def _mapped(block: LocalBlock) -> LocalBlock:
         one = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape[1:], spec.dtype), message)
         return jax.vmap(lambda key: block.init(key, one))(key)
 
-    tx = optax.GradientTransformation(jax.vmap(block.tx.init), jax.vmap(block.tx.update))
+    inner = optax.with_extra_args_support(block.tx)
+
+    def update(grads: PyTree, opt_state: PyTree, params: PyTree = None, **extra: jax.Array) -> tuple[PyTree, PyTree]:
+        return jax.vmap(lambda grads, opt_state, params, extra: inner.update(grads, opt_state, params, **extra))(
+            grads, opt_state, params, extra
+        )
+
+    tx = optax.GradientTransformationExtraArgs(jax.vmap(inner.init), update)
     return block._replace(init=init, forward=jax.vmap(block.forward), grads=jax.vmap(block.grads), tx=tx)

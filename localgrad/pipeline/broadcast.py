@@ -23,7 +23,7 @@ import numpy as np
 from localgrad.base import Batches, Engine, Key, PyTree
 from localgrad.pipeline import ring, step
 from localgrad.pipeline.halves import Halves
-from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, Report, engine, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
 
@@ -39,7 +39,8 @@ class BroadcastState(NamedTuple):
       batch_id: which batch each message is of, int32 `(D, S)`; -1 is a bubble.
       ring: what each stage keeps of its last batches, `(D, S, places, size)` each.
       error: the error that the next tick learns from, on every device; of the batch `error_id`.
-      ok: whether every loss of the stage was finite so far, bool `(D, S)`; the stage learns no more once it is not.
+      ok: whether every number of the stage was finite so far, bool `(D, S)`; it learns no more once one is not.
+      next_id: the number of the next batch, for batches that bring none, the same everywhere.
       key: the key of dropout and the like, the same everywhere.
     """
 
@@ -50,6 +51,7 @@ class BroadcastState(NamedTuple):
     error: list[jax.Array]
     error_id: jax.Array
     ok: jax.Array
+    next_id: jax.Array
     key: Key
 
 
@@ -101,26 +103,29 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
     def learn(slots, due, kept, place, error, ok):
-        """`(slots, values, ok)` after the error that has arrived, if one has, with what was kept of its batch."""
+        """Learns from the error that has arrived, if one has, and what was kept of its batch.
+
+        Returns `(slots, values, ok, stopped)`.
+        """
         learnt, moved = states.halves(slots)
         if layout.split:
             own = lambda stage: lambda _: answer(stage, slots, ring.read(kept, place), error)
             grads, metrics = mean_over_data(layout.choose(due, own, (effects.fill(), values.fill())))
-            learnt, ok = halves.update(due, slots, grads, metrics, ok)
-            return [*learnt, *moved], metrics, ok
+            learnt, ok, stopped = halves.update(due, slots, grads, metrics, ok)
+            return [*learnt, *moved], metrics, ok, stopped
 
         def whole(stage: int):
             def run(carry):
-                learnt, _, ok = carry
+                learnt, _, ok, _ = carry
                 own = [*learnt, *moved]
                 grads, metrics = answer(stage, own, ring.read(kept, place), error)
-                learnt, ok = halves.take(stage, own, grads, metrics, ok)
-                return learnt, metrics, ok
+                learnt, ok, stopped = halves.take(stage, own, grads, metrics, ok)
+                return learnt, metrics, ok, stopped
 
             return run
 
-        learnt, metrics, ok = layout.choose(due, whole, (learnt, values.fill(), ok))
-        return [*learnt, *moved], metrics, ok
+        learnt, metrics, ok, stopped = layout.choose(due, whole, (learnt, values.fill(), ok, layout.idle()))
+        return [*learnt, *moved], metrics, ok, stopped
 
     def advance(state: BroadcastState, fresh_id: jax.Array, examples: Callable | None):
         stage, none = jax.lax.axis_index("stage"), jnp.int32(-1)
@@ -128,7 +133,7 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
 
         due = state.error_id >= 0
         place = state.error_id % own_places
-        slots, metrics, ok = learn(state.slots, due, state.ring, place, state.error, state.ok)
+        slots, metrics, ok, stopped = learn(state.slots, due, state.ring, place, state.error, state.ok)
         kept = state.ring
         if poisoned:
             there = ring.read(kept, place)
@@ -160,8 +165,9 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         up = [(s, s + 1) for s in range(stages - 1)]
         inbox, arrived = jax.lax.ppermute(outbox, "stage", up)
         arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
-        new = BroadcastState([*learnt, *moved], inbox, arrived, kept, error, error_id - 1, ok, state.key)
-        return new, (metrics, state.error_id)
+        slots = [*learnt, *moved]
+        new = BroadcastState(slots, inbox, arrived, kept, error, error_id - 1, ok, state.next_id, state.key)
+        return new, Report(metrics, stopped, state.error_id)
 
     def bubbles(state: BroadcastState, count: int):
         nothing = jnp.full((count,), -1, jnp.int32)
@@ -170,6 +176,8 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
     def feed(state: BroadcastState, batches: Batches):
         def one(state: BroadcastState, xs: tuple[jax.Array, PyTree]):
             batch_id, item = xs
+            batch_id, next_id = step.number(batch_id, state.next_id)
+            state = state._replace(next_id=next_id)
             state, report = advance(state, batch_id, lambda: batches.fetch(item, layout.start(), layout.shard_size))
             if not locked:
                 return state, report
@@ -179,12 +187,12 @@ def broadcast(layout: Layout, bubble: float, staleness: str) -> Engine:
         state, report = jax.lax.scan(one, state, (batches.batch_id, batches.items))
         return state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), report) if locked else report
 
-    def initial(key: Key) -> tuple:
+    def initial(key: Key, first: np.int32) -> tuple:
         kept = ring.full(stashes.fill(bubble), places)
-        return messages.fill(bubble), np.int32(-1), kept, errors.fill(bubble), np.int32(-1), np.True_, key
+        return messages.fill(bubble), np.int32(-1), kept, errors.fill(bubble), np.int32(-1), np.True_, first, key
 
     program = Program(
-        specs=BroadcastState(STAGE, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, SAME),  # type: ignore[arg-type]
+        specs=BroadcastState(STAGE, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, SAME, SAME),  # type: ignore[arg-type]
         initial=initial,
         feed=feed,
         flush=lambda state: bubbles(state, stages),

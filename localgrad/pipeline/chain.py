@@ -20,7 +20,7 @@ import numpy as np
 from localgrad.base import Batches, Engine, Key, PyTree
 from localgrad.pipeline import ring, step
 from localgrad.pipeline.halves import Halves
-from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, Report, engine, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
 
@@ -30,12 +30,14 @@ class ChainState(NamedTuple):
 
     Attributes:
       slots: the stages' block states, `(S, size)` each, one row on each device.
-      ok: whether every loss so far was finite, bool `(D, S)`; a stage learns no more once one is not.
+      ok: whether every number so far was finite, bool `(D, S)`; a stage learns no more once one is not.
+      next_id: the number of the next batch, for batches that bring none, the same everywhere.
       key: the key of dropout and the like, the same everywhere.
     """
 
     slots: list[jax.Array]
     ok: jax.Array
+    next_id: jax.Array
     key: Key
 
 
@@ -136,20 +138,22 @@ def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
         grads, metrics = jax.tree.map(lambda x: x / micro_batches, (grads, metrics))
         if layout.split:
             grads, metrics, moved = mean_over_data((grads, metrics, moved))
-        learnt, ok = halves.update(real, [*learnt, *moved], grads, metrics, state.ok)
-        return state._replace(slots=[*learnt, *moved], ok=ok), (metrics, batch_id)
+        learnt, ok, stopped = halves.update(real, [*learnt, *moved], grads, metrics, state.ok)
+        return state._replace(slots=[*learnt, *moved], ok=ok), Report(metrics, stopped, batch_id)
 
     def feed(state: ChainState, batches: Batches):
         def one(state: ChainState, xs: tuple[jax.Array, PyTree]):
             batch_id, item = xs
+            batch_id, next_id = step.number(batch_id, state.next_id)
+            state = state._replace(next_id=next_id)
             part_of = lambda part: batches.fetch(item, layout.start() + part * micro_size, micro_size)
             return train(state, batch_id, part_of)
 
         return jax.lax.scan(one, state, (batches.batch_id, batches.items))
 
     program = Program(
-        specs=ChainState(STAGE, BOTH, SAME),  # type: ignore[arg-type]
-        initial=lambda key: (np.True_, key),
+        specs=ChainState(STAGE, BOTH, SAME, SAME),  # type: ignore[arg-type]
+        initial=lambda key, first: (np.True_, first, key),
         feed=feed,
         values=values,
     )

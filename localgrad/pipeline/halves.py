@@ -90,8 +90,8 @@ class Halves:
         return step.answer(self._layout.model.blocks[i], state, stash, signal, down)
 
     def take(self, stage: int, slots, grads, metrics, ok):
-        """The update: `(slots of params and optimizers, ok)`."""
-        done = []
+        """The update: `(slots of params and optimizers, ok, stopped)`."""
+        done, why = [], []
         for i, state, grad, value in zip(
             self._layout.blocks[stage],
             self.states.unpack(stage, slots),
@@ -99,12 +99,13 @@ class Halves:
             self.values.unpack(stage, metrics),
             strict=True,
         ):
-            state, ok = step.take(self._layout.model.blocks[i], state, grad, value, ok)
+            state, ok, stopped = step.take(self._layout.model.blocks[i], state, grad, value, ok)
             done.append((state.params, state.opt_state))
-        return self.states.learnt.pack(stage, done), ok
+            why.append(stopped)
+        return self.states.learnt.pack(stage, done), ok, self._layout.by_block(why)
 
     def update(self, due: jax.Array, slots, grads, metrics, ok):
         """`take` on this device's stage, if there is something to learn from."""
         learnt, moved = self.states.halves(slots)
         own = lambda stage: lambda carry: self.take(stage, [*carry[0], *moved], grads, metrics, carry[1])
-        return self._layout.choose(due, own, (learnt, ok))
+        return self._layout.choose(due, own, (learnt, ok, self._layout.idle()))

@@ -14,7 +14,7 @@ import numpy as np
 
 from localgrad.base import Batches, Engine, Key, PyTree
 from localgrad.pipeline import step
-from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, engine, mean_over_data
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, Report, engine, mean_over_data
 
 
 class LocalState(NamedTuple):
@@ -24,8 +24,9 @@ class LocalState(NamedTuple):
       slots: the stages' block states, `(S, size)` each, one row on each device.
       inbox: the messages that the next tick works on, `(D, S, size)` each.
       batch_id: which batch each message is of, int32 `(D, S)`; -1 is a bubble.
-      sound: whether every loss of that batch was finite on the stages below, bool `(D, S)`.
-      ok: whether every loss of the stage was finite so far, bool `(D, S)`; the stage learns no more once it is not.
+      sound: whether every number of that batch was finite on the stages below, bool `(D, S)`.
+      ok: whether every number of the stage was finite so far, bool `(D, S)`; it learns no more once one is not.
+      next_id: the number of the next batch, for batches that bring none, the same everywhere.
       key: the key of dropout and the like, the same everywhere.
     """
 
@@ -34,6 +35,7 @@ class LocalState(NamedTuple):
     batch_id: jax.Array
     sound: jax.Array
     ok: jax.Array
+    next_id: jax.Array
     key: Key
 
 
@@ -56,16 +58,17 @@ def local(layout: Layout, bubble: float) -> Engine:
     # --- one stage on one batch; `first` is the index of its first block ------------------------------------------
 
     def train(stage: int, first, slots, message, key, batch_id, ok):
-        """The whole step: `(slots, (outbox, batch_id), values, ok)`."""
-        done, metrics = [], []
+        """The whole step: `(slots, (outbox, batch_id), values, ok, stopped)`."""
+        done, metrics, why = [], [], []
         for i, state, block_key in zip(
             blocks[stage], states.unpack(stage, slots), layout.keys(stage, first, key, batch_id), strict=True
         ):
-            state, message, value, ok = step.train(model.blocks[i], state, message, block_key, ok)
+            state, message, value, ok, stopped = step.train(model.blocks[i], state, message, block_key, ok)
             done.append(state)
             metrics.append(value)
-        outbox = messages.pack(stage + 1, message)
-        return states.pack(stage, tuple(done)), (outbox, batch_id), values.pack(stage, tuple(metrics)), ok
+            why.append(stopped)
+        outbox = messages.pack(stage + 1, message), batch_id
+        return states.pack(stage, tuple(done)), outbox, values.pack(stage, tuple(metrics)), ok, layout.by_block(why)
 
     def work(stage: int, first, slots, message, key, batch_id):
         """The first half, before gradients are averaged: `(effects, (outbox, batch_id), values)`."""
@@ -80,8 +83,8 @@ def local(layout: Layout, bubble: float) -> Engine:
         return effects.pack(stage, tuple(moved)), (outbox, batch_id), values.pack(stage, tuple(metrics))
 
     def learn(stage: int, slots, moved, metrics, ok):
-        """The second half, after it: `(slots, ok)`."""
-        done = []
+        """The second half, after it: `(slots, ok, stopped)`."""
+        done, why = [], []
         for i, state, (model_state, grads), value in zip(
             blocks[stage],
             states.unpack(stage, slots),
@@ -89,22 +92,23 @@ def local(layout: Layout, bubble: float) -> Engine:
             values.unpack(stage, metrics),
             strict=True,
         ):
-            state, ok = step.learn(model.blocks[i], state, model_state, grads, value, ok)
+            state, ok, stopped = step.learn(model.blocks[i], state, model_state, grads, value, ok)
             done.append(state)
-        return states.pack(stage, tuple(done)), ok
+            why.append(stopped)
+        return states.pack(stage, tuple(done)), ok, layout.by_block(why)
 
     # --- all stages on one tick ------------------------------------------------------------------------------------
 
     def tick_by_choice(state: LocalState, batch_id, valid, ok, examples):
         def whole(stage):
             def run(carry):
-                slots, _, _, ok = carry
+                slots, _, _, ok, _ = carry
                 message = receive(stage, state.inbox, examples)
                 return train(stage, blocks[stage][0], slots, message, state.key, batch_id, ok)
 
             return run
 
-        return layout.choose(valid, whole, (state.slots, layout.silence(bubble), values.fill(), ok))
+        return layout.choose(valid, whole, (state.slots, layout.silence(bubble), values.fill(), ok, layout.idle()))
 
     def tick_of_shards(state: LocalState, batch_id, valid, ok, examples):
         def first_half(stage):
@@ -118,8 +122,8 @@ def local(layout: Layout, bubble: float) -> Engine:
         moved, outbox, metrics = layout.choose(valid, first_half, nothing)
         moved, metrics = mean_over_data((moved, metrics))
         second_half = lambda stage: lambda carry: learn(stage, carry[0], moved, metrics, carry[1])
-        slots, ok = layout.choose(valid, second_half, (state.slots, ok))
-        return slots, outbox, metrics, ok
+        slots, ok, stopped = layout.choose(valid, second_half, (state.slots, ok, layout.idle()))
+        return slots, outbox, metrics, ok, stopped
 
     def tick_uniform(state: LocalState, batch_id, valid, ok, examples):
         stage = jax.lax.axis_index("stage")
@@ -130,11 +134,13 @@ def local(layout: Layout, bubble: float) -> Engine:
         if split:
             moved, outbox, metrics = work(0, first, state.slots, message, state.key, batch_id)
             moved, metrics = mean_over_data((moved, metrics))
-            slots, new_ok = learn(0, state.slots, moved, metrics, ok & valid)
+            slots, new_ok, stopped = learn(0, state.slots, moved, metrics, ok & valid)
         else:
             # A bubble learns nothing: `ok` is what already decides whether new state replaces old.
-            slots, outbox, metrics, new_ok = train(0, first, state.slots, message, state.key, batch_id, ok & valid)
-        return slots, outbox, metrics, jnp.where(valid, new_ok, ok)
+            slots, outbox, metrics, new_ok, stopped = train(
+                0, first, state.slots, message, state.key, batch_id, ok & valid
+            )
+        return slots, outbox, metrics, jnp.where(valid, new_ok, ok), stopped
 
     tick = tick_uniform if layout.plan.uniform else tick_of_shards if split else tick_by_choice
 
@@ -143,15 +149,18 @@ def local(layout: Layout, bubble: float) -> Engine:
         batch_id = jnp.where(stage == 0, fresh_id, state.batch_id)
         valid = batch_id >= 0
         ok = state.ok & (state.sound | (stage == 0) | ~valid)
-        slots, outbox, metrics, ok = tick(state, batch_id, valid, ok, examples)
+        slots, outbox, metrics, ok, stopped = tick(state, batch_id, valid, ok, examples)
         up = [(s, s + 1) for s in range(stages - 1)]
         (inbox, arrived), sound = jax.lax.ppermute((outbox, ok), "stage", up)
         arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
-        return LocalState(slots, inbox, arrived, sound, ok, state.key), (metrics, batch_id)
+        new = LocalState(slots, inbox, arrived, sound, ok, state.next_id, state.key)
+        return new, Report(metrics, stopped, batch_id)
 
     def feed(state: LocalState, batches: Batches):
         def one(state: LocalState, xs: tuple[jax.Array, PyTree]):
             batch_id, item = xs
+            batch_id, next_id = step.number(batch_id, state.next_id)
+            state = state._replace(next_id=next_id)
             return advance(state, batch_id, lambda: batches.fetch(item, layout.start(), layout.shard_size))
 
         return jax.lax.scan(one, state, (batches.batch_id, batches.items))
@@ -160,8 +169,8 @@ def local(layout: Layout, bubble: float) -> Engine:
         nothing = jnp.full((stages - 1,), -1, jnp.int32)
         return jax.lax.scan(lambda state, batch_id: advance(state, batch_id, None), state, nothing)
 
-    def initial(key: Key) -> tuple:
-        return messages.fill(bubble), np.int32(-1), np.True_, np.True_, key
+    def initial(key: Key, first: np.int32) -> tuple:
+        return messages.fill(bubble), np.int32(-1), np.True_, np.True_, first, key
 
-    specs = LocalState(STAGE, BOTH, BOTH, BOTH, BOTH, SAME)  # type: ignore[arg-type]
+    specs = LocalState(STAGE, BOTH, BOTH, BOTH, BOTH, SAME, SAME)  # type: ignore[arg-type]
     return engine(layout, Program(specs, initial, feed, values, flush, stages - 1))

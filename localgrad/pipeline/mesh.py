@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, Plan, PyTree, Spec
+from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Metrics, Model, Plan, PyTree, Spec
 from localgrad.pipeline import step
 from localgrad.pipeline.packing import Slots
 
@@ -61,6 +61,15 @@ class Layout(NamedTuple):
     def shard_size(self) -> int:
         return self.model.batch_size // self.data_parallel
 
+    def by_block(self, each: Sequence[jax.Array], fill: Any = 0) -> jax.Array:
+        """One number of each block of a stage as an array `(N,)`, N being the most blocks that a stage has."""
+        longest = max(map(len, self.blocks))
+        return jnp.stack([*each, *[jnp.full_like(each[0], fill)] * (longest - len(each))])
+
+    def idle(self) -> jax.Array:
+        """What a stage says in place of `by_block` of its blocks' `stopped` when it has nothing to do."""
+        return jnp.full((max(map(len, self.blocks)),), LEARNT, jnp.int32)
+
     def stage_slots(self, trees: Sequence[Spec]) -> Slots:
         """Slots of one tree a block, gathered by stage."""
         return Slots([tuple(trees[i] for i in span) for span in self.blocks])
@@ -100,24 +109,31 @@ def _once(due: jax.Array, function: Callable[[PyTree], PyTree], carry: PyTree) -
     return jax.lax.while_loop(lambda loop: loop[0], turn, (due, carry))[1]
 
 
+class Report(NamedTuple):
+    """What a stage says of a tick: slots of its metrics, its blocks' `stopped` `(N,)`, and the batch that it is of."""
+
+    values: list[jax.Array]
+    stopped: jax.Array
+    batch_id: jax.Array
+
+
 class Program(NamedTuple):
     """A schedule, as what each device does.
 
     Attributes:
       specs: a NamedTuple of partition specs, one for each part of the state; the first part is the states' slots.
-      initial: `key -> the other parts`, numpy arrays as one device sees them.
-      feed: `(state, batches) -> (state, (values, batch_id))`: a call, with metric slots `(ticks, ...)` and the batch
-        that each tick's are of.
+      initial: `(key, first) -> the other parts`, numpy arrays as one device sees them; `first` numbers the next batch.
+      feed: `(state, batches) -> (state, Report)`: a call, with arrays `(ticks, ...)`.
       values: slots of the stages' metrics.
       flush: `state -> ` as `feed`, with nothing new to work on; not called where nothing is in flight between calls.
       bubbles: empty batches that flush the pipeline when they are fed.
     """
 
     specs: Any
-    initial: Callable[[Key], tuple]
-    feed: Callable[[Any, Batches], tuple[Any, PyTree]]
+    initial: Callable[[Key, np.int32], tuple]
+    feed: Callable[[Any, Batches], tuple[Any, Report]]
     values: Slots
-    flush: Callable[[Any], tuple[Any, PyTree]] = lambda state: (state, ())
+    flush: Callable[[Any], tuple[Any, Any]] = lambda state: (state, ())
     bubbles: int = 0
 
 
@@ -128,12 +144,17 @@ def engine(layout: Layout, program: Program) -> Engine:
     axes = [_LEADING[spec] for spec in specs]
 
     def over_mesh(function: Callable, batches_spec: PyTree) -> Callable:
-        """Runs `function(state, batches) -> (state, (metrics, batch_id))` on every device's part of the state."""
+        """Runs `function(state, batches) -> (state, Report)` on every device's part of the state."""
+
+        def sound(slots: list[jax.Array]) -> jax.Array:
+            """Of each block of this device's stage, whether its parameters are finite."""
+            of = lambda stage: lambda _: layout.by_block([step.finite(b.params) for b in states.unpack(stage, slots)])
+            return layout.choose(jnp.array(True), of, layout.idle() == LEARNT)
 
         def run(state, batches: PyTree):
             state = specs._make(_strip(part, n) for part, n in zip(state, axes, strict=True))
-            state, (metrics, batch_id) = function(state, batches)
-            tail = [m[:, None] for m in (*metrics, batch_id)]
+            state, report = function(state, batches)
+            tail = jax.tree.map(lambda x: x[:, None], (report, sound(state[0])))
             return specs._make(_unstrip(part, n) for part, n in zip(state, axes, strict=True)), tail
 
         # check_vma=False: a user's module may scan over a carry that does not vary over the mesh, and every output
@@ -144,15 +165,21 @@ def engine(layout: Layout, program: Program) -> Engine:
 
         def call(state, batches: PyTree):
             state, tail = mapped(state, batches)
-            *metrics, batch_id = jax.lax.with_sharding_constraint(tail, NamedSharding(mesh, SAME))
-            by_stage = [values.unpack(s, [m[:, s] for m in metrics]) for s in range(layout.stages)]
+            report, sound = jax.lax.with_sharding_constraint(tail, NamedSharding(mesh, SAME))
+            by_stage = [values.unpack(s, [m[:, s] for m in report.values]) for s in range(layout.stages)]
             by_block = tuple(value for stage in by_stage for value in stage)
-            ids = tuple(batch_id[:, s] for s, span in enumerate(layout.blocks) for _ in span)
-            return state, Metrics(by_block, ids)
+            places = [(s, j) for s, span in enumerate(layout.blocks) for j in range(len(span))]
+            ids = tuple(report.batch_id[:, s] for s, _ in places)
+            metrics = Metrics(by_block, ids, tuple(report.stopped[:, s, j] for s, j in places))
+            return state, step.with_parameters_checked(metrics, [sound[j, s] for s, j in places])
 
         return call
 
-    run = jax.jit(over_mesh(program.feed, SAME), donate_argnums=0)
+    def feed(state, batches: Batches):
+        step.check_batches(model, batches)
+        return over_mesh(program.feed, SAME)(state, batches)
+
+    run = jax.jit(feed, donate_argnums=0)
     flush_alone = jax.jit(over_mesh(lambda state, _: program.flush(state), SAME))
 
     def finish(state, compiled_for: Batches | None):
@@ -178,7 +205,7 @@ def engine(layout: Layout, program: Program) -> Engine:
         state, metrics = finish(state, compiled_for)
         return jax.tree.map(lambda x: x.addressable_data(0), unpack(state[0])), metrics
 
-    def load(block_states: tuple[BlockState, ...], key: Key):
+    def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0):
         block_states = jax.device_get(block_states)
         packed = [states.pack(s, tuple(block_states[i] for i in span), np) for s, span in enumerate(layout.blocks)]
         rows = {STAGE: (layout.stages,), BOTH: (layout.data_parallel, layout.stages)}
@@ -190,7 +217,7 @@ def engine(layout: Layout, program: Program) -> Engine:
                 ),
                 part,
             )
-            for part, spec in zip(program.initial(key), specs[1:], strict=True)
+            for part, spec in zip(program.initial(key, np.int32(first)), specs[1:], strict=True)
         ]
         return specs._make([slots, *rest])
 

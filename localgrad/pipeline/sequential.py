@@ -20,12 +20,14 @@ class SequentialState(NamedTuple):
     Attributes:
       blocks: the blocks' states.
       key: the key of dropout and the like.
-      ok: whether every loss so far was finite; where blocks wait for signals, for each of them.
+      next_id: the number of the next batch, for batches that bring none.
+      ok: whether every number so far was finite; where blocks wait for signals, for each of them.
       pending: what delayed blocks still have to learn from, see `Pending`; () without delays.
     """
 
     blocks: tuple[BlockState, ...]
     key: Key
+    next_id: jax.Array
     ok: jax.Array
     pending: PyTree = ()
 
@@ -71,42 +73,45 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
     if late:
         kept, (ids, stashes, errors) = _rings(model, late)
 
-    def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
+    def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> SequentialState:
         # run donates its argument: the caller keeps theirs
-        blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(states), key))
+        blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(block_states), key))
+        next_id = jnp.int32(first)
         if signal == "none":
-            return SequentialState(blocks, own_key, jnp.array(True))
+            return SequentialState(blocks, own_key, next_id, jnp.array(True))
         ok = jnp.ones((len(blocks),), bool)
         if not late:
-            return SequentialState(blocks, own_key, ok)
+            return SequentialState(blocks, own_key, next_id, ok)
         empty = Pending(jnp.int32(0), ids.empty(), [ring.empty() for ring in stashes], errors.empty())
-        return SequentialState(blocks, own_key, ok, empty)
+        return SequentialState(blocks, own_key, next_id, ok, empty)
 
     def keys(state: SequentialState, batch_id: jax.Array) -> list[Key]:
         return [step.block_key(state.key, batch_id, i) for i in range(len(model.blocks))]
 
     def train_local(state: SequentialState, message: PyTree, batch_id: jax.Array):
-        blocks, metrics, ok = [], [], state.ok
+        blocks, metrics, why, ok = [], [], [], state.ok
         for block, old, key in zip(model.blocks, state.blocks, keys(state, batch_id), strict=True):
-            new, message, values, ok = step.train(block, old, message, key, ok)
+            new, message, values, ok, stopped = step.train(block, old, message, key, ok)
             blocks.append(new)
             metrics.append(values)
-        return state._replace(blocks=tuple(blocks), ok=ok), tuple(metrics)
+            why.append(stopped)
+        return state._replace(blocks=tuple(blocks), ok=ok), (tuple(metrics), tuple(why))
 
     def train_waiting(state: SequentialState, message: PyTree, batch_id: jax.Array):
-        blocks, metrics, ok = [], [], []
+        blocks, metrics, why, ok = [], [], [], []
         found = step.gradients(model, state.blocks, message, keys(state, batch_id), list(state.ok))
         for i, (block, (own, grads, values)) in enumerate(zip(model.blocks, found, strict=True)):
-            own, sound = step.take(block, own, grads, values, state.ok[i])
+            own, sound, stopped = step.take(block, own, grads, values, state.ok[i])
             blocks.append(own)
             metrics.append(values)
+            why.append(stopped)
             ok.append(sound)
-        return state._replace(blocks=tuple(blocks), ok=jnp.stack(ok)), tuple(metrics)
+        return state._replace(blocks=tuple(blocks), ok=jnp.stack(ok)), (tuple(metrics), tuple(why))
 
     # --- with delays -----------------------------------------------------------------------------------------------
 
     def learn(i: int, which: jax.Array, block: BlockState, ok: jax.Array, pending: Pending):
-        """Block i learns from the `which`-th batch, if there was one: `(state, ok, metrics, batch number or -1)`."""
+        """Block i learns from the `which`-th batch, if there was one: `(state, ok, stopped, metrics, number or -1)`."""
 
         def late_step(block: BlockState, ok: jax.Array):
             stash = kept[i].whole(i, stashes[i].read(pending.stashes[i], which), block)
@@ -114,19 +119,19 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
             grads, values, _ = step.answer(model.blocks[i], block, stash, None if i == top else error)
             return *step.take(model.blocks[i], block, grads, values, ok), values
 
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(late_step, block, ok)[2])
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(late_step, block, ok)[2:])
         due = which >= 0
-        block, ok, values = jax.lax.cond(due, late_step, lambda block, ok: (block, ok, nothing), block, ok)
-        return block, ok, values, jnp.where(due, ids.read(pending.ids, which), -1)
+        block, ok, *report = jax.lax.cond(due, late_step, lambda block, ok: (block, ok, *nothing), block, ok)
+        return block, ok, *report, jnp.where(due, ids.read(pending.ids, which), -1)
 
     def learn_all(state: SequentialState, which: Sequence[jax.Array | None]):
-        """Each block learns from one of the pending batches, or None: `(state, (metrics, batch numbers))`."""
+        """Each block learns from one of the pending batches, or None: `(state, (metrics, batch numbers, stopped))`."""
         found = [
             learn(i, jnp.int32(-1) if q is None else q, state.blocks[i], state.ok[i], state.pending)
             for i, q in enumerate(which)
         ]
-        blocks, ok, values, batch_id = zip(*found, strict=True)
-        return state._replace(blocks=blocks, ok=jnp.stack(ok)), (values, batch_id)
+        blocks, ok, stopped, values, batch_id = zip(*found, strict=True)
+        return state._replace(blocks=blocks, ok=jnp.stack(ok)), Metrics(values, batch_id, stopped)
 
     def train_delayed(state: SequentialState, message: PyTree, batch_id: jax.Array):
         blocks, fresh = step.forward_all(model, state.blocks, message, keys(state, batch_id), list(state.ok))
@@ -143,28 +148,31 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
 
     @jax.jit
     def flush(state: SequentialState):
-        """All that is pending, in order."""
+        """All that is pending, in order: `(states, Metrics)`."""
         reports = []
         for turn in range(max(late)):
             turns = [state.pending.fed - delay + turn if turn < delay else None for delay in late]
             state, report = learn_all(state, turns)
             reports.append(report)
-        values, batch_id = jax.tree.map(lambda *each: jnp.stack(each), *reports)
-        return state.blocks, Metrics(values, batch_id)
+        return state.blocks, jax.tree.map(lambda *each: jnp.stack(each), *reports)
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
     def run(state: SequentialState, batches: Batches) -> tuple[SequentialState, Metrics]:
+        step.check_batches(model, batches)
+
         def one(state: SequentialState, xs: tuple[jax.Array, PyTree]):
             batch_id, item = xs
+            batch_id, next_id = step.number(batch_id, state.next_id)
+            state = state._replace(next_id=next_id)
             message = step.enter(model, batches.fetch(item, 0, model.batch_size))
             if late:
                 return train_delayed(state, message, batch_id)
-            state, values = (train_local if signal == "none" else train_waiting)(state, message, batch_id)
-            return state, (values, (batch_id,) * len(values))
+            state, (values, stopped) = (train_local if signal == "none" else train_waiting)(state, message, batch_id)
+            return state, Metrics(values, (batch_id,) * len(values), stopped)
 
-        state, (values, batch_id) = jax.lax.scan(one, state, (batches.batch_id, batches.items))
-        return state, Metrics(values, batch_id)
+        state, metrics = jax.lax.scan(one, state, (batches.batch_id, batches.items))
+        return state, step.with_parameters_checked(metrics, [step.finite(block.params) for block in state.blocks])
 
     def drain(state: SequentialState, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]:
         if late:

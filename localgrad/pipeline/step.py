@@ -12,7 +12,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Message, Metrics, Model, PyTree, Signal, Spec
+from localgrad.base import (
+    EARLIER,
+    GRADIENT,
+    LEARNT,
+    LOSS,
+    NEXT,
+    PARAMETERS,
+    Batches,
+    BlockState,
+    Key,
+    LocalBlock,
+    Message,
+    Metrics,
+    Model,
+    PyTree,
+    Signal,
+    Spec,
+)
 
 _barrier = jax.lax.optimization_barrier
 # Half the compilation, for programs that run once.
@@ -30,9 +47,49 @@ def block_key(key: Key, batch_id: jax.Array, index: jax.Array | int, shard: jax.
     return key if shard is None else fold_in(key, shard)
 
 
+def check_batches(model: Model, batches: Batches) -> None:
+    """Refuses batches of another size than the model's, while their program is traced.
+
+    Raises:
+      TypeError: for anything but `Batches`.
+      ValueError: naming both sizes.
+    """
+    if not isinstance(batches, Batches):
+        raise TypeError(f"run takes Batches, as localgrad.data.batches or a source makes them; got {type(batches)}.")
+    size = getattr(batches.fetch.func, "batch_size", model.batch_size)
+    if size != model.batch_size:
+        raise ValueError(
+            f"batches of {size} examples for a model of batches of {model.batch_size}: make the model with an x_spec "
+            f"of {size} examples, or batches of {model.batch_size}."
+        )
+
+
+def number(batch_id: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The number of a batch and that of the next: what the batch brings, or what was counted where it says `NEXT`."""
+    batch_id = jnp.where(batch_id == NEXT, counted, batch_id)
+    return batch_id, jnp.where(batch_id >= 0, batch_id + 1, counted)
+
+
 def enter(model: Model, examples: tuple[jax.Array, jax.Array]) -> Message:
-    """The first block's message of examples (x, y)."""
-    return _barrier(model.enter(*_barrier(examples)))
+    """The first block's message of examples (x, y), of a batch or of a part of one.
+
+    Raises:
+      ValueError: while it is traced, for examples of another shape or dtype than the model was made for.
+    """
+    x, y = examples
+    axis = model.batch_axis
+    of_part = lambda spec: (*spec.shape[:axis], *x.shape[axis : axis + 1], *spec.shape[axis + 1 :])
+    if x.shape != of_part(model.x_spec) or x.dtype != model.x_spec.dtype:
+        raise ValueError(
+            f"a batch of inputs is {x.dtype}{list(x.shape)}, and the model was made for {model.x_spec.dtype}"
+            f"{list(model.x_spec.shape)}: give both the same shape and dtype."
+        )
+    if y.shape != of_part(model.y_spec) or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(
+            f"the labels of a batch are {y.dtype}{list(y.shape)}, and the model was made for whole numbers of shape "
+            f"{list(of_part(model.y_spec))}, one for each example."
+        )
+    return _barrier(model.enter(*_barrier((x, y.astype(model.y_spec.dtype)))))
 
 
 def work(block: LocalBlock, state: BlockState, message: Message, key: Key):
@@ -46,7 +103,8 @@ def forward(block: LocalBlock, state: BlockState, message: Message, key: Key, ok
     """The forward half of a block that waits for a signal: `(message, state, stash)`; batch statistics advance here."""
     state, message = _barrier((state, message))
     message, model_state, stash = block.forward(state, message, key)
-    model_state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), model_state, state.model_state)
+    sound = ok & finite(model_state)  # a loss that is not comes later, and what has moved here stays
+    model_state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), model_state, state.model_state)
     return _barrier((message, state._replace(model_state=model_state), stash))
 
 
@@ -64,8 +122,8 @@ def downward(block: LocalBlock, state: BlockState, stash: PyTree) -> PyTree:
 
 def take(
     block: LocalBlock, state: BlockState, grads: PyTree, metrics: dict[str, jax.Array], ok: jax.Array
-) -> tuple[BlockState, jax.Array]:
-    """The update of a block that has waited for its signal: `(state, ok)`."""
+) -> tuple[BlockState, jax.Array, jax.Array]:
+    """The update of a block that has waited for its signal: `(state, ok, stopped)`."""
     state, grads, metrics, ok = _barrier((state, grads, metrics, ok))
     return _barrier(learn(block, state, state.model_state, grads, metrics, ok))
 
@@ -127,29 +185,97 @@ def learn(
     grads: PyTree,
     metrics: dict[str, jax.Array],
     ok: jax.Array,
-) -> tuple[BlockState, jax.Array]:
-    """The second half: the update, kept only while every loss so far was finite; `(state, ok)`."""
-    ok = ok & jnp.all(jnp.isfinite(metrics["loss"]))
+) -> tuple[BlockState, jax.Array, jax.Array]:
+    """The second half: the update, made only while every number so far was finite; `(state, ok, stopped)`."""
 
-    def update(state: BlockState, model_state: PyTree, grads: PyTree) -> BlockState:
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
-            updates, opt_state = block.tx.update(grads, state.opt_state, state.params)
-            return BlockState(optax.apply_updates(state.params, updates), model_state, opt_state)
+    def update(state: BlockState) -> BlockState:
+        updates, opt_state = _transformed(block, grads, state, metrics["loss"])
+        return BlockState(optax.apply_updates(state.params, updates), model_state, opt_state)
 
-    if jax.default_backend() == "cpu":  # choosing arrays would copy the state; elsewhere a branch stops the host
-        return jax.lax.cond(ok, update, lambda state, *_: state, state, model_state, grads), ok
-    new = update(state, model_state, grads)
-    return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
+        sound = {
+            LOSS: jnp.all(jnp.isfinite(metrics["loss"])),
+            GRADIENT: finite(grads),
+            PARAMETERS: finite(model_state) & finite(jax.tree.map(_some_of, update(state))),
+        }
+        stopped = jnp.int32(LEARNT)
+        for why in (PARAMETERS, GRADIENT, LOSS):
+            stopped = jnp.where(sound[why], stopped, why)
+        stopped = jnp.where(ok, stopped, EARLIER)
+        ok = stopped == LEARNT
+        if jax.default_backend() == "cpu":  # choosing arrays would copy the state; elsewhere a branch stops the host
+            return jax.lax.cond(ok, update, lambda state: state, state), ok, stopped
+        new = update(state)
+    return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok, stopped
+
+
+def _transformed(block: LocalBlock, grads: PyTree, state: BlockState, loss: jax.Array) -> tuple[PyTree, PyTree]:
+    """What the block's transform makes of its gradients: `(updates, opt_state)`.
+
+    Raises:
+      ValueError: while it is traced, for a transform that wants more than the loss.
+    """
+    try:
+        transform = optax.with_extra_args_support(block.tx)
+        return transform.update(grads, state.opt_state, state.params, value=loss)
+    except TypeError as error:
+        raise ValueError(
+            f"the optimizer of block {block.name!r} cannot be used here: {error}. It is given gradients, parameters "
+            "and the loss as `value`; a line search, as lbfgs has one, evaluates the loss again, which a block that "
+            "learns from one pass over a batch cannot do: choose another."
+        ) from error
+
+
+def finite(tree: PyTree) -> jax.Array:
+    """Whether all numbers of a tree are finite, and so are their squares where a float is as long as float32.
+
+    A sum over a whole array is slow on a CPU, but for products with a vector: one of large numbers overflows where an
+    element's square would.
+    """
+
+    def total(x: jax.Array) -> jax.Array:
+        large = 0.0 if x.dtype.itemsize < 4 else float(jnp.finfo(x.dtype).max) ** 0.5
+        width = 256 if x.size % 256 == 0 else x.shape[-1] if x.ndim else 1
+        return jnp.sum(x.reshape(-1, width) @ jnp.full((width,), large, x.dtype))
+
+    totals = [total(x) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact) and x.size]
+    return jnp.all(jnp.array([jnp.isfinite(x) for x in totals], bool))
+
+
+def _some_of(x: jax.Array) -> jax.Array:
+    """The first elements of an array: where a rate or a factor is not finite, they are not either.
+
+    To look at all new parameters before the old ones are given up takes a copy of them, a third of the time of a
+    step; what is wrong with single ones is found after each call, see `with_parameters_checked`.
+    """
+    return x.reshape(-1)[:256]
+
+
+def with_parameters_checked(metrics: Metrics, sound: Sequence[jax.Array]) -> Metrics:
+    """Metrics that also say, on each block's last batch, if its parameters are not finite after the call.
+
+    Args:
+      metrics: of a call.
+      sound: of each block, whether they are, see `finite`.
+    """
+
+    def last(stopped: jax.Array, batch_id: jax.Array, sound: jax.Array) -> jax.Array:
+        places = jnp.arange(len(batch_id), dtype=jnp.int32)
+        here = places == jnp.max(jnp.where(batch_id >= 0, places, -1), initial=-1)
+        return jnp.where(here & ~sound & (stopped == LEARNT), PARAMETERS, stopped)
+
+    each = zip(metrics.stopped, metrics.batch_id, sound, strict=True)
+    return metrics._replace(stopped=tuple(last(*one) for one in each))
 
 
 def train(
     block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array
-) -> tuple[BlockState, Message, dict[str, jax.Array], jax.Array]:
-    """A whole step of a block with a local loss: `(state, message, metrics, ok)`."""
+) -> tuple[BlockState, Message, dict[str, jax.Array], jax.Array, jax.Array]:
+    """A whole step of a block with a local loss: `(state, message, metrics, ok, stopped)`."""
     state, message, ok = _barrier((state, message, ok))
     message, model_state, grads, metrics = work(block, state, message, key)
-    state, ok = learn(block, state, model_state, grads, metrics, ok)
-    return _barrier((state, message, metrics, ok))
+    state, ok, stopped = learn(block, state, model_state, grads, metrics, ok)
+    return _barrier((state, message, metrics, ok, stopped))
 
 
 def alone(
@@ -158,11 +284,11 @@ def alone(
     """A block's whole step, its signal being there already, `(state, message, downward)`: what it costs by itself."""
     ok = jnp.array(True)
     if block.signal == "none":
-        state, message, _, _ = train(block, state, message, key, ok)
+        state, message, *_ = train(block, state, message, key, ok)
         return state, message, None
     message, state, stash = forward(block, state, message, key, ok)
     grads, metrics, downward = answer(block, state, stash, signal, down)
-    state, _ = take(block, state, grads, metrics, ok)
+    state, *_ = take(block, state, grads, metrics, ok)
     return state, message, downward
 
 
@@ -241,7 +367,8 @@ def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec
 
 def no_metrics(model: Model) -> Metrics:
     """What a call reports that trains on nothing."""
-    return Metrics(tuple({} for _ in model.blocks), (jnp.zeros((0,), jnp.int32),) * len(model.blocks))
+    nothing = (jnp.zeros((0,), jnp.int32),) * len(model.blocks)
+    return Metrics(tuple({} for _ in model.blocks), nothing, nothing)
 
 
 def key_spec(model: Model) -> Spec:

@@ -1,5 +1,6 @@
 """The one loop, its checkpoints and its files."""
 
+from localgrad.base import DivergedError as DivergedError
 from localgrad.training.config import Config as Config
 from localgrad.training.evaluation import make_evaluator as make_evaluator
 from localgrad.training.job import Job as Job
@@ -8,7 +9,6 @@ from localgrad.training.job import read_config as read_config
 from localgrad.training.job import restore as restore
 from localgrad.training.loop import Interrupted as Interrupted
 from localgrad.training.loop import fit as fit
-from localgrad.training.meter import DivergedError as DivergedError
 from localgrad.training.run import format_summary as format_summary
 from localgrad.training.run import make_ledger as make_ledger
 from localgrad.training.run import prepare_all as prepare_all

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from localgrad.base import Batches, BlockState, PyTree
+from localgrad.base import Batches, BlockState, DivergedError, PyTree
 from localgrad.methods import trial_keys
 from localgrad.pipeline import specs
 from localgrad.pipeline.step import fold_in
@@ -21,7 +21,7 @@ from localgrad.training import workdir
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.evaluation import make_evaluator
 from localgrad.training.job import Job
-from localgrad.training.meter import DivergedError, Meter
+from localgrad.training.meter import Meter
 
 _INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
 

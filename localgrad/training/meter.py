@@ -8,14 +8,6 @@ import numpy as np
 from localgrad.base import Metrics
 
 
-class DivergedError(ArithmeticError):
-    """A loss was not finite; `batch` and `block` (both from 0) say where it was first so."""
-
-    def __init__(self, batch: int, block: int, name: str):
-        super().__init__(f"the loss of block {block + 1} ({name}) is not finite on batch {batch}")
-        self.batch, self.block = batch, block
-
-
 class Meter:
     """Sums each block's metrics over the batches since `reset`.
 
@@ -39,21 +31,16 @@ class Meter:
         """Takes the metrics of a call, as host arrays.
 
         Raises:
-          DivergedError: for the earliest batch, and its lowest block, with a loss that is not finite.
+          DivergedError: as `Metrics.check`.
         """
-        diverged = []
         for i, (values, batch_ids) in enumerate(zip(metrics.values, metrics.batch_id, strict=True)):
             for k, batch_id in enumerate(batch_ids):
                 if batch_id < self._next[i]:  # a bubble, or seen before
                     continue
                 self._next[i] = int(batch_id) + 1
-                if not np.all(np.isfinite(values["loss"][k])):
-                    diverged.append((int(batch_id), i))
                 for key, value in values.items():
                     self._sums[i][key] = self._sums[i].get(key, 0.0) + value[k].astype(np.float64)
-        if diverged:
-            batch, block = min(diverged)
-            raise DivergedError(batch, block, self._names[block])
+        metrics.check(self._names)
 
     def means(self, count: int) -> list[dict[str, np.ndarray]]:
         """Mean of each metric of each block over `count` batches."""

@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from localgrad.base import Metrics
-from localgrad.training.meter import DivergedError, Meter
+from localgrad.base import LEARNT, LOSS, DivergedError, Metrics
+from localgrad.training.meter import Meter
 
 
 def call(*blocks):
     """Metrics of one call: for each block a list of (batch id, loss)."""
     ids = tuple(np.array([k for k, _ in block], np.int32) for block in blocks)
-    return Metrics(tuple({"loss": np.array([loss for _, loss in block], np.float32)} for block in blocks), ids)
+    losses = [np.array([loss for _, loss in block], np.float32) for block in blocks]
+    stopped = tuple(np.where(np.isfinite(loss), LEARNT, LOSS) for loss in losses)
+    return Metrics(tuple({"loss": loss} for loss in losses), ids, stopped)
 
 
 def test_late_reports_are_counted_once():
@@ -45,6 +47,6 @@ def test_the_first_loss_that_is_not_finite_is_named():
 
 def test_trials_are_kept_apart():
     meter = Meter(["a"], 0)
-    metrics = Metrics(({"loss": np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)},), (np.array([0, 1], np.int32),))
+    metrics = Metrics(({"loss": np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)},), (np.arange(2),), (np.zeros(2),))
     meter.add(metrics)
     np.testing.assert_array_equal(meter.means(2)[0]["loss"], [2.0, 4.0])
