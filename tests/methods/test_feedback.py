@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 from localgrad.base import Block, BlockState, Model
 from localgrad.blocks import chain, cnn, from_linen, from_nnx, mlp, resnet
-from localgrad.methods import all_but, bp, bp_fc, dfa, dgl, dkp, drtp, fa, kp
+from localgrad.methods import METHODS, all_but, bp, bp_fc, dfa, dgl, dkp, drtp, fa, kp
 from localgrad.methods.feedback import back, feedbacks
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients, init
@@ -121,6 +121,36 @@ def test_feedback_and_weights_approach_by_the_decay_alone(
         now = apart(after)
         close(now, [share * each for each in before])
         before = now
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_by_default_feedback_of_kp_learns_as_the_weights_do(
+    optimizer: str, clip: float | None, random_states: Callable, as_batches: Callable
+) -> None:
+    """From the registry, with a decay that is not times the rate: B - W^T shrinks by it alone, clipped or not."""
+    decay = 0.2
+    given: dict = {"schedule": "stairs", "steps": 9, "epoch": 1, "weight_decay": decay, "decay_times_rate": False}
+    make = make_optimizer(optimizer, 0.1, clip_norm=clip, **given)
+    model = METHODS["kp"](mlp((7, 6), activation="tanh", norm=True), SPEC, CLASSES, make)
+    own = lambda state: kernel_of(state.params["f"] if "f" in state.params else state.params["head"])
+    apart = lambda states: [state.params["feedback"]["kernel"] - own(state) for state in states[1:]]
+    states = random_states(model)
+    before = apart(states)
+    for after in train(model, states, 3, as_batches):
+        now = apart(after)
+        close(now, [(1 - decay) * each for each in before])
+        before = now
+    moved = np.abs(kernel_of(after[1].params["f"]) - (1 - decay) ** 3 * kernel_of(states[1].params["f"]))
+    assert moved.max() > 1e-4  # they do learn
+
+
+def test_feedback_may_have_an_optimizer_of_its_own(random_states: Callable, as_batches: Callable) -> None:
+    model = METHODS["kp"](mlp((7,)), SPEC, CLASSES, lambda s: optax.sgd(s), lambda s: optax.set_to_zero())
+    states = random_states(model)
+    (after,) = train(model, states, 1, as_batches)
+    assert np.array_equal(states[1].params["feedback"]["kernel"], after[1].params["feedback"]["kernel"])
+    assert not np.array_equal(kernel_of(states[1].params["head"]), kernel_of(after[1].params["head"]))
 
 
 def test_drtp_hears_nothing_from_above(random_states: Callable) -> None:
