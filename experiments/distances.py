@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -42,12 +43,13 @@ EXAMPLES, SHOWN = 2000, 500
 def metafeatures(
     model: Model, states: Sequence[BlockState], batches: EvalBatches
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """The raw input and `model.features` of the first examples, and their labels."""
+    """`model.features` of the first examples, before them the raw input unless it is of words, and their labels."""
     run = jax.jit(model.features)
     found, labels = [], []
     for x, y, mask in batches:
         keep = np.asarray(mask)
-        found.append([np.asarray(each)[keep] for each in (x, *run(states, x))])
+        raw = [x] if jnp.issubdtype(x.dtype, jnp.floating) else []
+        found.append([np.asarray(each)[keep] for each in (*raw, *run(states, x))])
         labels.append(np.asarray(y)[keep])
         if sum(map(len, labels)) >= EXAMPLES:
             break
@@ -61,7 +63,7 @@ def distances(row: str, workdirs: list[Path]) -> dict[str, Any]:
         job = prepare(read_config(workdir))
         states = restore(job, workdir).states
         layers, labels = metafeatures(job.model, states, job.eval_batches("test"))
-        names = ["input", *job.model.path]
+        names = ["input", *job.model.path][-len(layers) :]
         found.append([class_distances(layer, labels) for layer in layers])
         if trial == 0:
             path = Path(FLAGS.out) / f"distances_{row.replace(' ', '_')}.png"

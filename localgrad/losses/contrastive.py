@@ -45,7 +45,7 @@ def supervised_contrastive(
     References:
       Khosla et al., Supervised Contrastive Learning, https://arxiv.org/abs/2004.11362
       Delog-SCL: Cutting Long Gradient Flows: Decoupling End-to-End Backpropagation Based on Supervised Contrastive
-        Learning, Eqs. 2-3, Algorithm 1
+        Learning, Eq. 2, Algorithm 1
 
     Examples:
       >>> z = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])

@@ -5,7 +5,7 @@
 
 References:
   Delog-SCL: Cutting Long Gradient Flows: Decoupling End-to-End Backpropagation Based on Supervised Contrastive
-    Learning, Eqs. 1-5
+    Learning, Eqs. 2-6
 """
 
 from collections.abc import Sequence
