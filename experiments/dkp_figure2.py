@@ -4,8 +4,9 @@
 
 Five dense layers, batch norm and ReLU after each hidden one, cross-entropy, 18,000 batches.  On the same 500 validation
 examples every so many batches, for DFA and DKP and each hidden block l: the angle between a_l B_l^T and the output's
-pre-activation (the paper's figure), between B^T and the weights above where their shapes agree (the last hidden block),
-and between the block's update and the true gradient.  Writes `dkp_figure2.json` and a figure of the first.
+pre-activation (the paper's figure), between B^T and the weights above (of the last hidden block, where they are one
+matrix), and between the block's update and the true gradient; all three of one training step on these examples, with
+their batch statistics.  Writes `dkp_figure2.json` and a figure of the first.
 
 Published (MNIST): DKP's angles well below DFA's but at the first layer, lower towards the output.  So it is where the
 feedback learns at the weights' rate; at the 1e-4 of the paper's convolutional network it stays with DFA.
@@ -20,8 +21,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments import setup, study
-from experiments.alignment import update_cosines
-from localgrad.report import draw_panels, projection_cosines, weight_cosines
+from experiments.alignment import aligner
+from localgrad.report import draw_panels
 from localgrad.training import Config, prepare
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
@@ -63,16 +64,10 @@ def trace(method: str) -> dict[str, Any]:
     model, engine = job.model, job.engine
     x, y, _ = next(iter(job.eval_batches("validation")))
     state = engine.load(job.begin(jax.random.key(0)), jax.random.key(1))
-    look = jax.jit(lambda states: (projection_cosines(model, states, x), weight_cosines(states)))
+    look = aligner(model)
     found: dict[str, list[list[float | None]]] = {"projection": [], "weights": [], "update": []}
     for step in range(0, steps + 1, every):
-        states = engine.states(state)
-        projection, weights = look(states)
-        for name, values in (
-            ("projection", projection),
-            ("weights", weights),
-            ("update", update_cosines(model, states, x, y)),
-        ):
+        for name, values in look(engine.states(state), x, y).items():
             found[name].append(degrees(values)[:-1])
         if step < steps:
             state, _ = engine.run(state, job.source.batches(step, every))

@@ -7,8 +7,9 @@ Reads the newest checkpoint of each run of `experiments.train`, and writes OUT.j
 is `evaluation` in the workdir, if there is one workdir.
 
 - `--exits`: accuracy, FLOPs and latency at every exit; exits take turns, and latency is the median.
-- `--alignment`: for each block the cosine of its own update (as in training: batch statistics, dropout) with the true
-  gradient of the network's loss (as in prediction: running statistics), on a batch of the test split.
+- `--alignment`: for each block the cosine of its own update with the true gradient of the network's loss, and of its
+  feedback with what it stands for, all of one training step on a batch of the test split: the same batch statistics and
+  the same dropout.  Of backpropagation's update it is 1.
 - `--anytime`: accuracy against FLOPs where an example leaves at the first exit whose calibrated confidence passes a
   threshold.  Temperatures are fitted on the validation split, accuracy is that of the test split.
 """
@@ -20,8 +21,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments import setup
-from experiments.alignment import update_cosines
-from localgrad.report import draw_anytime, projection_cosines, table, weight_cosines
+from experiments.alignment import aligner
+from localgrad.report import draw_anytime, table
 from localgrad.training import Config, prepare, read_config, restore
 from localgrad.training.exits import anytime, anytime_flops, collect, measure_exits, temperatures
 from localgrad.training.workdir import write_json
@@ -39,13 +40,13 @@ FLAGS = flags.FLAGS
 def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     """Everything that was asked for of one run, printed and returned."""
     job = prepare(config)
-    found = restore(job, config.workdir)
-    model, states = job.model, found.states
+    saved = restore(job, config.workdir)
+    model, states = job.model, saved.states
     scores, labels = collect(model, states, job.eval_batches("test"))
     x, y, mask = next(iter(job.eval_batches("test")))
     x, y = x[mask], y[mask]
-    result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": found.step, "batch": len(x)}
-    setup.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {found.step} batches")
+    result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": saved.step, "batch": len(x)}
+    setup.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {saved.step} batches")
     if FLAGS.exits or FLAGS.anytime:
         rows = measure_exits(model, states, scores, labels, x)
         result["exits"] = [row._asdict() for row in rows]
@@ -56,10 +57,9 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
         ]  # fmt: skip
         setup.say(table(["exit", "block", "test accuracy %", "MFLOP an example", f"ms a batch of {len(x)}"], cells))
     if FLAGS.alignment:
-        numbers = lambda values: [None if value is None else float(value) for value in values]
-        result["cosine"] = update_cosines(model, states, x, y)
-        result["projection_cosine"] = numbers(projection_cosines(model, states, x))
-        result["weight_cosine"] = numbers(weight_cosines(states))
+        found = aligner(model)(states, x, y)
+        result["cosine"], result["projection_cosine"] = found["update"], found["projection"]
+        result["weight_cosine"] = found["weights"]
         shown = {
             "update and true gradient": result["cosine"],
             "a B^T and output": result["projection_cosine"],

@@ -89,7 +89,9 @@ class Predict(Protocol):
 class Features(Protocol):
     """`Model.features`."""
 
-    def __call__(self, states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]: ...
+    def __call__(
+        self, states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None
+    ) -> list[jax.Array]: ...
 
 
 class Model(NamedTuple):
@@ -102,10 +104,14 @@ class Model(NamedTuple):
       classes: number of classes.
       enter: `(x, y) -> message` of the first block.
       predict: `(states, x, exit=None) -> scores (B, classes)`; `exit` counts blocks from 1, None is the last.
-      features: `(states, x) -> [output of f of block 1, of block 2, ...]`, as prediction computes them.
+      features: `(states, x, keys=None) -> [output of f of block 1, of block 2, ..., scores of the last exit]`: all that
+        prediction makes on its way, of sequences their summaries.  With `keys`, one a block, it is what the training
+        step of a batch x (as `enter` takes it) with those keys makes: batch statistics, dropout.  Gradients flow
+        through all of it, and states stay as they are.
       exits: the exits that `predict` accepts.
       effective: for each block, the parameter groups that prediction at the last exit uses; the rest is affiliated.
       trials: None, or the number of independent trials that every array carries as its first axis.
+      path: names of what `features` returns.
     """
 
     method: str
@@ -119,6 +125,7 @@ class Model(NamedTuple):
     exits: tuple[int, ...]
     effective: tuple[frozenset[str], ...]
     trials: int | None = None
+    path: tuple[str, ...] = ()
 
     @property
     def batch_axis(self) -> int:

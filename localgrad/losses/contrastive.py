@@ -44,7 +44,8 @@ def supervised_contrastive(
 
     References:
       Khosla et al., Supervised Contrastive Learning, https://arxiv.org/abs/2004.11362
-      Delog-SCL: Decoupling end-to-end backpropagation with local supervised contrastive losses, Eqs. 2-3, Algorithm 1
+      Delog-SCL: Cutting Long Gradient Flows: Decoupling End-to-End Backpropagation Based on Supervised Contrastive
+        Learning, Eq. 2, Algorithm 1
 
     Examples:
       >>> z = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])

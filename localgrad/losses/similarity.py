@@ -7,25 +7,29 @@ import jax.numpy as jnp
 from localgrad.losses.elementwise import mean_squared_error
 
 _NORM_FLOOR = 1e-8
+_CHANNELS_OF_AN_INPUT = 3  # a colour image itself is compared place by place
 
 
 def similarity_matrix(x: jax.Array) -> jax.Array:
     """Cosine similarities of the centred rows of a batch.
 
-    An image `(B, H, W, C)` is first reduced to the standard deviation over space of each channel (divided by one less
-    than the number of places).  Then each row loses its own mean and is divided by its norm + 1e-8, and entries are
-    clamped to [-1, 1].  Gradients are zero, not NaN, where a deviation or a norm is zero.
+    An image `(B, H, W, C)` of more than three channels and more than one row is first reduced to the standard deviation
+    over space of each channel (divided by one less than the number of places); others are flattened.  Then each row
+    loses its own mean and is divided by its norm + 1e-8, and entries are clamped to [-1, 1].  Gradients are zero, not
+    NaN, where a deviation or a norm is zero.
 
     Args:
-      x: `(B, D)` or `(B, H, W, C)`; an image of one place counts as `(B, C)`.
+      x: `(B, D)` or `(B, H, W, C)`.
 
     Returns:
       `(B, B)`.
 
     References:
-      Nokland and Eidnes, Training neural networks with local error signals, https://arxiv.org/abs/1901.06656, Eq. 1
+      Nokland and Eidnes, Training neural networks with local error signals, https://arxiv.org/abs/1901.06656, Eq. 1;
+      which images are reduced is as in the released code, `similarity_matrix` of
+      https://github.com/anokland/local-loss
     """
-    if x.ndim == 4 and x.shape[1] * x.shape[2] > 1:
+    if x.ndim == 4 and x.shape[1] > 1 and x.shape[3] > _CHANNELS_OF_AN_INPUT:
         places = x.reshape(x.shape[0], -1, x.shape[-1])
         spread = places - jnp.mean(places, axis=1, keepdims=True)
         x = _sqrt(jnp.sum(spread**2, axis=1) / (places.shape[1] - 1))

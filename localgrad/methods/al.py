@@ -28,8 +28,17 @@ from localgrad.blocks.sequences import summarised
 from localgrad.losses import cross_entropy, mean_squared_error, one_hot
 from localgrad.methods.groups import scaled
 from localgrad.methods.heads import Dense
-from localgrad.methods.joined import joined_block, part_of
-from localgrad.methods.parts import Run, Step, apply, check, checked_exit, features_of, local_block, outputs_of
+from localgrad.methods.joined import joined_block, joined_runs_of
+from localgrad.methods.parts import (
+    Run,
+    Step,
+    check,
+    checked_exit,
+    local_block,
+    names_of,
+    runs_of,
+    summaries_of,
+)
 
 
 class Profile(NamedTuple):
@@ -125,11 +134,11 @@ def al(
     ]
     if stops:
         blocks = tuple(local_block(part["f"].name, part, step, tx) for part, step in zip(parts, steps, strict=True))
-        of = lambda states, i: states[i]
+        runs = lambda states, keys: runs_of(parts, states, keys)
         effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
     else:
         blocks = (joined_block(parts, steps, tx),)
-        of = lambda states, i: part_of(states[0], parts, i)
+        runs = lambda states, keys: joined_runs_of(parts, states[0], None if keys is None else keys[0])
         effective = (frozenset("fbh"),)
     exits = tuple(range(1, len(parts) + 1))
     dtype = output_spec(network[0], x_spec).dtype
@@ -137,20 +146,27 @@ def al(
     def enter(x: jax.Array, y: jax.Array) -> Message:
         return {"s": x, "t": one_hot(y, classes, dtype)}
 
+    def path(states: tuple[BlockState, ...], x: jax.Array, exit: int, keys: Sequence[Key] | None = None):
+        """The outputs of f up to an exit, and of the bridge and the decoders behind it; the last are the scores."""
+        used, outputs, behind = runs(states, keys)[:exit], [], []
+        for run in used:
+            x = run("f", x)
+            outputs.append(x)
+        for group, run in [("b", used[-1]), *(("h", run) for run in reversed(used))]:
+            x = run(group, x)
+            behind.append(x)
+        return outputs, behind
+
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        exit = checked_exit(exits, exit)
-        own = [of(states, i) for i in range(exit)]
-        x = outputs_of(parts[:exit], own, x)[-1]
-        x = apply(parts[exit - 1], own[-1], "b", x)
-        for i in reversed(range(exit)):
-            x = apply(parts[i], own[i], "h", x)
-        return x
+        return path(states, x, checked_exit(exits, exit))[1][-1]
 
-    def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
-        return features_of(parts)(tuple(of(states, i) for i in range(len(parts))), x)
+    def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
+        outputs, behind = path(states, x, len(parts), keys)
+        return [*summaries_of(parts, outputs), *behind]
 
+    names = (*names_of(parts), f"b {top + 1}", *(f"h {i + 1}" for i in range(top, 0, -1)), "scores")
     y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, features, exits, effective)
+    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, features, exits, effective, path=names)
 
 
 def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:

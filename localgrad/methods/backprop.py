@@ -16,7 +16,9 @@ from localgrad.blocks.sequences import summarised
 from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import label_loss
-from localgrad.methods.parts import Parts, check, classifying_model
+from localgrad.methods.parts import Parts, check, classifying_model, moving_run
+
+STATISTICS = ("moving", "first")
 
 
 def bp(
@@ -79,25 +81,35 @@ def bp_matched(
 
 
 def bp_fc(
-    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
+    network: Sequence[Block],
+    x_spec: jax.ShapeDtypeStruct,
+    classes: int,
+    *,
+    tx: optax.GradientTransformation,
+    statistics: str = "moving",
 ) -> Model:
     """The floor for the feedback rules: convolutions as they were drawn, dense layers by backpropagation.
 
-    Convolutional blocks run as in prediction, so that their norms' scales and statistics stay at their first values.
+    The parameters of convolutional blocks, their norms' scales too, never move.
 
     Args:
       network, x_spec, classes, tx: as `bp`.
+      statistics: of the norms in convolutional blocks.  `moving`: those blocks run as others do, with batch statistics
+        in training and running ones in prediction (the paper freezes the convolutions and says no more); `first`: they
+        run as in prediction always, so that running statistics stay at their first values and nothing is dropped.
 
     Returns:
       A `Model` whose only exit is the last block.
 
     Raises:
-      ValueError: for a network without convolutions, or a block that has dense layers beside them.
+      ValueError: for a network without convolutions, a block that has dense layers beside them, or unknown statistics.
 
     References:
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Table 1
     """
     check(network, classes, "bp_fc")
+    if statistics not in STATISTICS:
+        raise ValueError(f"unknown statistics {statistics!r} of method 'bp_fc'; there are {', '.join(STATISTICS)}.")
     parts: list[dict[str, Block]] = []
     frozen = []
     given = x_spec
@@ -110,7 +122,7 @@ def bp_fc(
                 "the network finer (--blocks)."
             )
         frozen.append(4 in ranks)
-        parts.append({"f": _as_drawn(block) if frozen[-1] else block})
+        parts.append({"f": _as_drawn(block, statistics == "moving") if frozen[-1] else block})
         given = output_spec(block, given)
     if not any(frozen):
         raise ValueError("method 'bp_fc' freezes convolutions, and this network has none: use bp.")
@@ -123,11 +135,12 @@ def bp_fc(
     return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
 
 
-def _as_drawn(block: Block) -> Block:
-    """A Block that does in training what it does in prediction, and hands no gradient down."""
+def _as_drawn(block: Block, moving: bool) -> Block:
+    """A Block through which no gradient flows; unless it is `moving` it does in training what it does in prediction."""
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
-        y, _ = block.apply(params, model_state, x, key=None, train=False)
+        trains = moving and train
+        y, model_state = block.apply(params, model_state, x, key=key if trains else None, train=trains)
         return jax.lax.stop_gradient(y), model_state
 
     return block._replace(apply=apply)
@@ -166,13 +179,10 @@ def chained_block(
     def forward(state: BlockState, message: Message, key: Key):
         def run(params: dict[str, PyTree], x: jax.Array):
             params = {**state.params, **params}
-            model_state = dict(state.model_state)
+            run_part, model_state = moving_run(parts, params, state, key)
             with way_back(params["feedback"]) if way_back else nullcontext():
                 for group in ("f", "head"):
-                    if group in parts:
-                        x, model_state[group] = parts[group].apply(
-                            params[group], model_state[group], x, key=key if group == "f" else None, train=True
-                        )
+                    x = run_part(group, x) if group in parts else x
             return label_loss(x, message["y"], classes) if top else x, (x, model_state)
 
         learning = {group: state.params[group] for group in groups}

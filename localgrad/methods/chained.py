@@ -10,6 +10,7 @@ and W compare without transposing.
 References:
   Lillicrap et al., Random synaptic feedback weights support error backpropagation for deep learning (2016)
   Akrout et al., Deep learning without weight transport, https://arxiv.org/abs/1904.05391
+  Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Eqs. 5 and 6
 """
 
 from collections.abc import Callable, Iterator, Sequence

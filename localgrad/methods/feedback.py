@@ -11,7 +11,7 @@ its own gradient.
 
 References:
   Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, https://arxiv.org/abs/1609.01596
-  Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Eqs. 9-12
+  Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Eqs. 3, 7 and 8
   Frenkel et al., Learning without feedback: direct random target projection, https://arxiv.org/abs/1909.01311
 """
 
@@ -83,7 +83,7 @@ def dkp(
     """Direct Kolen-Pollack learning: direct feedback whose matrices learn, each from the error and its own block alone.
 
     B_l descends e^T a_l, the transpose of what a matrix from a_l to the scores would learn; weight decay on both sides
-    makes them agree.  With `broadcast`, every tap of the kernel descends e^T (spatial mean of a_l).
+    makes them agree.  With `broadcast`, a tap descends the sum of that over the places of the image that it reaches.
 
     Args:
       network, x_spec, classes, form, fan, kernel: as `dfa`; `slice` has no matrices of its own that could learn.
@@ -199,19 +199,20 @@ def _broadcast(shape: tuple[int, ...], classes: int, fan: str, kernel: int, wide
     scale = (2 / ((classes if fan == "in" else channels) * kernel**2)) ** 0.5
     draw = lambda key, dtype: scale * jax.random.normal(key, (classes, channels, kernel, kernel), dtype)
 
-    def expand(taps: jax.Array) -> jax.Array:
-        # Transposed convolution, no bias: place p of the input adds tap u to place p + u - k // 2.  An input of ones
-        # sums, at each place, the taps that come from inside the image.
-        def inside(size: int) -> np.ndarray:
-            place, tap = np.arange(size)[:, None], np.arange(kernel)[None]
-            source = place - tap + kernel // 2
-            return ((source >= 0) & (source < size)).astype(taps.dtype)
+    # Transposed convolution, no bias: place p of the input adds tap u to place p + u - k // 2.  An input of ones sums,
+    # at each place, the taps that come from inside the image.
+    def inside(size: int, dtype: jnp.dtype) -> np.ndarray:
+        """1 where a tap reaches a place from inside, `(places, taps)`."""
+        place, tap = np.arange(size)[:, None], np.arange(kernel)[None]
+        source = place - tap + kernel // 2
+        return ((source >= 0) & (source < size)).astype(dtype)
 
-        return jnp.einsum("ncuv,hu,wv->nhwc", taps, inside(height), inside(width))
+    def expand(taps: jax.Array) -> jax.Array:
+        return jnp.einsum("ncuv,hu,wv->nhwc", taps, inside(height, taps.dtype), inside(width, taps.dtype))
 
     def descend(error: jax.Array, output: jax.Array) -> jax.Array:
-        found = error.T @ output.mean(axis=(1, 2))
-        return jnp.broadcast_to(found[:, :, None, None], (classes, channels, kernel, kernel))
+        found = jnp.tensordot(error, output, ((0,), (0,)))  # e^T a: of B itself, and of its taps by expand's transpose
+        return jnp.einsum("nhwc,hu,wv->ncuv", found, inside(height, found.dtype), inside(width, found.dtype))
 
     return _feedback(draw, expand, descend)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Message, PyTree, Spec
-from localgrad.methods.parts import Parts, Run, Step, local_block
+from localgrad.base import Block, BlockState, Key, LocalBlock, Message, PyTree, Spec
+from localgrad.methods.parts import Parts, Run, Step, local_block, run_of
 
 
 def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.GradientTransformation) -> LocalBlock:
@@ -19,7 +19,6 @@ def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.Gradie
       parts, steps: of each block, as `local_block` takes them.
       tx: a transform of the groups.
     """
-    flat = {f"{group} {i + 1}": block for i, part in enumerate(parts) for group, block in part.items()}
 
     def step(run: Run, message: Message, key: Key):
         total: dict[str, jax.Array] = {}
@@ -28,7 +27,7 @@ def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.Gradie
             total = {name: value + total[name] if name in total else value for name, value in metrics.items()}
         return message, total
 
-    inner = local_block("+".join(part["f"].name for part in parts), flat, step, optax.identity())
+    inner = local_block("+".join(part["f"].name for part in parts), _named(parts), step, optax.identity())
 
     def init(key: Key, message: Spec) -> BlockState:
         state = inner.init(key, message)
@@ -47,10 +46,14 @@ def _of(run: Run, index: int) -> Run:
     return lambda group, x: run(f"{group} {index + 1}", x)
 
 
-def part_of(state: BlockState, parts: Sequence[Parts], index: int) -> BlockState:
-    """The state of one of the joined blocks, from 0, without its optimizer's."""
-    pick = lambda tree: {group: tree[group][str(index + 1)] for group in parts[index]}
-    return BlockState(pick(state.params), pick(state.model_state), ())
+def joined_runs_of(parts: Sequence[Parts], state: BlockState, key: Key | None = None) -> list[Run]:
+    """`run_of` of each of the blocks that a joined one is made of; all draw from its key."""
+    run = run_of(_named(parts), BlockState(_flat(state.params), _flat(state.model_state), ()), key)
+    return [_of(run, i) for i in range(len(parts))]
+
+
+def _named(parts: Sequence[Parts]) -> dict[str, Block]:
+    return {f"{group} {i + 1}": block for i, part in enumerate(parts) for group, block in part.items()}
 
 
 def _nested(tree: dict[str, PyTree]) -> dict[str, dict[str, PyTree]]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import Block, BlockState, Features, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
 
 Parts = Mapping[str, Block]
 Run = Callable[[str, jax.Array], jax.Array]
@@ -49,7 +49,7 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
     """
 
     def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
-        run, model_state = _running(parts, params, state, key)
+        run, model_state = moving_run(parts, params, state, key)
         message, metrics = step(run, jax.lax.stop_gradient(message), key)
         return metrics["loss"], (message, model_state, metrics)
 
@@ -85,7 +85,7 @@ def waiting_block(
 
     def forward(state: BlockState, message: Message, key: Key):
         def outputs_of(params: dict[str, PyTree]):
-            run, model_state = _running(parts, {**state.params, **params}, state, key)
+            run, model_state = moving_run(parts, {**state.params, **params}, state, key)
             passed, outputs, kept = step(run, jax.lax.stop_gradient(message), key)
             return outputs, (passed, kept, model_state)
 
@@ -122,22 +122,37 @@ def _init_of(parts: Parts, step: Callable, tx: optax.GradientTransformation) -> 
     return init
 
 
-def _running(parts: Parts, params: dict[str, PyTree], state: BlockState, key: Key) -> tuple[Run, dict[str, PyTree]]:
-    """`run(group, x)` as it is while training, and the model state that it moves on."""
+def moving_run(parts: Parts, params: dict[str, PyTree], state: BlockState, key: Key | None) -> tuple[Run, dict]:
+    """`run(group, x)` as it is while training, or in prediction if there is no key; and the model state it moves on."""
     model_state = dict(state.model_state)
 
     def run(group: str, x: jax.Array) -> jax.Array:
         index = list(parts).index(group)
-        own_key = jax.random.fold_in(key, _HEADS + index) if index else key
-        x, model_state[group] = parts[group].apply(params[group], model_state[group], x, key=own_key, train=True)
+        own_key = key if key is None or not index else jax.random.fold_in(key, _HEADS + index)
+        x, model_state[group] = parts[group].apply(
+            params[group], model_state[group], x, key=own_key, train=key is not None
+        )
         return x
 
     return run, model_state
 
 
-def apply(parts: Parts, state: BlockState, group: str, x: jax.Array) -> jax.Array:
-    """A part as it is used in prediction: no dropout, running statistics."""
-    return parts[group].apply(state.params[group], state.model_state[group], x, key=None, train=False)[0]
+def run_of(parts: Parts, state: BlockState, key: Key | None = None) -> Run:
+    """`run(group, x)` of a block whose state stays as it is.
+
+    Args:
+      parts: a Block for each parameter group.
+      state: of the block.
+      key: None runs the parts as prediction does, with running statistics and without dropout; the key of a step runs
+        them as that step does, with the statistics of the batch and the same random draws.
+    """
+    return moving_run(parts, state.params, state, key)[0]
+
+
+def runs_of(parts: Sequence[Parts], states: Sequence[BlockState], keys: Sequence[Key] | None) -> list[Run]:
+    """`run_of` of each of several blocks."""
+    own_keys = [None] * len(parts) if keys is None else keys
+    return [run_of(*each) for each in zip(parts, states, own_keys, strict=True)]
 
 
 def classifying_model(
@@ -150,6 +165,7 @@ def classifying_model(
     *,
     views: int = 1,
     image: bool = False,
+    handed: Callable[[jax.Array, Key], jax.Array] | None = None,
 ) -> Model:
     """A Model of blocks `f`, some of which a classifier reads: `predict(exit=k)` is head k of f_k(...f_1(x)).
 
@@ -162,47 +178,57 @@ def classifying_model(
       x_spec, classes: as for every method.
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
+      handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
     """
     exits = tuple(i + 1 for i, head in enumerate(heads) if head is not None)
 
+    def seen(x: jax.Array) -> jax.Array:
+        """Inputs in training as the first block sees them."""
+        return x.reshape(-1, *x.shape[2:]) if views > 1 else x
+
     def enter(x: jax.Array, y: jax.Array) -> Message:
-        if views > 1:
-            x, y = x.reshape(-1, *x.shape[2:]), jnp.repeat(y, views, axis=0)
-        message = {"x": x, "y": y}
+        x = seen(x)
+        message = {"x": x, "y": jnp.repeat(y, views, axis=0) if views > 1 else y}
         return {**message, "image": x} if image else message
 
+    def path(states: tuple[BlockState, ...], x: jax.Array, top: int, keys: Sequence[Key] | None = None):
+        """The outputs of f up to block `top`, and the scores that its head makes of the last."""
+        outputs = []
+        runs = runs_of(parts[:top], states[:top], None if keys is None else keys[:top])
+        for i, (part, run) in enumerate(zip(parts, runs, strict=False)):
+            if i and handed is not None and keys is not None:
+                x = handed(x, keys[i - 1])
+            if "f" in part:
+                x = run("f", x)
+                outputs.append(x)
+        return outputs, runs[-1](str(heads[top - 1]), x)
+
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        top = checked_exit(exits, exit)
-        x = [x, *outputs_of(parts[:top], states[:top], x)][-1]
-        return apply(parts[top - 1], states[top - 1], str(heads[top - 1]), x)
+        return path(states, x, checked_exit(exits, exit))[1]
+
+    def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
+        outputs, scores = path(states, x if keys is None else seen(x), len(parts), keys)
+        return [*summaries_of(parts, outputs), scores]
 
     used = [frozenset({"f"} & set(part)) for part in parts]
     used[-1] |= {str(heads[-1])}
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
     y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    return Model(method, tuple(blocks), x_spec, y_spec, classes, enter, predict, features_of(parts), exits, tuple(used))
+    names = (*names_of(parts), "scores")
+    return Model(
+        method, tuple(blocks), x_spec, y_spec, classes, enter, predict, features, exits, tuple(used), path=names
+    )
 
 
-def features_of(parts: Sequence[Parts]) -> Features:
-    """`Model.features` of blocks whose part `f`, where there is one, makes the features: what heads read of them."""
-    summaries = [part["f"].summary for part in parts if "f" in part]
-
-    def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
-        found = outputs_of(parts, states, x)
-        return [summary(y) for y, summary in zip(found, summaries, strict=True)]
-
-    return features
+def names_of(parts: Sequence[Parts]) -> list[str]:
+    """Names in `Model.path` of the outputs of every part `f`, after the number of its block from 1."""
+    return [f"f {i + 1}" for i, part in enumerate(parts) if "f" in part]
 
 
-def outputs_of(parts: Sequence[Parts], states: Sequence[BlockState], x: jax.Array) -> list[jax.Array]:
-    """What every part `f` hands to the next in prediction."""
-    found = []
-    for part, state in zip(parts, states, strict=True):
-        if "f" in part:
-            x = apply(part, state, "f", x)
-            found.append(x)
-    return found
+def summaries_of(parts: Sequence[Parts], outputs: Sequence[jax.Array]) -> list[jax.Array]:
+    """What heads read of the outputs of every part `f`."""
+    return [f.summary(y) for f, y in zip([part["f"] for part in parts if "f" in part], outputs, strict=True)]
 
 
 def checked_exit(exits: Sequence[int], exit: int | None) -> int:

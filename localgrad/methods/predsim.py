@@ -60,6 +60,9 @@ def predsim(
         raise ValueError(f"beta is in [0, 1] and dropout in [0, 1); got {beta} and {dropout}.")
     drop = from_linen(_Dropout(dropout))
 
+    def handed(features: jax.Array, key: Key) -> jax.Array:
+        return drop.apply({}, {}, features, key=jax.random.fold_in(key, _DROP), train=True)[0]
+
     def step(run: Run, message: Message, key: Key):
         features, labels = run("f", message["x"]), message["y"]
         metrics = {}
@@ -69,8 +72,7 @@ def predsim(
             target = one_hot(labels, classes, features.dtype)
             metrics["similarity"] = similarity_matching(run("sim", features), target)
         loss = (1 - beta) * metrics.get("prediction", 0.0) + beta * metrics.get("similarity", 0.0)
-        handed = drop.apply({}, {}, features, key=jax.random.fold_in(key, _DROP), train=True)[0]
-        return {**message, "x": handed}, {"loss": loss, **metrics}
+        return {**message, "x": handed(features, key)}, {"loss": loss, **metrics}
 
     heads: dict[str, Block] = {}
     if beta < 1:
@@ -85,7 +87,7 @@ def predsim(
     blocks.append(output_block(parts[-1], classes, tx, weight=1.0 if beta in (0, 1) else 1 - beta))
     exits = ["pred" if beta < 1 else None] * len(network) + ["head"]
     name = "pred" if beta == 0 else "sim" if beta == 1 else "predsim"
-    return classifying_model(name, blocks, parts, exits, x_spec, classes)
+    return classifying_model(name, blocks, parts, exits, x_spec, classes, handed=handed)
 
 
 class _Dropout(nn.Module):

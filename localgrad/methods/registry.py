@@ -44,10 +44,15 @@ class Method(NamedTuple):
         feedback: Optimizer | None = None,
         **options,
     ) -> Model:
-        """Makes a model; `feedback` is the optimizer of the feedback, that of the weights by default."""
+        """Makes a model.
+
+        `feedback` is the optimizer of the feedback.  By default it learns with the weights, through one optimizer: what
+        is done to theirs (rate, decay, a clip by the norm of all) is done to its gradient, so that in `kp` the
+        difference of B and W^T shrinks by the decay alone.
+        """
         tx = self.tx(optimizer)
-        if self.trains_feedback:
-            tx = by_group({"f+head": tx, "feedback": (feedback or optimizer)(1.0)})
+        if self.trains_feedback and feedback is not None:
+            tx = by_group({"f+head": tx, "feedback": feedback(1.0)})
         return self.make(network, x_spec, classes, tx=tx, **options)
 
 

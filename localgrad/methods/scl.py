@@ -4,7 +4,8 @@
     output block: cross-entropy of a classifier on sg(r_L)
 
 References:
-  Delog-SCL: Decoupling end-to-end backpropagation with local supervised contrastive losses, Eqs. 1-5
+  Delog-SCL: Cutting Long Gradient Flows: Decoupling End-to-End Backpropagation Based on Supervised Contrastive
+    Learning, Eqs. 2-6
 """
 
 import math

@@ -1,5 +1,7 @@
 """Independent trials as one model: `vmap` of every function of every block."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,7 +20,8 @@ def trials(model: Model, count: int) -> Model:
       count: number of trials R, at least one.
 
     Returns:
-      A `Model` of inputs `(R, B, ...)` and labels `(R, B)`; `predict` maps states over trials and shares `x (B, ...)`.
+      A `Model` of inputs `(R, B, ...)` and labels `(R, B)`; `predict` maps states over trials and shares `x (B, ...)`;
+      so does `features` without keys.
 
     Raises:
       ValueError: if `count` is below one or the model has trials already.
@@ -32,8 +35,10 @@ def trials(model: Model, count: int) -> Model:
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         return jax.vmap(lambda states: model.predict(states, x, exit))(states)
 
-    def features(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
-        return jax.vmap(lambda states: model.features(states, x))(states)
+    def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
+        if keys is None:
+            return jax.vmap(lambda states: model.features(states, x))(states)
+        return jax.vmap(model.features)(states, x, list(keys))  # each trial trains on a batch of its own
 
     return model._replace(
         blocks=tuple(map(_mapped, model.blocks)),

@@ -6,19 +6,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import BlockState, Model, PyTree
+from localgrad.base import BlockState, Key, Model, PyTree
 
 
-def true_gradients(model: Model, states: Sequence[BlockState], x: jax.Array, y: jax.Array) -> list[PyTree]:
+def true_gradients(
+    model: Model, states: Sequence[BlockState], x: jax.Array, y: jax.Array, keys: Sequence[Key]
+) -> list[PyTree]:
     """The gradient of the network's own loss along the parameters of each block's `f`, gradients flowing end to end.
 
-    The loss is the mean cross-entropy of `model.predict` at the last exit, hence with running statistics and without
-    dropout.
+    The loss is the mean cross-entropy of the scores at the last exit as the training step of this batch makes them:
+    with its own batch statistics and the same dropout.  So what a step's update differs by is the rule alone, and for
+    backpropagation it is nothing.
 
     Args:
       model: a model without trials.
       states: one `BlockState` a block.
-      x, y: a batch `(B, ...)` and its labels `(B,)`.
+      x, y: a batch as `model.enter` takes it.
+      keys: the keys of that step, one a block.
 
     Returns:
       A tree for each block, None where it has no `f`.
@@ -29,19 +33,23 @@ def true_gradients(model: Model, states: Sequence[BlockState], x: jax.Array, y: 
             state if f is None else state._replace(params={**state.params, "f": f})
             for state, f in zip(states, params, strict=True)
         ]
-        scores = model.predict(tuple(own), x)
-        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(scores, y))
+        scores = model.features(tuple(own), x, keys)[-1]
+        labels = jnp.repeat(y, len(scores) // len(y))  # where each example is shown in several views
+        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels))
 
     return jax.grad(loss)([state.params.get("f") for state in states])
 
 
-def projection_cosines(model: Model, states: Sequence[BlockState], x: jax.Array) -> list[jax.Array | None]:
+def projection_cosines(
+    model: Model, states: Sequence[BlockState], x: jax.Array, keys: Sequence[Key] | None = None
+) -> list[jax.Array | None]:
     """How well each feedback B_l undoes the network above it: the cosine of a_l B_l^T with the output's pre-activation.
 
     Args:
       model: a model without trials, with dense feedback or none.
       states: one `BlockState` a block.
       x: a batch `(B, ...)`.
+      keys: those of a training step of this batch, whose a_l and output are then measured; None measures prediction's.
 
     Returns:
       A cosine for each block, of all `(B, C)` numbers as one vector; None where there is no feedback from the scores.
@@ -49,41 +57,49 @@ def projection_cosines(model: Model, states: Sequence[BlockState], x: jax.Array)
     References:
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Figure 2
     """
-    scores, found = model.predict(tuple(states), x), list[jax.Array | None]()
-    features = iter(model.features(tuple(states), x))
-    for state in states:
-        output = next(features) if "f" in state.params else None
+    *outputs, scores = model.features(tuple(states), x, keys)
+    found: list[jax.Array | None] = [None] * len(states)
+    if not _is_direct(states):
+        return found
+    for i, (state, output) in enumerate(zip(states, outputs, strict=False)):
         matrix = _kernel(state.params.get("feedback"))
-        if output is None or matrix is None or matrix.shape != (model.classes, *output.shape[1:]):
-            found.append(None)
-            continue
-        axes = list(range(1, output.ndim))
-        found.append(cosine(jnp.tensordot(output, matrix, (axes, axes)), scores))
+        if matrix is not None and matrix.shape == (model.classes, *output.shape[1:]):
+            axes = list(range(1, output.ndim))
+            found[i] = cosine(jnp.tensordot(output, matrix, (axes, axes)), scores)
     return found
 
 
 def weight_cosines(states: Sequence[BlockState]) -> list[jax.Array | None]:
-    """The cosine of each feedback with the transposed weights that it stands for, where their shapes agree.
+    """The cosine of each feedback with the transposed weights that it stands for.
 
-    Feedback of FA and KP stands for the block's own kernel, direct feedback for the kernel of the block above.
+    Feedback of FA and KP stands for the block's own kernel.  Direct feedback stands for all that is above its block,
+    which is one matrix for the last hidden block alone: the classifier's kernel.
 
     Args:
       states: one `BlockState` a block, of a model without trials.
 
     Returns:
-      A cosine for each block, or None.
+      A cosine for each block, or None where there is no such pair, or it is of different shapes.
     """
-    own = [_kernel(state.params.get("f", state.params.get("head"))) for state in states]
-    direct = "feedback" in states[0].params  # nothing comes down from the first block, so FA and KP have none there
-    found = []
+    found: list[jax.Array | None] = [None] * len(states)
+    if _is_direct(states):
+        feedback = _kernel(states[-2].params["feedback"])
+        if feedback is not None:  # of an image, its places and channels flattened as the classifier reads them
+            found[-2] = _cosine_of_kernels(feedback.reshape(len(feedback), -1).T, _kernel(states[-1].params["head"]))
+        return found
     for i, state in enumerate(states):
-        matrix = _kernel(state.params.get("feedback"))
-        weights = own[i] if not direct else own[i + 1] if i + 1 < len(own) else None
-        if matrix is not None and direct:
-            matrix = matrix.T
-        agree = matrix is not None and weights is not None and matrix.shape == weights.shape
-        found.append(cosine(matrix, weights) if agree else None)
+        own = state.params.get("f", state.params.get("head"))
+        found[i] = _cosine_of_kernels(_kernel(state.params.get("feedback")), _kernel(own))
     return found
+
+
+def _is_direct(states: Sequence[BlockState]) -> bool:
+    """Whether feedback comes from the scores; of FA and KP the first block, below which is nobody, has none."""
+    return "feedback" in states[0].params
+
+
+def _cosine_of_kernels(ours: jax.Array | None, theirs: jax.Array | None) -> jax.Array | None:
+    return None if ours is None or theirs is None or ours.shape != theirs.shape else cosine(ours, theirs)
 
 
 def _kernel(params: PyTree) -> jax.Array | None:

@@ -210,8 +210,10 @@ def _engine(config: Config, model: Model) -> Engine:
     return sequential(model, delays_of(make_plan(model, config.stages, config.cuts).cuts) if late else None)
 
 
-def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Callable[[float], optax.GradientTransformation]:
-    """The optimizer of feedback that learns: as the weights', but for what has a flag of its own."""
+def _feedback_optimizer(
+    config: Config, shared: dict[str, Any]
+) -> Callable[[float], optax.GradientTransformation] | None:
+    """The optimizer of feedback that learns: as the weights', but for what has a flag; None if nothing has one."""
     names = ("optimizer", "learning_rate", "schedule", "weight_decay")
     given = {name: getattr(config, f"feedback_{name}") for name in names}
     own = {name: value for name, value in given.items() if value is not None}
@@ -219,6 +221,8 @@ def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Callable[[flo
         flag = f"--feedback_{next(iter(own))}"
         known = ", ".join(name for name, method in METHODS.items() if method.trains_feedback)
         raise ValueError(f"{flag} is for methods whose feedback learns ({known}); {config.method!r} has none.")
+    if not own:
+        return None
     chosen = {name: own.get(name, getattr(config, name)) for name in names}
     return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **shared)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from localgrad.losses import similarity_matching, similarity_matrix
 
@@ -31,17 +32,39 @@ def test_vectors(x64: None) -> None:
     np.testing.assert_allclose(similarity_matrix(jnp.asarray(rows)), by_loops(rows), atol=1e-12)
 
 
-def test_images_by_the_deviation_over_space(x64: None) -> None:
-    images = RNG.normal(size=(6, 3, 4, 5))
-    rows = np.array([[image[..., c].std(ddof=1) for c in range(5)] for image in images])
+@pytest.mark.parametrize(
+    ("shape", "reduced"),
+    [
+        ((3, 4, 5), True),
+        ((2, 1, 4), True),
+        ((3, 4, 3), False),  # as few channels as a colour image has
+        ((3, 4, 1), False),
+        ((1, 4, 5), False),  # one row
+        ((1, 1, 5), False),
+    ],
+    ids=str,
+)
+def test_images_by_the_deviation_over_space(shape: tuple[int, int, int], reduced: bool, x64: None) -> None:
+    """Of more than three channels and more than one row; others place by place."""
+    images = RNG.normal(size=(6, *shape))
+    rows = images.reshape(6, -1)
+    if reduced:
+        rows = np.array([[image[..., c].std(ddof=1) for c in range(shape[2])] for image in images])
     np.testing.assert_allclose(similarity_matrix(jnp.asarray(images)), by_loops(rows), atol=1e-12)
 
 
-def test_an_image_of_one_place_is_a_vector(x64: None) -> None:
-    rows = RNG.normal(size=(4, 5))
-    np.testing.assert_array_equal(
-        similarity_matrix(jnp.asarray(rows.reshape(4, 1, 1, 5))), similarity_matrix(jnp.asarray(rows))
-    )
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 3), (1, 4, 5), (4, 1, 5), (1, 1, 2)], ids=str)
+def test_images_against_torch(shape: tuple[int, int, int], x64: None) -> None:
+    """The rule of the paper's released code, said again in PyTorch, on images (B, C, H, W)."""
+    torch = pytest.importorskip("torch")
+    images = RNG.normal(size=(6, *shape))
+    x = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
+    wide = x.shape[1] > 3 and x.shape[2] > 1
+    x = x.flatten(2).std(dim=2) if wide else x.flatten(1)
+    x = x - x.mean(dim=1, keepdim=True)
+    unit = x / (1e-8 + x.pow(2).sum(dim=1, keepdim=True).sqrt())
+    expected = (unit @ unit.T).clamp(-1, 1).numpy()
+    np.testing.assert_allclose(similarity_matrix(jnp.asarray(images)), expected, atol=1e-12)
 
 
 def test_the_loss_is_a_mean_over_pairs(x64: None) -> None:
@@ -52,5 +75,5 @@ def test_the_loss_is_a_mean_over_pairs(x64: None) -> None:
 
 def test_gradients_are_finite_where_nothing_varies(x64: None) -> None:
     target = jnp.eye(3)
-    for flat in (jnp.ones((3, 4)), jnp.ones((3, 2, 2, 4)), jnp.zeros((3, 2, 2, 4))):
+    for flat in (jnp.ones((3, 4)), jnp.ones((3, 2, 2, 4)), jnp.zeros((3, 2, 2, 4)), jnp.ones((3, 2, 2, 3))):
         assert np.isfinite(jax.grad(similarity_matching)(flat, target)).all()

@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 from localgrad.base import Block, BlockState, Model
 from localgrad.blocks import chain, cnn, from_linen, from_nnx, mlp, resnet
-from localgrad.methods import all_but, bp, bp_fc, dfa, dgl, dkp, drtp, fa, kp
+from localgrad.methods import METHODS, all_but, bp, bp_fc, dfa, dgl, dkp, drtp, fa, kp
 from localgrad.methods.feedback import back, feedbacks
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients, init
@@ -123,6 +123,36 @@ def test_feedback_and_weights_approach_by_the_decay_alone(
         before = now
 
 
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_by_default_feedback_of_kp_learns_as_the_weights_do(
+    optimizer: str, clip: float | None, random_states: Callable, as_batches: Callable
+) -> None:
+    """From the registry, with a decay that is not times the rate: B - W^T shrinks by it alone, clipped or not."""
+    decay = 0.2
+    given: dict = {"schedule": "stairs", "steps": 9, "epoch": 1, "weight_decay": decay, "decay_times_rate": False}
+    make = make_optimizer(optimizer, 0.1, clip_norm=clip, **given)
+    model = METHODS["kp"](mlp((7, 6), activation="tanh", norm=True), SPEC, CLASSES, make)
+    own = lambda state: kernel_of(state.params["f"] if "f" in state.params else state.params["head"])
+    apart = lambda states: [state.params["feedback"]["kernel"] - own(state) for state in states[1:]]
+    states = random_states(model)
+    before = apart(states)
+    for after in train(model, states, 3, as_batches):
+        now = apart(after)
+        close(now, [(1 - decay) * each for each in before])
+        before = now
+    moved = np.abs(kernel_of(after[1].params["f"]) - (1 - decay) ** 3 * kernel_of(states[1].params["f"]))
+    assert moved.max() > 1e-4  # they do learn
+
+
+def test_feedback_may_have_an_optimizer_of_its_own(random_states: Callable, as_batches: Callable) -> None:
+    model = METHODS["kp"](mlp((7,)), SPEC, CLASSES, lambda s: optax.sgd(s), lambda s: optax.set_to_zero())
+    states = random_states(model)
+    (after,) = train(model, states, 1, as_batches)
+    assert np.array_equal(states[1].params["feedback"]["kernel"], after[1].params["feedback"]["kernel"])
+    assert not np.array_equal(kernel_of(states[1].params["head"]), kernel_of(after[1].params["head"]))
+
+
 def test_drtp_hears_nothing_from_above(random_states: Callable) -> None:
     model = drtp(mlp((7, 6), norm=True), SPEC, CLASSES, tx=optax.sgd(0.1))
     assert {block.signal for block in model.blocks} == {"none"}
@@ -218,13 +248,34 @@ def test_broadcast_feedback_against_a_loop() -> None:
     close(back(found.expand(params), jnp.asarray(error)), expected)
 
 
+@pytest.mark.parametrize(("form", "kernel"), [("dense", 3), *(("broadcast", kernel) for kernel in (1, 2, 3, 5, 9))])
+def test_feedback_descends_the_gradient_of_its_projection(form: str, kernel: int) -> None:
+    """What a way from a_l to the scores through the same parameters would learn: d sum(e * a B^T) / d parameters."""
+    output, error = jnp.asarray(RNG.normal(size=IMAGES.shape)), jnp.asarray(RNG.normal(size=(BATCH, CLASSES)))
+    (found,) = feedbacks("dkp", cnn((2,)), IMAGES, CLASSES, form=form, kernel=kernel)
+    params, state = found.block.init(jax.random.key(0), IMAGES)
+
+    def way_forward(params: dict) -> jax.Array:
+        return jnp.sum(error * found.block.apply(params, state, output, key=None, train=True)[0])
+
+    close(found.descend(error, output), jax.grad(way_forward)(params))
+
+
 def test_what_each_form_of_feedback_descends() -> None:
+    """Written out: e^T a at each place; of a tap the sum over the places that it reaches from inside the image."""
     output, error = RNG.normal(size=IMAGES.shape), RNG.normal(size=(BATCH, CLASSES))
     (dense,), (spread,) = (feedbacks("dkp", cnn((2,)), IMAGES, CLASSES, form=form) for form in ("dense", "broadcast"))
-    close(dense.descend(error, output)["kernel"], np.einsum("bn,bhwc->nhwc", error, output))
-    found = spread.descend(jnp.asarray(error), jnp.asarray(output))["kernel"]
-    for u in range(3):
-        close(found[:, :, u, 2 - u], error.T @ output.mean((1, 2)))
+    by_place = np.einsum("bn,bhwc->nhwc", error, output)
+    close(dense.descend(error, output)["kernel"], by_place)
+    expected = np.zeros((CLASSES, 2, 3, 3))
+    for i in range(4):
+        for j in range(5):
+            for u in range(3):
+                for v in range(3):
+                    to = i + u - 1, j + v - 1
+                    if 0 <= to[0] < 4 and 0 <= to[1] < 5:
+                        expected[:, :, u, v] += by_place[:, to[0], to[1]]
+    close(spread.descend(jnp.asarray(error), jnp.asarray(output))["kernel"], expected)
 
 
 def test_slice_feedback_is_one_matrix() -> None:
@@ -263,6 +314,12 @@ def nnx_block() -> Block:
         (fa, [nnx_block()], {}, "'nnx' has none"),
         (bp_fc, mlp((4,)), {}, "this network has none: use bp"),
         (bp_fc, [chain([*cnn((3,)), *mlp((4,))])], {}, "has both: cut the network finer"),
+        (
+            bp_fc,
+            cnn((3,)),
+            {"statistics": "last"},
+            "unknown statistics 'last' of method 'bp_fc'; there are moving, first",
+        ),
         (dgl, mlp((4, 4)), {"last_gradient_weight": 2}, r"a share in \[0, 1\]; got 2"),
         (dfa, [], {}, "at least one block"),
     ],
@@ -274,16 +331,30 @@ def test_refusals(make: Callable, network: list, options: dict, says: str) -> No
         make(network, spec, CLASSES, tx=optax.sgd(0.1), **options)
 
 
-def test_bp_fc_moves_dense_layers_alone(random_states: Callable, as_batches: Callable) -> None:
+@pytest.mark.parametrize("statistics", ["moving", "first"])
+def test_bp_fc_moves_dense_layers_alone(statistics: str, random_states: Callable, as_batches: Callable) -> None:
+    """Of a frozen block no parameter moves, its norm's scale neither; its running statistics where they may."""
     network = [*cnn((3,), norm=True), *mlp((4,), norm=True)]
-    model = bp_fc(network, IMAGES, CLASSES, tx=optax.sgd(0.1))
+    model = bp_fc(network, IMAGES, CLASSES, tx=optax.sgd(0.1), statistics=statistics)
     states = random_states(model)
     (after,) = train(model, states, 1, as_batches)
-    moved = [
-        not all(map(np.array_equal, *(jax.tree.leaves((s.params, s.model_state)) for s in pair)))
+    moved = lambda of: [
+        not all(map(np.array_equal, *(jax.tree.leaves(of(s)) for s in pair)))
         for pair in zip(states, after, strict=True)
     ]
-    assert moved == [False, True, True]
+    assert moved(lambda state: state.params) == [False, True, True]
+    assert moved(lambda state: state.model_state) == [statistics == "moving", True, False]
+
+
+def test_frozen_convolutions_are_normed_by_their_batch_or_by_their_first_statistics(random_states: Callable) -> None:
+    network, x = cnn((3,), norm=True), jnp.asarray(RNG.normal(size=IMAGES.shape))
+    states = random_states(bp_fc(network, IMAGES, CLASSES, tx=optax.sgd(0.1)))
+    for statistics in ("moving", "first"):
+        model = bp_fc(network, IMAGES, CLASSES, tx=optax.sgd(0.1), statistics=statistics)
+        passed, _, _ = model.blocks[0].forward(states[0], model.enter(x, jnp.asarray(Y)), jax.random.key(0))
+        params, state = states[0].params["f"], states[0].model_state["f"]
+        theirs = network[0].apply(params, state, x, key=jax.random.key(0), train=statistics == "moving")[0]
+        close(passed["x"], theirs)
 
 
 def test_all_but_needs_no_gradients_of_the_group() -> None:

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from localgrad.blocks import cnn, mlp
-from localgrad.methods import bp, dfa, dkp, early_exit, kp
+from localgrad.methods import bp, dfa, dkp, early_exit, fa, kp
 from localgrad.report import projection_cosines, weight_cosines
 
 CLASSES = 3
@@ -47,7 +47,7 @@ def test_projection_of_each_block_on_the_output(random_states: Callable) -> None
 def test_images_are_projected_whole(random_states: Callable) -> None:
     model = dkp(cnn((2, 3)), IMAGES, CLASSES, tx=TX)
     states, x = random_states(model), jnp.asarray(np.random.default_rng(0).normal(size=IMAGES.shape))
-    (a1, _), scores = model.features(states, x), model.predict(states, x)
+    a1, scores = model.features(states, x)[0], model.predict(states, x)
     projected = np.einsum("bhwc,nhwc->bn", a1, states[0].params["feedback"]["kernel"])
     np.testing.assert_allclose(projection_cosines(model, states, x)[0], cos(projected, np.asarray(scores)), rtol=1e-9)
 
@@ -66,6 +66,50 @@ def test_feedback_and_the_weights_that_it_stands_for(random_states: Callable) ->
     assert found[0] is None  # two layers are above it: no one matrix to compare with
     assert found[2] is None
     np.testing.assert_allclose(found[1], cos(head.T, np.asarray(states[1].params["feedback"]["kernel"])), rtol=1e-9)
+
+
+def test_projection_of_a_training_step(random_states: Callable) -> None:
+    """With keys, both a_l and the scores are those of the step: normed by the batch, after dropout."""
+    network = mlp((7, 4), norm=True, dropout=0.4)
+    model = dkp(network, SPEC, CLASSES, tx=TX)
+    states, x = random_states(model), jnp.asarray(np.random.default_rng(0).normal(size=SPEC.shape))
+    keys = [jax.random.key(i) for i in range(3)]
+    a = x
+    for block, state, key, found in zip(
+        network, states, keys, projection_cosines(model, states, x, keys), strict=False
+    ):
+        a = block.apply(state.params["f"], state.model_state["f"], a, key=key, train=True)[0]
+        scores = model.features(states, x, keys)[-1]
+        np.testing.assert_allclose(found, cos(a @ state.params["feedback"]["kernel"].T, np.asarray(scores)), rtol=1e-9)
+    assert projection_cosines(model, states, x, keys)[0] != projection_cosines(model, states, x)[0]
+
+
+def test_feedback_of_an_image_and_the_classifier_above(random_states: Callable) -> None:
+    """The classifier reads an image flattened, so direct feedback of that image compares with its whole kernel."""
+    model = dkp(cnn((2, 3)), IMAGES, CLASSES, tx=TX)
+    states = random_states(model)
+    head = arrays(states[2].params["head"])[0]
+    feedback = np.asarray(states[1].params["feedback"]["kernel"])
+    found = weight_cosines(states)
+    np.testing.assert_allclose(found[1], cos(head.T, feedback.reshape(CLASSES, -1)), rtol=1e-9)
+    assert found[0] is found[2] is None
+
+
+@pytest.mark.parametrize("make", [dfa, dkp])
+def test_a_hidden_layer_as_wide_as_the_classes_is_not_the_output(make: Callable, random_states: Callable) -> None:
+    """Equal shapes are no reason: B_1 stands for the way to the scores, of which W_2 is a part."""
+    model = make(mlp((7, CLASSES, 4)), SPEC, CLASSES, tx=TX)
+    found = weight_cosines(random_states(model))
+    assert [value is None for value in found] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("make", [fa, kp])
+def test_chained_feedback_projects_on_no_scores(make: Callable, random_states: Callable) -> None:
+    """Even where a block is as wide as there are classes, and its feedback has the shape of a direct one."""
+    model = make(mlp((CLASSES, 4, CLASSES)), SPEC, CLASSES, tx=TX)
+    states = random_states(model)
+    assert states[1].params["feedback"]["kernel"].shape == (CLASSES, 4)
+    assert set(projection_cosines(model, states, jnp.ones(SPEC.shape))) == {None}
 
 
 @pytest.mark.parametrize("make", [bp, early_exit])
