@@ -19,7 +19,6 @@ from experiments import setup, study
 from experiments.papers import AL_CNN, AL_VGG
 
 flags.DEFINE_string("table", "fashion_mlp", "which table")
-flags.DEFINE_list("only", None, "rows to run, instead of all")
 study.define_flags("accuracy")
 FLAGS = flags.FLAGS
 
@@ -184,10 +183,7 @@ def main(argv: list[str]) -> int:
     if FLAGS.table not in TABLES:
         return setup.refuse(f"unknown --table={FLAGS.table}; there are {', '.join(TABLES)}.")
     table = TABLES[FLAGS.table]
-    unknown = set(FLAGS.only or ()) - set(table.rows)
-    if unknown:
-        return setup.refuse(f"--only={','.join(sorted(unknown))}: the rows are {', '.join(table.rows)}.")
-    rows = {name: {**table.base, **row} for name, row in table.rows.items() if not FLAGS.only or name in FLAGS.only}
+    rows = {name: {**table.base, **row} for name, row in table.rows.items()}
     columns = {
         "test %": lambda summary: study.spread(summary["test_accuracy"]),
         "validation %": lambda summary: study.spread(summary["validation_accuracy"]),

@@ -9,7 +9,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu, "relu": nn.relu, "leaky_relu": nn.leaky_relu, "gelu": nn.gelu, "tanh": nn.tanh,
     "sigmoid": nn.sigmoid,
 }  # fmt: skip
-HE = nn.initializers.he_normal()
+Initializer = nn.initializers.Initializer
+HE: Initializer = nn.initializers.he_normal()
+LECUN: Initializer = nn.linear.default_kernel_init  # Flax's own: a half of He's variance
 
 
 class DenseLayer(nn.Module):

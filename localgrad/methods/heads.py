@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from localgrad.base import Block
 from localgrad.blocks.flax import from_linen
-from localgrad.blocks.layers import batch_norm, pool_to
+from localgrad.blocks.layers import LECUN, Initializer, batch_norm, pool_to
 
 
 class Dense(nn.Module):
@@ -20,13 +20,14 @@ class Dense(nn.Module):
     last_activation: str | None = None  # None: as the others
     features: int | None = None  # images are averaged to at most so many features first, see `pool_to`
     zero: bool = False  # the last layer begins at zero
+    kernel_init: Initializer = LECUN
 
     @nn.compact
     def __call__(self, x):
         x = pool_to(x, self.features)
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1
-            kernel_init = nn.initializers.zeros if self.zero and last else nn.linear.default_kernel_init
+            kernel_init = nn.initializers.zeros if self.zero and last else self.kernel_init
             x = nn.Dense(width, kernel_init=kernel_init)(x)
             name = self.last_activation if last and self.last_activation is not None else self.activation
             x = x if name == "linear" else getattr(nn, name)(x)
