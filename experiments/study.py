@@ -26,7 +26,7 @@ def define_flags(name: str) -> None:
     flags.DEFINE_integer("trials", 3, "seeds of each row")
     flags.DEFINE_string("workdir", f"runs/{name}", "folder of the rows' runs; the same command again goes on there")
     flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
-    flags.DEFINE_list("rows", None, "train only rows with these words in their names; the file keeps the others")
+    flags.DEFINE_list("rows", None, "train only these rows, by name or words of it; the file keeps the others")
     setup.define_process_flags()
 
 
@@ -99,7 +99,9 @@ def run_rows(
 
 
 def chosen_rows(rows: Iterable[str], words: Sequence[str] | None) -> list[str]:
-    """The rows that `--rows` names, each entry by some words of their names; all of them without it.
+    """The rows that `--rows` names, each entry one in full or all that have its words in their names.
+
+    Without it they are all of them.
 
     Raises:
       ValueError: for an entry that names none.
@@ -112,7 +114,8 @@ def chosen_rows(rows: Iterable[str], words: Sequence[str] | None) -> list[str]:
     rows = list(rows)
     if words is None:
         return rows
-    named = {entry: [row for row in rows if set(entry.split()) <= set(row.split())] for entry in words}
+    with_words = lambda entry: [row for row in rows if set(entry.split()) <= set(row.split())]
+    named = {entry: [entry] if entry in rows else with_words(entry) for entry in words}
     for entry, those in named.items():
         if not those or not entry.strip():
             raise ValueError(f"--rows={entry}: no row has these words in its name; the rows are {', '.join(rows)}.")

@@ -9,7 +9,13 @@ import pytest
 
 from experiments import study
 
-ROWS = ["movies bilstm bp", "movies transformer bp", "movies transformer bp_matched", "neco, one-layer bridge"]
+ROWS = [
+    "movies bilstm bp",
+    "movies transformer bp",
+    "movies transformer bp_matched",
+    "neco, one-layer bridge",
+    "one-layer",
+]
 MACHINE = {"cores": 3, "backend": "cpu", "device": "cpu"}
 
 
@@ -18,8 +24,9 @@ MACHINE = {"cores": 3, "backend": "cpu", "device": "cpu"}
     [
         (None, ROWS),
         (["bp"], ROWS[:2]),  # a word is a whole word: bp_matched is another method
-        (["transformer bp", "one-layer"], [ROWS[1], ROWS[3]]),  # in the table's order
-        (["one-layer", "bp transformer"], [ROWS[1], ROWS[3]]),
+        (["transformer bp", "bridge"], [ROWS[1], ROWS[3]]),  # in the table's order
+        (["bridge", "bp transformer"], [ROWS[1], ROWS[3]]),
+        (["one-layer"], [ROWS[4]]),  # a whole name is that row alone
     ],
 )
 def test_rows_are_chosen_by_words_of_their_names(entries: list[str] | None, expected: list[str]) -> None:
