@@ -95,7 +95,7 @@ def make_model(method: str, depth: int, size: Size) -> Model:
         "scl": on(scl, head="identity"),
         "early_exit": on(early_exit),
         "predsim": on(predsim),
-        "dgl": on(dgl, aux="mlp"),
+        "dgl": on(dgl, aux="hidden"),
         "bp": on(bp),
         "bp remat": on(bp, thin),
         "bp remat sqrt": on(bp, groups),

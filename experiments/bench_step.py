@@ -186,7 +186,7 @@ def measured(net: str) -> dict[str, dict[str, Any]]:
 
     def own(method: str) -> tuple[Engine, tuple[BlockState, ...]]:
         options: dict[str, Any] = {"pool": POOL} if method in POOLED else {}
-        options |= {"aux": "mlp"} if method == "dgl" else {}
+        options |= {"aux": "hidden"} if method == "dgl" else {}
         spec = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
         adam = lambda scale: optax.adam(scale * RATE)
         model = METHODS[method](size.make(net), spec, CLASSES, adam, **options)

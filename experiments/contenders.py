@@ -46,10 +46,10 @@ POOLED: dict[str, dict[str, Any]] = {
     "al": {"bridge": (), "pool": 256},
     "scl": {"head": "linear", "pool": 256},
     "predsim": {"pool": 256},
-    "dgl": {"aux": "mlp", "pool": 256},
+    "dgl": {"aux": "hidden", "pool": 256},
     "dkp": {"form": "broadcast"},
 }
-TEXTS: dict[str, dict[str, Any]] = {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "mlp"}}
+TEXTS: dict[str, dict[str, Any]] = {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "hidden"}}
 WORDS = 5000
 MODELS = {
     "mlp": Network(
@@ -57,14 +57,14 @@ MODELS = {
         "mlp",
         {"widths": (1024,) * 8},
         (1024, 1024),
-        {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "mlp"}},
+        {"al": {"bridge": ()}, "scl": {"head": "linear"}, "dgl": {"aux": "hidden"}},
     ),
     "long": Network(
         "MLP, 8 x 1024, batch 4096: long ticks",
         "mlp",
         {"widths": (1024,) * 8},
         (4096, 1024),
-        {"al": {"bridge": ()}, "dgl": {"aux": "mlp"}},
+        {"al": {"bridge": ()}, "dgl": {"aux": "hidden"}},
         methods=("al", "dgl", "dkp"),
     ),
     "cnn": Network(

@@ -11,7 +11,7 @@ test split then.
 from absl import app, flags
 
 from experiments import study
-from experiments.papers import AL_CNN, AL_VGG
+from experiments.papers import AL_CNN, AL_VGG, baseline
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
 flags.DEFINE_list("nets", ["vanilla_cnn", "vgg8b"], "networks")
@@ -27,10 +27,11 @@ PAPER = {shape["net"]: shape for shape in (AL_CNN, AL_VGG)}
 def main(argv: list[str]) -> int:
     base = {"dataset": FLAGS.dataset, "epochs": FLAGS.epochs, "limit": FLAGS.limit, "batch_size": 128}
     base |= {"learning_rate": 1e-4, "schedule": "cosine"}
+    shapes = {net: PAPER.get(net, {"net": net}) for net in FLAGS.nets}
     rows = {
-        f"{net} {method}": {**base, "net": net, **PAPER.get(net, {}), "method": method}
-        for net in FLAGS.nets
-        for method in ("bp_matched", "al")
+        f"{net} {method}": {**base, **row}
+        for net, shape in shapes.items()
+        for method, row in (("bp_matched", baseline(shape)), ("al", {**shape, "method": "al"}))
     }
     columns = {
         "best epoch": lambda summary: study.spread(summary["best_epoch"], 1),

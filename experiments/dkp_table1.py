@@ -69,9 +69,9 @@ def angles(row: str, workdirs: list[Path]) -> dict[str, Any]:
 
 def compare(rows: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], str]:
     """Paired t-test of dkp against dfa over trials."""
-    accuracies = [rows[name].get("test_accuracy") for name in ("dkp", "dfa")]
+    accuracies = [rows.get(name, {}).get("test_accuracy") for name in ("dkp", "dfa")]
     values = [accuracy["values"] for accuracy in accuracies if isinstance(accuracy, dict)]
-    if len(values) < 2:  # one trial alone, or one of them diverged
+    if len(values) < 2:  # one trial alone, or one of them diverged or left out
         return {}, ""
     ours, theirs = map(np.array, values)
     gap, test = ours - theirs, stats.ttest_rel(ours, theirs)

@@ -13,7 +13,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import study
-from experiments.papers import AL_CNN
+from experiments.papers import AL_CNN, baseline
 from localgrad.training import make_evaluator, prepare, read_config, restore
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
@@ -23,8 +23,7 @@ flags.DEFINE_list("theta", ["0", "0.2", "0.4", "0.6", "0.8", "1"], "shares of ra
 study.define_flags("label_noise")
 FLAGS = flags.FLAGS
 
-CNN = {**AL_CNN, "batch_size": 128, "learning_rate": 1e-4}
-METHODS = {"BP": {"method": "bp_matched"}, "AL": {"method": "al"}}
+METHODS = {"BP": baseline(AL_CNN), "AL": {**AL_CNN, "method": "al"}}
 SMOKE = {"net": "mlp", "widths": (16, 16), "blocks": None, "target_width": None, "learning_rate": 1e-3}
 
 
@@ -40,7 +39,13 @@ def train_accuracy(row: str, workdirs: list[Path]) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     thetas = [0.6] if FLAGS.smoke else [float(theta) for theta in FLAGS.theta]
-    base = {**CNN, "dataset": FLAGS.dataset, "epochs": FLAGS.epochs, "limit": FLAGS.limit}
+    base = {
+        "batch_size": 128,
+        "learning_rate": 1e-4,
+        "dataset": FLAGS.dataset,
+        "epochs": FLAGS.epochs,
+        "limit": FLAGS.limit,
+    }
     rows = {
         f"{name} theta {theta:g}": {**base, **method, "label_noise": theta}
         for theta in thetas

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from experiments import host, setup
 from localgrad.training import Config, DivergedError, Interrupted, prepare_all, run
 
 FLAGS = flags.FLAGS
+ABOUT = ("command", "XLA_FLAGS", "machine", "host", "versions", "commit")  # what `provenance` says
 
 
 def define_flags(name: str) -> None:
@@ -25,6 +26,7 @@ def define_flags(name: str) -> None:
     flags.DEFINE_integer("trials", 3, "seeds of each row")
     flags.DEFINE_string("workdir", f"runs/{name}", "folder of the rows' runs; the same command again goes on there")
     flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
+    flags.DEFINE_list("rows", None, "train only these rows, by name or words of it; the file keeps the others")
     setup.define_process_flags()
 
 
@@ -44,7 +46,8 @@ def run_rows(
     Args:
       name: of the result files.
       title: what the table shows.
-      rows: a mapping of `Config` fields each; finished rows are not run again.
+      rows: a mapping of `Config` fields each; finished rows are not run again, and those that `--rows` leaves out stay
+        in the result file as they are.
       smoke: fields of the smallest size, in place of the rows' under `--smoke`.
       columns: header -> `summary -> cell`.
       after: `(row, workdirs of its trials) -> more of its summary`, once it is trained; trials by `vmap` share one.
@@ -53,19 +56,24 @@ def run_rows(
       subfolder: of `--workdir`, for a study of several tables.
     """
     setup.devices(1)
+    try:
+        chosen = chosen_rows(rows, FLAGS.rows)
+        kept = kept_rows(name, title, [row for row in rows if row not in chosen])
+    except ValueError as error:
+        return setup.refuse(str(error))
     small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
-    found: dict[str, dict[str, Any]] = {}
-    for row, fields in rows.items():
+    trained: dict[str, dict[str, Any]] = {}
+    for row in chosen:
         folder = Path(FLAGS.workdir) / subfolder / row.replace(" ", "_").replace("/", "-")
-        given = {**fields, **(small if FLAGS.smoke else {}), "workdir": str(folder)}
+        given = {**rows[row], **(small if FLAGS.smoke else {}), "workdir": str(folder)}
         setup.say(f"--- {row}")
         try:
             config = Config(**{"trials": FLAGS.trials, "trials_by": "loop", **given})
-            found[row] = run(config, prepare_all(config), setup.say)
+            trained[row] = run(config, prepare_all(config), setup.say)
         except (ValueError, FileNotFoundError, ImportError) as error:
             return setup.refuse(f"row {row!r}: {error}")
         except DivergedError as error:
-            found[row] = {"diverged": str(error)}
+            trained[row] = {"diverged": str(error)}
             setup.say(f"row {row!r} diverged: {error}")
             continue
         except Interrupted as stop:
@@ -73,7 +81,8 @@ def run_rows(
             return 128 + stop.signum
         apart = config.trials > 1 and config.trials_by == "loop"  # a batched model has one workdir for all
         folders = [folder / f"trial{trial}" for trial in range(config.trials)] if apart else [folder]
-        found[row] |= after(row, folders) if after else {}
+        trained[row] |= after(row, folders) if after else {}
+    found = {row: summary for row in rows if (summary := trained.get(row) or kept.get(row))}
     header = ["row", *columns, *(["published"] if published else [])]
     cells = [
         [
@@ -84,9 +93,65 @@ def run_rows(
         for row, summary in found.items()
     ]
     more, says = conclude(found) if conclude else ({}, "")
-    note = f"{title}. Mean and deviation of {FLAGS.trials} trials. {says}".strip()
+    note = f"{title}. Mean and deviation of {FLAGS.trials} trials. {says} {_of_kept(kept)}".strip()
     write(name, header, cells, {"title": title, "rows": found, **more}, note)
     return 0
+
+
+def chosen_rows(rows: Iterable[str], words: Sequence[str] | None) -> list[str]:
+    """The rows that `--rows` names, each entry one in full or all that have its words in their names.
+
+    Without it they are all of them.
+
+    Raises:
+      ValueError: for an entry that names none.
+
+    Examples:
+      >>> rows = ["movies bilstm bp", "movies transformer bp", "movies transformer al"]
+      >>> chosen_rows(rows, ["transformer bp", "al"])
+      ['movies transformer bp', 'movies transformer al']
+    """
+    rows = list(rows)
+    if words is None:
+        return rows
+    with_words = lambda entry: [row for row in rows if set(entry.split()) <= set(row.split())]
+    named = {entry: [entry] if entry in rows else with_words(entry) for entry in words}
+    for entry, those in named.items():
+        if not those or not entry.strip():
+            raise ValueError(f"--rows={entry}: no row has these words in its name; the rows are {', '.join(rows)}.")
+    return [row for row in rows if any(row in those for those in named.values())]
+
+
+def kept_rows(name: str, title: str, rows: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of `NAME.json` that this run does not train, each with what the file says of its making (`provenance`).
+
+    Raises:
+      ValueError: if the file is of another table.
+    """
+    path = Path(FLAGS.out) / f"{name}.json"
+    if not rows or not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    if before["title"] != title:
+        raise ValueError(
+            f"--rows replaces rows of a table, and {path} is another one, {before['title']!r} where this run's is "
+            f"{title!r}: give another --out, or leave --rows out."
+        )
+    about = {key: before[key] for key in ABOUT if key in before}
+    return {row: {"provenance": about, **before["rows"][row]} for row in rows if row in before["rows"]}
+
+
+def _of_kept(kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """A sentence on the rows that another run wrote."""
+    by: dict[tuple[str, str, int], list[str]] = {}
+    for row, summary in kept.items():
+        about, digests = summary["provenance"], summary.get("params_sha256")
+        trials = len(digests) if isinstance(digests, list) else 1
+        by.setdefault((about["command"], _where(about["machine"]), trials), []).append(row)
+    return " ".join(
+        f"Of an earlier run, `{command}` on {where}, {trials} trial{'s' * (trials > 1)} each: {'; '.join(rows)}."
+        for (command, where, trials), rows in by.items()
+    )
 
 
 def records(workdir: Path, split: str) -> list[dict[str, Any]]:
@@ -160,6 +225,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def _where(machine: Mapping[str, Any]) -> str:
+    """The machine of a `provenance`, in a few words."""
+    return machine["device"] if machine["backend"] != "cpu" else f"{machine['cores']} CPU cores"
+
+
 def _processor() -> str:
     """The processor's name, where the system tells it."""
     about = Path("/proc/cpuinfo")
@@ -187,8 +257,6 @@ def write(
     about = provenance()
     (folder / f"{name}.json").write_text(json.dumps({**about, **result}, indent=2) + "\n")
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]
-    machine = about["machine"]
-    where = machine["device"] if machine["backend"] != "cpu" else f"{machine['cores']} CPU cores"
-    text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {where}."])
+    text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {_where(about['machine'])}."])
     (folder / f"{name}.md").write_text(text + "\n")
     setup.say(f"\n{text}\n\nwrote {folder / name}.json and .md")

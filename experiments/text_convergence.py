@@ -48,8 +48,8 @@ def main(argv: list[str]) -> int:
     def conclude(found: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], str]:
         levels: dict[str, Any] = {}
         for pair in pairs:
-            both = {method: found[f"{pair} {method}"] for method in METHODS}
-            if any("diverged" in summary for summary in both.values()):
+            both = {method: found[row] for method in METHODS if (row := f"{pair} {method}") in found}
+            if len(both) < len(METHODS) or any("diverged" in summary for summary in both.values()):
                 continue
             level = min(study.mean(summary["best_validation_accuracy"]) for summary in both.values()) - BELOW
             levels[pair] = {"level": level} | {

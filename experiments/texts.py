@@ -50,10 +50,8 @@ def row(dataset: str, net: str, method: str, **fields: Any) -> dict[str, Any]:
     """The configuration of a row."""
     base = {"dataset": dataset, "data_dir": FLAGS.data_dir, "word_vectors": FLAGS.word_vectors, "clip_norm": 5.0}
     base |= {"net": net, "method": method, "schedule": "cosine"}
-    if method in ("al", "al_neco", "bp_matched"):
-        base["target_width"] = TARGET_WIDTH[FLAGS.size]
     if method in PROFILES:
-        base["method"], base["profile"] = "al", PROFILES[method]
+        base |= {"method": "al", "profile": PROFILES[method], "target_width": TARGET_WIDTH[FLAGS.size]}
     if FLAGS.size == "paper":
         base |= {"epochs": 50, "max_length": LONGEST.get(dataset), **PAPER[net]}
         return base | (PAPER_WIDER[net] if method == "bp" else {}) | fields

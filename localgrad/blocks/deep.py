@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from localgrad.base import Block
 from localgrad.blocks.compose import regroup
 from localgrad.blocks.flax import from_linen
-from localgrad.blocks.layers import ConvLayer, DenseLayer, ResidualLayer
+from localgrad.blocks.layers import ConvLayer, DenseLayer, ResidualLayer, max_pool
 from localgrad.blocks.networks import Grouping, check
 
-Pool = Literal["after", "before"]
+Pool = Literal["after", "before", "between"]
+Form = Literal["he", "neco"]
 
 # Channels of 3x3 convolutions, "pool" for 2x2 max-pooling, and ("dense", features).
 VGG: dict[str, tuple[int | str | tuple[str, int], ...]] = {
@@ -18,8 +19,8 @@ VGG: dict[str, tuple[int | str | tuple[str, int], ...]] = {
     "vgg8b": (128, 256, "pool", 256, 512, "pool", 512, "pool", 512, "pool", ("dense", 1024)),
     # Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, without the two dense layers of 4096
     "vgg11": (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool"),
-    # the same layers with three poolings, so that an image of 32 x 32 ends at 4 x 4
-    "vgg11c": (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, 512, 512),
+    # NOTES: the same layers with three poolings, so that an image of 32 x 32 ends at 4 x 4
+    "vgg11c": (64, 128, "pool", 256, 256, "pool", 512, 512, 512, 512, "pool"),
     "vgg13": (64, 64, "pool", 128, 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool"),
     "vgg16": (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3, "pool"),
     "vgg19": (64, 64, "pool", 128, 128, "pool", *[256] * 4, "pool", *[512] * 4, "pool", *[512] * 4, "pool"),
@@ -50,7 +51,9 @@ def vgg(
       activation, norm, dropout, blocks: as `mlp`.  The form that NECO trains is `vgg8b` with `pool="after"`,
         `dense=(1024, 1024)` and `blocks=(2, 2, 2, 2)`.
       pool: where a pooling belongs: `after` ends the block below it, `before` opens the block above it, so that a local
-        loss sees the features unpooled (as `vgg8b`'s paper).  An image of one row or column is not pooled further.
+        loss sees the features unpooled (as `vgg8b`'s paper); `between` opens it too, and heads read the features pooled
+        (`Block.summary`), but for a decoder of the image (as NOTES).  An image of one row or column is not pooled
+        further.
       dense: features of the dense layers at the end, in place of the variant's own.
       width_factor: multiplies every width (rounded to whole numbers, at least 1).
 
@@ -66,8 +69,8 @@ def vgg(
     """
     check(activation, dropout)
     _check_factor(width_factor)
-    if pool not in ("after", "before"):
-        raise ValueError(f"pool must be 'after' or 'before'; got {pool!r}.")
+    if pool not in get_args(Pool):
+        raise ValueError(f"pool must be one of {', '.join(get_args(Pool))}; got {pool!r}.")
     layers: list[Block] = []
     pooled = False  # a pooling waits for the layer that it opens
     specs = VGG[variant]
@@ -76,10 +79,11 @@ def vgg(
         specs = (*(spec for spec in specs if not isinstance(spec, tuple)), *(("dense", width) for width in dense))
     for i, spec in enumerate(specs):
         if spec == "pool":
-            pooled = pool == "before"
+            pooled = pool != "after"
             continue
+        below_pool = specs[i + 1 : i + 2] == ("pool",)
         last = i + 2 == len(specs)  # nothing above could open with the pooling
-        ends = specs[i + 1 : i + 2] == ("pool",) and (pool == "after" or last)
+        ends = below_pool and (pool == "after" or last)
         width = _scaled(spec[1] if isinstance(spec, tuple) else int(spec), width_factor)
         if isinstance(spec, tuple):
             module: DenseLayer | ConvLayer = DenseLayer(width, activation, norm, dropout, pool_before=pooled)
@@ -87,7 +91,8 @@ def vgg(
         else:
             module = ConvLayer(width, 1, activation, norm, dropout, pool_before=pooled, pool_after=ends)
             name = f"conv{width}"
-        layers.append(from_linen(module, name="pool+" * pooled + name + "+pool" * ends))
+        layer = from_linen(module, name="pool+" * pooled + name + "+pool" * ends)
+        layers.append(layer._replace(summary=max_pool) if below_pool and not ends and pool == "between" else layer)
         pooled = False
     return regroup(layers, blocks)
 
@@ -95,30 +100,42 @@ def vgg(
 def resnet(
     variant: str,
     *,
-    activation: str = "relu",
+    form: Form = "he",
+    activation: str | None = None,
+    mean: bool | None = None,
     dropout: float = 0.0,
     width_factor: float = 1.0,
     blocks: Grouping = None,
 ) -> list[Block]:
-    """A residual network: a 3x3 convolution, then residual blocks, one a Block; the last ends in a mean over space.
+    """A residual network: a 3x3 convolution, then residual blocks, one a Block.
 
-    All keep batch norm.  NECO's form, a stem and one block a stage, is `blocks=(1, 3, 3, 3)` of `resnet20`.
+    All keep batch norm.  NECO trains `form="neco"` of `resnet20` and `resnet32` in blocks of a stem and one a stage,
+    `blocks=(1, 3, 3, 3)`: there the top bridge reads the last block's 8 x 8 x 64 features, flattened.  Its baseline by
+    backpropagation is the same with `activation="relu"` and `mean=True`, under `bp_matched`.
 
     Args:
       variant: a key of `RESNET`.
-      activation, dropout, blocks: as `mlp`.
+      form: of the residual blocks, `he` or `neco`, see `ResidualLayer`.
+      activation: of all layers; None is the form's own, relu or elu.
+      mean: whether the last block ends in a mean over space; None is the form's own, yes in `he` and no in `neco`.
+      dropout, blocks: as `mlp`.
       width_factor: as `vgg`.
 
     Returns:
       Blocks from images `(B, H, W, C)`.
 
     Raises:
-      ValueError: as `vgg`.
+      ValueError: as `vgg`, and for an unknown form.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, sections 4.1 and 4.2;
       for images of about 32 x 32 the stem of `resnet18` is a 3x3 convolution too.
+      Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, released code
     """
+    if form not in get_args(Form):
+        raise ValueError(f"form must be one of {', '.join(get_args(Form))}; got {form!r}.")
+    activation = activation or {"he": "relu", "neco": "elu"}[form]
+    mean = form == "he" if mean is None else mean
     check(activation, dropout)
     _check_factor(width_factor)
     stages = [(_scaled(width, width_factor), count) for width, count in RESNET[variant]]
@@ -126,9 +143,9 @@ def resnet(
     layers = [from_linen(stem, name=f"conv{stages[0][0]}")]
     for s, (width, count) in enumerate(stages):
         for i in range(count):
-            last = s == len(stages) - 1 and i == count - 1
-            module = ResidualLayer(width, 2 if s and not i else 1, activation, dropout, pool_after=last)
-            layers.append(from_linen(module, name=f"residual{width}" + "+mean" * last))
+            ends = mean and s == len(stages) - 1 and i == count - 1
+            module = ResidualLayer(width, 2 if s and not i else 1, activation, dropout, form, pool_after=ends)
+            layers.append(from_linen(module, name=f"residual{width}" + "+mean" * ends))
     return regroup(layers, blocks)
 
 

@@ -9,7 +9,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu, "relu": nn.relu, "leaky_relu": nn.leaky_relu, "gelu": nn.gelu, "tanh": nn.tanh,
     "sigmoid": nn.sigmoid,
 }  # fmt: skip
-HE = nn.initializers.he_normal()
+Initializer = nn.initializers.Initializer
+HE: Initializer = nn.initializers.he_normal()
+LECUN: Initializer = nn.linear.default_kernel_init  # Flax's own: a half of He's variance
 
 
 class DenseLayer(nn.Module):
@@ -50,31 +52,35 @@ class ConvLayer(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """relu(shortcut(x) + two 3x3 convolutions with batch norm), on images (B, H, W, C).
+    """activation(shortcut(x) + two 3x3 convolutions with batch norm), on images (B, H, W, C).
 
-    The shortcut is the identity, or a 1x1 convolution with batch norm where the shape changes.
+    The shortcut is the identity, or a 1x1 convolution where the shape changes.  He et al. (`form="he"`) put batch norm
+    on that and no activation between the second norm and the sum; NECO's code an activation and no norm.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, Figure 2
+      Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, released code
     """
 
     features: int
     stride: int = 1
     activation: str = "relu"
     dropout: float = 0.0
+    form: str = "he"
     pool_after: bool = False  # the mean over space that ends a residual network
 
     @nn.compact
     def __call__(self, x, train: bool):
-        def convolution(x: jax.Array, size: int, stride: int) -> jax.Array:
-            x = nn.Conv(self.features, (size, size), strides=stride, use_bias=False, kernel_init=HE)(x)
-            return batch_norm(train)(x)
+        def convolution(x: jax.Array, size: int, stride: int, norm: bool = True) -> jax.Array:
+            x = nn.Conv(self.features, (size, size), strides=stride, use_bias=not norm, kernel_init=HE)(x)
+            return batch_norm(train)(x) if norm else x
 
         activation = ACTIVATIONS[self.activation]
         y = activation(convolution(x, 3, self.stride))
         y = convolution(y, 3, 1)
+        y = activation(y) if self.form == "neco" else y
         if x.shape != y.shape:
-            x = convolution(x, 1, self.stride)
+            x = convolution(x, 1, self.stride, norm=self.form == "he")
         x = activation(x + y)
         x = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
         return x.mean(axis=(1, 2)) if self.pool_after else x

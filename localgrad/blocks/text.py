@@ -185,7 +185,10 @@ class BiLSTMLayer(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention and a dense layer with a hidden one, each added to its input and normalised; on sequences with a mask.
 
-    A first layer brings its input to the width, where it differs, and adds sines of the place to it.
+    A first layer brings its input to the width, where it differs, normalises it, and adds sines of the place to it.
+    Vectors of 1 / sqrt(width) would drown in the sines, whose mean square is a half: the mean over the words would be
+    nearly the same for all texts.  Vaswani et al. multiply by sqrt(width) for that; a norm does as well with vectors
+    drawn here (`README.md`, Texts), and with given ones too, whatever their scale.
     """
 
     features: int
@@ -200,6 +203,7 @@ class EncoderLayer(nn.Module):
         if values.shape[-1] != self.features:
             values = nn.Dense(self.features)(values)
         if self.places:
+            values = nn.LayerNorm()(values)
             values = values + jnp.asarray(sines(*values.shape[1:]), values.dtype)[None]
         attention = nn.MultiHeadDotProductAttention(self.heads, deterministic=True)
         y = attention(values, mask=mask[:, None, None, :] > 0)

@@ -30,6 +30,17 @@ def mean_squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(optax.losses.squared_error(prediction, target))
 
 
+def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean over every element of |prediction - target|; two arrays of one shape, a scalar out.
+
+    Examples:
+      >>> float(mean_absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+      1.0
+    """
+    chex.assert_equal_shape((prediction, target))
+    return jnp.mean(jnp.abs(prediction - target))
+
+
 def cross_entropy(scores: jax.Array, target: jax.Array) -> jax.Array:
     """Mean over rows of -sum(target * log softmax(scores)), in nats; scores and target `(B, C)`, a scalar out.
 

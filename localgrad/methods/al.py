@@ -14,6 +14,7 @@ References:
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -24,6 +25,7 @@ import optax
 from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
+from localgrad.blocks.layers import HE, LECUN, Initializer
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import cross_entropy, mean_squared_error, one_hot
 from localgrad.methods.groups import scaled
@@ -51,6 +53,7 @@ class Profile(NamedTuple):
       first_h_activation: that of the decoder which returns to classes.
       first_loss: the first block's autoencoder loss.
       target_rate: learning rate of g and h in units of that of f and b.
+      kernel_init: draws the kernels of b, g and h.
     """
 
     detach_target: bool
@@ -61,12 +64,15 @@ class Profile(NamedTuple):
     first_h_activation: str
     first_loss: Callable[[jax.Array, jax.Array], jax.Array]
     target_rate: float
+    kernel_init: Initializer
 
 
+# NECO draws every kernel by He's normal (section 5.1).  The ICLR paper says nothing of it and its code leaves it to
+# PyTorch; its forms are drawn as Flax draws a dense layer.
 PROFILES: dict[str, Profile] = {
-    "neco": Profile(True, (5,), "sigmoid", "sigmoid", "sigmoid", "sigmoid", mean_squared_error, 2.0),
-    "iclr": Profile(False, (), "tanh", "tanh", "tanh", "tanh", mean_squared_error, 1.0),
-    "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0),
+    "neco": Profile(True, (5,), "sigmoid", "sigmoid", "sigmoid", "sigmoid", mean_squared_error, 2.0, HE),
+    "iclr": Profile(False, (), "linear", "tanh", "tanh", "tanh", mean_squared_error, 1.0, LECUN),
+    "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0, LECUN),
 }
 DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
 
@@ -188,11 +194,12 @@ def _parts(form: Profile, f: Block, width: int, below: int, first: bool, pool: i
     """The four functions of a block whose target side goes from `below` to `width` features."""
     h_activation = form.first_h_activation if first else form.h_activation
     bridge = (*(width * units for units in form.bridge), width)
+    dense = partial(Dense, kernel_init=form.kernel_init)
     return {
         "f": f,
-        "b": summarised(f, from_linen(Dense(bridge, form.bridge_activation, features=pool), name="bridge")),
-        "g": from_linen(Dense((width,), form.g_activation), name="g"),
-        "h": from_linen(Dense((below,), h_activation), name="h"),
+        "b": summarised(f, from_linen(dense(bridge, form.bridge_activation, features=pool), name="bridge")),
+        "g": from_linen(dense((width,), form.g_activation), name="g"),
+        "h": from_linen(dense((below,), h_activation), name="h"),
     }
 
 

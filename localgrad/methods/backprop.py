@@ -22,22 +22,34 @@ STATISTICS = ("moving", "first")
 
 
 def bp(
-    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
+    network: Sequence[Block],
+    x_spec: jax.ShapeDtypeStruct,
+    classes: int,
+    *,
+    tx: optax.GradientTransformation,
+    hidden: Sequence[int] = (),
 ) -> Model:
-    """Backpropagation of one cross-entropy through a network and a linear classifier.
+    """Backpropagation of one cross-entropy through a network and a classifier.
 
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
       classes: number of classes C; labels are integers 0 .. C - 1.
       tx: any optax transform over the groups f and, in the last block, head.  Norms and clips are per block.
+      hidden: units of the classifier's hidden layers, with ReLU; none makes it linear, two are the three-layer head of
+        ICLR table 6.
 
     Returns:
       A `Model` whose only exit is the last block.
+
+    Raises:
+      ValueError: for hidden layers of no units.
     """
     check(network, classes, "bp")
+    if not isinstance(hidden, Sequence) or not all(type(units) is int and units > 0 for units in hidden):
+        raise ValueError(f"hidden is a sequence of positive numbers of units, one a hidden layer; got {hidden!r}.")
     parts: list[dict[str, Block]] = [{"f": f} for f in network]
-    parts[-1]["head"] = summarised(network[-1], classifier(classes))
+    parts[-1]["head"] = summarised(network[-1], classifier(classes, hidden=hidden))
     blocks = [chained_block(part, classes, tx) for part in parts]
     heads = [None] * (len(network) - 1) + ["head"]
     return classifying_model("bp", blocks, parts, heads, x_spec, classes)
@@ -52,7 +64,8 @@ def bp_matched(
     profile: str = DEFAULT_PROFILE,
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
-    activation: str = "elu",
+    activation: str = "relu",
+    norm: bool | None = None,
 ) -> Model:
     """Backpropagation on equal terms with Associated Learning: the network deepened to the same number of parameters.
 
@@ -62,10 +75,12 @@ def bp_matched(
     Args:
       network, x_spec, classes, tx: as `bp`.
       profile, target_width, bridge: of the Associated Learning to match, see `al`.
-      activation: of the dense layers that are added.
+      activation: of the dense layers that are added; ReLU in NECO's code, whatever the network's.
+      norm: batch norm in them; None is as the network has it, which is how NECO's code has it.
 
     Returns:
-      A `Model` with as many effective parameters as `al` of the same arguments (without `pool`).
+      A `Model` with as many effective parameters as `al` of the same arguments (without `pool`); with batch norm, whose
+      layers have a scale beside the bias, with one more for each unit added.
 
     References:
       Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, sections 4.5 and 5.1
@@ -75,9 +90,21 @@ def bp_matched(
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
     widths = [units * target_width for units in hidden] + [target_width] * len(network)
-    first, *others = mlp(widths, activation=activation)
+    if norm is None:
+        norm = _has_model_state(network, x_spec)
+    first, *others = mlp(widths, activation=activation, norm=norm)
     deeper = [*network, summarised(network[-1], first), *others]
     return bp(deeper, x_spec, classes, tx=tx)._replace(method="bp_matched")
+
+
+def _has_model_state(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> bool:
+    """Whether a network keeps batch statistics."""
+    for block in network:
+        init = lambda key, block=block, given=x_spec: block.init(key, given)[1]
+        if jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))):
+            return True
+        x_spec = output_spec(block, x_spec)
+    return False
 
 
 def bp_fc(

@@ -10,24 +10,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import mean_squared_error
 from localgrad.methods.heads import ImageDecoder, SmallCNN, SmallMLP, classifier
+from localgrad.methods.images import Image, check_known, images_of
 from localgrad.methods.output import label_loss
 from localgrad.methods.parts import Answer, Parts, Run, check, classifying_model, local_block, waiting_block
 
-AUXILIARIES: dict[str, Callable[[int, int | None], Block]] = {
-    "mlp_sr": lambda classes, pool: from_linen(SmallMLP(classes), name="mlp_sr"),
-    "mlp": lambda classes, pool: classifier(classes, hidden=(512,), pool=pool, name="mlp"),
-    "cnn": lambda classes, pool: from_linen(SmallCNN(classes, pool), name="cnn"),
+# the auxiliary networks: `(classes, pool, hidden) -> Block`
+AUXILIARIES: dict[str, Callable[[int, int | None, int], Block]] = {
+    "mlp_sr": lambda classes, pool, hidden: from_linen(SmallMLP(classes), name="mlp_sr"),
+    "mlp": lambda classes, pool, hidden: from_linen(SmallMLP(classes, places=0), name="mlp"),
+    "cnn": lambda classes, pool, hidden: from_linen(SmallCNN(classes), name="cnn"),
+    "hidden": lambda classes, pool, hidden: classifier(classes, hidden=(hidden,), pool=pool, name="hidden"),
 }
-SELF_SUPERVISED = ("reconstruct", "shift")
-_SHIFTS = (5 / 32, 16 / 32)  # of the first and the last shifted target, in units of the image
+# the network's own head, which is the auxiliary network of its last block
+HEADS: dict[str, Callable[[int], Block]] = {
+    "linear": classifier,
+    "mlp": lambda classes: from_linen(SmallMLP(classes, places=0, dense=2), name="mlp"),
+}
 
 
 def early_exit(
@@ -66,8 +70,13 @@ def dgl(
     *,
     tx: optax.GradientTransformation,
     aux: str = "mlp_sr",
+    hidden: int = 512,
+    head: str = "linear",
     pool: int | None = 2048,
     self_supervised: str | None = None,
+    upsample: str = "transposed",
+    distance: str = "l1",
+    weights: Sequence[float] = (0.5, 0.5),
     last_gradient_weight: float = 0.0,
 ) -> Model:
     """Decoupled greedy learning: an auxiliary network on every block but the last, which has the network's own head.
@@ -78,13 +87,21 @@ def dgl(
       classes: number of classes C; labels are integers 0 .. C - 1.
       tx: any optax transform over the groups f and aux, and decoder where there is a self-supervised loss; the last
         block has f and aux alone.
-      aux: `mlp_sr` (pooled to a coarse grid, six small layers), `mlp` (one hidden layer of 512) or `cnn` (two 3x3
-        convolutions, for images).
-      pool: `mlp` and `cnn` average images down to at most so many features before their first or last dense layer.
-      self_supervised: None; `reconstruct` adds the squared error of reconstructing the network's input to every block
-        but the last; `shift` that of predicting it circularly shifted along both axes of the image, by 5/32 of its
-        size in the first block to a half in the last.  Both losses then count a half.  The message carries the input
-        to every block; the ledger counts it.
+      aux: Belilovsky's `mlp_sr` (a coarse grid, three 1x1 convolutions and three dense layers on 2x2 places), `mlp`
+        (without the convolutions) or `cnn` (two 3x3 convolutions, for images), or NOTES' `hidden` (one hidden layer).
+      hidden: units of `hidden`; NOTES has 256 in its first iteration and 512 on VGG16.
+      head: of the last block: `linear`, or Belilovsky's `mlp` (two dense layers on 2x2 places).
+      pool: `hidden` averages images down to at most so many features first.
+      self_supervised: None; `reconstruct` adds the distance to the network's input to the loss of every block but the
+        last; `shift` that to the input circularly shifted along both axes of the image, by 5/32 of its size in the
+        first block to a half in the last.  The message carries the input to every block; the ledger counts it.  The
+        decoder reads all that a block hands on, the auxiliary network its summary: with `pool="between"` of a VGG
+        network the one reads before a pooling and the other behind it, as NOTES has it.
+      upsample: how the decoder comes to the image's size: `transposed` convolutions, `bilinear` interpolation, or
+        `none`: the image is averaged down to the features' size instead.
+      distance: `l1` (NOTES) or `l2`, the mean over all elements of the absolute or squared difference.
+      weights: of the classification and the self-supervised loss where there is one.  0 leaves a loss out: (0, 1)
+        trains features by the image alone, and of the classifiers only the last.
       last_gradient_weight: share w of the error at the network's output in the gradient at every auxiliary network's
         scores, which is (1 - w) its own + w the top's.  Above 0 the blocks are not local any more: they wait for that
         error (`signal='error'`).
@@ -93,40 +110,36 @@ def dgl(
       A `Model` whose every block is an exit.
 
     Raises:
-      ValueError: for an unknown auxiliary network or self-supervised loss, `shift` on inputs that are no images, or a
-        weight outside [0, 1].
+      ValueError: for an unknown form of anything, `shift` or `upsample='none'` on what is no image, or numbers out of
+        range.
 
     References:
       Belilovsky et al., Decoupled Greedy Learning of CNNs, https://arxiv.org/abs/1901.08164
+      NOTES, a researcher's log: hidden, self_supervised, last_gradient_weight
     """
     check(network, classes, "dgl", pool)
-    if aux not in AUXILIARIES:
-        raise ValueError(f"unknown auxiliary network {aux!r} of method 'dgl'; there are {', '.join(AUXILIARIES)}.")
-    if self_supervised is not None and self_supervised not in SELF_SUPERVISED:
-        known = ", ".join(SELF_SUPERVISED)
-        raise ValueError(f"unknown self_supervised loss {self_supervised!r} of method 'dgl'; there are {known}.")
-    if self_supervised is not None and not jnp.issubdtype(x_spec.dtype, jnp.floating):
-        raise ValueError(f"self_supervised={self_supervised!r} predicts the input, and word numbers are no quantities.")
-    if self_supervised == "shift" and len(x_spec.shape) != 4:
-        raise ValueError(f"self_supervised='shift' moves images (B, H, W, C); the inputs are {x_spec.shape}.")
+    for what, name, known in (("auxiliary network", aux, AUXILIARIES), ("head", head, HEADS)):
+        check_known(what, name, known)
+    if not isinstance(hidden, int) or hidden < 1:
+        raise ValueError(f"hidden is a positive number of units; got {hidden!r}.")
     if not 0 <= last_gradient_weight <= 1:
         raise ValueError(f"last_gradient_weight is a share in [0, 1]; got {last_gradient_weight}.")
     top = len(network) - 1
+    images: list[Image | None] = [None] * (top + 1)
+    if self_supervised is not None:
+        images[:top] = images_of(network, x_spec, self_supervised, upsample, distance, weights)
     parts: list[dict[str, Block]] = []
     blocks = []
-    for i, f in enumerate(network):
-        head = classifier(classes) if i == top else AUXILIARIES[aux](classes, pool)
-        part = {"f": f, "aux": summarised(f, head)}
-        target = None
-        if self_supervised and i < top:
-            part["decoder"] = from_linen(ImageDecoder(x_spec.shape[1:]), name="decoder")
-            target = _target(self_supervised, i / max(top - 1, 1))
-        parts.append(part)
+    for i, (f, image) in enumerate(zip(network, images, strict=True)):
+        reader = HEADS[head](classes) if i == top else AUXILIARIES[aux](classes, pool, hidden)
+        parts.append({"f": f, "aux": summarised(f, reader)})
+        if image is not None:
+            parts[i]["decoder"] = from_linen(ImageDecoder(x_spec.shape[1:], upsample), name="decoder")
         if last_gradient_weight:
             share = None if i == top else last_gradient_weight
-            blocks.append(_mixing_block(part, classes, tx, share, target))
+            blocks.append(_mixing_block(parts[i], classes, tx, share, image))
         else:
-            blocks.append(_classifying_block(part, classes, tx, "aux", target))
+            blocks.append(_classifying_block(parts[i], classes, tx, "aux", image))
     heads = ["aux"] * len(parts)
     return classifying_model("dgl", blocks, parts, heads, x_spec, classes, image=self_supervised is not None)
 
@@ -136,29 +149,25 @@ def _classifying_block(
     classes: int,
     tx: optax.GradientTransformation,
     head: str = "head",
-    target: Callable[[jax.Array], jax.Array] | None = None,
+    image: Image | None = None,
 ) -> LocalBlock:
-    """A block that learns from its own classifier and, where there is a target, from a decoder of the image."""
+    """A block that learns from its own classifier and, where it says so, from a decoder of the image."""
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
         loss = classification = label_loss(run(head, features), message["y"], classes)
         metrics = {"classification": classification}
-        if target is not None:
-            image = message["image"]
-            metrics["self_supervised"] = mean_squared_error(run("decoder", features), target(image))
-            loss = 0.5 * classification + 0.5 * metrics["self_supervised"]
+        if image is not None:
+            away = image.distance(run("decoder", features), image.target(message["image"]))
+            loss = image.weights[0] * classification + image.weights[1] * away
+            metrics["self_supervised"] = away
         return {**message, "x": features}, {"loss": loss, **metrics}
 
     return local_block(parts["f"].name, parts, step, tx)
 
 
 def _mixing_block(
-    parts: Parts,
-    classes: int,
-    tx: optax.GradientTransformation,
-    share: float | None,
-    target: Callable[[jax.Array], jax.Array] | None,
+    parts: Parts, classes: int, tx: optax.GradientTransformation, share: float | None, image: Image | None
 ) -> LocalBlock:
     """A block of `dgl` whose auxiliary scores learn from a share of the top's error; None is the top itself."""
 
@@ -166,9 +175,9 @@ def _mixing_block(
         features = run("f", message["x"])
         outputs = {"scores": run("aux", features)}
         kept = {"labels": message["y"]}
-        if target is not None:
+        if image is not None:
             outputs["image"] = run("decoder", features)
-            kept["image"] = target(message["image"])
+            kept["image"] = image.target(message["image"])
         return {**message, "x": features}, outputs, kept
 
     def answer(params: dict, outputs: dict, kept: dict, signal: Any) -> Answer:
@@ -176,18 +185,12 @@ def _mixing_block(
         if share is None:
             return Answer({"scores": error}, {"loss": loss, "classification": loss}, downward={"error": error})
         error = (1 - share) * error + share * signal["error"]
-        if target is None:
+        if image is None:
             return Answer({"scores": error}, {"loss": loss, "classification": loss})
-        distance, away = jax.value_and_grad(mean_squared_error)(outputs["image"], kept["image"])
-        metrics = {"loss": 0.5 * loss + 0.5 * distance, "classification": loss, "self_supervised": distance}
-        return Answer({"scores": 0.5 * error, "image": 0.5 * away}, metrics)
+        of_classes, of_image = image.weights
+        distance, away = jax.value_and_grad(image.distance)(outputs["image"], kept["image"])
+        whole = of_classes * loss + of_image * distance
+        metrics = {"loss": whole, "classification": loss, "self_supervised": distance}
+        return Answer({"scores": of_classes * error, "image": of_image * away}, metrics)
 
     return waiting_block(parts["f"].name, parts, step, answer, tx)
-
-
-def _target(kind: str, depth: float) -> Callable[[jax.Array], jax.Array]:
-    """What a decoder at a relative depth in [0, 1] predicts of the image."""
-    if kind == "reconstruct":
-        return lambda image: image
-    share = _SHIFTS[0] + depth * (_SHIFTS[1] - _SHIFTS[0])
-    return lambda image: jnp.roll(image, [round(share * size) for size in image.shape[1:3]], axis=(1, 2))

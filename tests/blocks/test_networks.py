@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from localgrad.base import Block
-from localgrad.blocks import NETWORKS, chain, cnn, mlp, output_spec, regroup, vgg
+from localgrad.blocks import NETWORKS, chain, cnn, from_linen, mlp, output_spec, regroup, vgg
 from localgrad.blocks.deep import RESNET, VGG
+from localgrad.blocks.layers import ResidualLayer
+
+KEY = jax.random.key(0)
 
 
 def shapes(network: Sequence[Block], *x_shape: int) -> list[tuple[int, ...]]:
@@ -122,7 +125,7 @@ def test_bad_arguments_are_refused(name: str, options: dict, message: str) -> No
         (
             "vgg11c",
             32,
-            [(16, 16, 64), (8, 8, 128), (8, 8, 256), (4, 4, 256)] + [(4, 4, 512)] * 4,
+            [(32, 32, 64), (16, 16, 128), (16, 16, 256), (8, 8, 256)] + [(8, 8, 512)] * 3 + [(4, 4, 512)],
         ),
         ("resnet20", 32, [(32, 32, 16)] * 4 + [(16, 16, 32)] * 3 + [(8, 8, 64)] * 2 + [(64,)]),
         (
@@ -160,6 +163,76 @@ def test_any_image_size(name: str) -> None:
     """Poolings stop at one place, so that every network takes the smallest of images."""
     assert all(min(shape) >= 1 for shape in shapes(NETWORKS[name](), 2, 8, 8, 1))
     assert shapes(NETWORKS[name](blocks=3), 2, 5, 7, 2)[-1][0] == 2
+
+
+def test_the_residual_networks_of_neco(x64: None) -> None:
+    """Its top bridge reads 8 x 8 x 64 features, and its baseline their mean."""
+    network = NETWORKS["resnet20"](form="neco", blocks=(1, 3, 3, 3))
+    assert [shape[1:] for shape in shapes(network, 2, 32, 32, 3)] == [
+        (32, 32, 16), (32, 32, 16), (16, 16, 32), (8, 8, 64),
+    ]  # fmt: skip
+    baseline = NETWORKS["resnet20"](form="neco", mean=True, activation="relu", blocks=(1, 3, 3, 3))
+    assert shapes(baseline, 2, 32, 32, 3)[-1] == (2, 64)
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    params = lambda network: jax.eval_shape(lambda key: chain(network).init(key, image)[0], KEY)
+    count = lambda network: sum(x.size for x in jax.tree.leaves(params(network)))
+    shortcuts = 32 + 64  # two 1x1 convolutions have a bias where He's have the scale and bias of a norm
+    assert count(network) == count(baseline) == count(NETWORKS["resnet20"]()) - shortcuts
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_residual_block_of_neco(stride: int, x64: None) -> None:
+    """ELU follows the second convolution too, and the shortcut has no norm, written out again here."""
+    rng = np.random.default_rng(0)
+    width = 3 if stride == 1 else 4
+    block = from_linen(ResidualLayer(width, stride, "elu", form="neco"))
+    x = rng.normal(size=(2, 4, 4, 3))
+    variables = jax.eval_shape(block.init, KEY, jax.ShapeDtypeStruct(x.shape, jnp.float64))
+    noise = lambda x: np.abs(rng.normal(size=x.shape)) if x.ndim == 1 else rng.normal(size=x.shape)
+    params, model_state = jax.tree.map(noise, variables)
+    stats = model_state["batch_stats"]
+
+    def conv(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+        size = kernel.shape[0]
+        out = -(-x.shape[1] // stride)
+        total = max((out - 1) * stride + size - x.shape[1], 0)
+        x = np.pad(x, ((0, 0), (total // 2, total - total // 2), (total // 2, total - total // 2), (0, 0)))
+        places = [
+            [np.einsum("bhwc,hwcd->bd", x[:, i * stride :, j * stride :][:, :size, :size], kernel) for j in range(out)]
+            for i in range(out)
+        ]
+        return np.transpose(np.array(places), (2, 0, 1, 3))
+
+    def norm(x: np.ndarray, i: int) -> np.ndarray:
+        own, running = params[f"BatchNorm_{i}"], stats[f"BatchNorm_{i}"]
+        return (x - running["mean"]) / np.sqrt(running["var"] + 1e-5) * own["scale"] + own["bias"]
+
+    elu = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    kernel = lambda i: params[f"Conv_{i}"]["kernel"]
+    y = elu(norm(conv(x, kernel(0), stride), 0))
+    y = elu(norm(conv(y, kernel(1), 1), 1))
+    if stride == 2:
+        assert set(params) == {"Conv_0", "Conv_1", "Conv_2", "BatchNorm_0", "BatchNorm_1"}
+        shortcut = conv(x, kernel(2), 2) + params["Conv_2"]["bias"]
+    else:
+        shortcut = x
+    params, model_state = jax.tree.map(jnp.asarray, (params, model_state))
+    found, _ = block.apply(params, model_state, jnp.asarray(x), key=None, train=False)
+    np.testing.assert_allclose(found, elu(shortcut + y), rtol=0, atol=1e-10)
+
+
+def test_between_blocks_a_pooling_is_read_behind_it_and_decoded_before_it() -> None:
+    """Blocks hand on what `before` hands on; heads read it pooled, as with `after`."""
+    make = lambda pool: vgg("vgg11c", pool=pool, width_factor=1 / 64)
+    between, before, after = map(make, ("between", "before", "after"))
+    assert shapes(between, 2, 8, 8, 1) == shapes(before, 2, 8, 8, 1)
+    assert [block.name for block in between] == [block.name for block in before]
+    read = [
+        jax.eval_shape(block.summary, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+        for block, shape in zip(between, shapes(between, 2, 8, 8, 1), strict=True)
+    ]
+    assert read == shapes(after, 2, 8, 8, 1)
+    assert read[1] == (2, 4, 4, 2) and shapes(between, 2, 8, 8, 1)[1] == (2, 8, 8, 2)
 
 
 def test_pooling_before_and_after_compute_the_same() -> None:

@@ -113,6 +113,37 @@ def test_a_short_batch_costs_what_its_bucket_costs() -> None:
     assert np.isfinite(short).all()
 
 
+def test_words_do_not_drown_in_the_sines_of_their_places() -> None:
+    """Texts of other words differ: the mean over the words of the first encoder is not that of the sines alone."""
+    rng = np.random.default_rng(0)
+    xs = jnp.asarray(rng.integers(1, 2000, (64, 20)), jnp.int32)
+    words, first = transformer(2000, layers=1, width=64, feed_forward=32, heads=4)
+    spec = jax.ShapeDtypeStruct(xs.shape, jnp.int32)
+    x, _ = words.apply(*words.init(jax.random.key(0), spec), xs, key=None, train=False)
+    params, _ = first.init(jax.random.key(1), output_spec(words, spec))
+
+    def share(x: jax.Array) -> float:
+        """Of the mean square of the summaries, what is between texts."""
+        read = np.asarray(first.summary(x))
+        return float(np.mean((read - read.mean(axis=0)) ** 2) / np.mean(read**2))
+
+    found = share(first.apply(params, {}, x, key=None, train=False)[0])
+    assert share(x) > 0.9 and found > 0.03  # 0.0015 without the norm
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 50.0])
+@pytest.mark.parametrize("width", [6, 8])
+def test_given_vectors_may_have_any_scale(scale: float, width: int) -> None:
+    """GloVe's are larger than those that are drawn here; also where a dense layer brings them to the width."""
+    (_, first) = transformer(WORDS, layers=1, width=6, heads=2, embed_width=width)
+    mask = jnp.asarray(np.arange(LENGTH) < np.array([[LENGTH], [3]]), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, LENGTH, width)), jnp.float32)
+    params, _ = first.init(jax.random.key(0), jax.ShapeDtypeStruct((2, LENGTH, width + 1), jnp.float32))
+    run = lambda values: first.apply(params, {}, with_mask(values, mask), key=None, train=False)[0]
+    np.testing.assert_allclose(run(x), run(scale * x), atol=2e-3)
+    assert np.abs(run(x) - run(x[:, ::-1])).max() > 0.1
+
+
 def test_a_chain_is_read_as_its_last_part_is() -> None:
     network = bilstm(WORDS, widths=(5,), embed_width=6, blocks=1)
     assert len(network) == 1 and network[0].summary is final_states

@@ -27,7 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scl": {"pool": POOL},
     "early_exit": {"pool": POOL},
     "predsim": {"pool": POOL},
-    "dgl": {"pool": POOL, "aux": "mlp"},
+    "dgl": {"pool": POOL, "aux": "hidden"},
     "dfa": {},
 }
 QUICK = ("bp", "al", "predsim")  # others are made of the same parts

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 STUDIES = {
-    "accuracy": ("--only=al,predsim",),
+    "accuracy": ("--rows=al,predsim",),
     "al_depth": (),
     "al_profiles": (),
     "al_targets": ("--epochs=1", "--profiles=neco"),
@@ -83,13 +83,13 @@ def test_a_study_that_was_stopped_goes_on(tmp_path):
     """Rows that are done are not run again; a row that cannot be is named."""
     places = ("--smoke", "--trials=1", f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path}")
     run = lambda *flags: command(*places, *flags, program="experiments.accuracy")
-    assert run("--only=bp").returncode == 0
-    again = run("--only=bp,early_exit")
+    assert run("--rows=bp").returncode == 0
+    again = run("--rows=bp,early_exit")
     assert again.stdout.count("is a finished run") == 1
     assert set(json.loads((tmp_path / "accuracy_fashion_mlp.json").read_text())["rows"]) == {"bp", "early_exit"}
-    refused = run("--only=bpp")
+    refused = run("--rows=bpp")
     assert refused.returncode == 2
-    assert "the rows are bp, al, scl" in refused.stderr
+    assert "--rows=bpp: no row has these words in its name; the rows are bp, al, scl" in refused.stderr
 
 
 def test_a_network_is_trained_grown_and_evaluated(tmp_path):

@@ -13,7 +13,7 @@ from localgrad.base import Batches, BlockState, Model
 from localgrad.blocks import mlp
 from localgrad.methods import al, by_group
 from localgrad.methods.al import DEFAULT_PROFILE, PROFILES
-from localgrad.pipeline import sequential
+from localgrad.pipeline import init, sequential
 
 BATCH, FEATURES, CLASSES, WIDTH = 6, 5, 3, 4
 KEY = jax.random.key(0)
@@ -65,7 +65,7 @@ def f(params: Any, s: Any) -> Any:
 def b(profile: str, params: Any, s: Any) -> Any:
     if profile == "neco":
         return sigmoid(dense(params, sigmoid(dense(params, s)), 1))
-    return jnp.tanh(dense(params, s))
+    return dense(params, s) if profile == "iclr" else jnp.tanh(dense(params, s))
 
 
 def g(profile: str, params: Any, t: Any) -> Any:
@@ -296,6 +296,22 @@ def test_bridges() -> None:
     assert widths(profile="iclr") == widths(profile="iclr_head") == [WIDTH]
     assert widths(profile="neco", bridge=()) == [WIDTH]
     assert widths(bridge=(2, 3)) == [2 * WIDTH, 3 * WIDTH, WIDTH]
+
+
+@pytest.mark.parametrize(("profile", "variance"), [("neco", 2.0), ("iclr", 1.0), ("iclr_head", 1.0)])
+def test_kernels_are_drawn_as_the_profile_says(profile: str, variance: float) -> None:
+    """NECO draws b, g and h by He's normal, of variance 2 / fan-in; f is the network's own affair."""
+    width, features, depth = 150, 200, 2
+    spec = jax.ShapeDtypeStruct((BATCH, features), jnp.float32)
+    model = al(mlp((features,) * depth), spec, CLASSES, tx=optax.sgd(0.1), profile=profile, target_width=width)
+    for i, state in enumerate(init(model, KEY)):
+        for group in "bgh":
+            layers = state.params[group].values()
+            assert all(not layer["bias"].any() for layer in layers)
+            kernels = [layer["kernel"] for layer in layers if layer["kernel"].size > 10_000]
+            assert kernels or (i == 0 and group in "gh")  # those of the classes are small
+            for kernel in kernels:
+                assert float(jnp.mean(kernel**2)) * kernel.shape[0] == pytest.approx(variance, rel=0.05)
 
 
 def test_the_default_profile() -> None:

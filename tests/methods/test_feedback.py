@@ -219,7 +219,7 @@ def test_a_share_of_the_last_gradient_in_greedy_learning(random_states: Callable
     """The share is linear: 0 is greedy learning; 1 gives every auxiliary network the top's error."""
     grads = {}
     for share in (0.0, 0.25, 1.0):
-        model = dgl(mlp((7, 6)), SPEC, CLASSES, tx=optax.sgd(0.1), aux="mlp", last_gradient_weight=share)
+        model = dgl(mlp((7, 6)), SPEC, CLASSES, tx=optax.sgd(0.1), aux="hidden", last_gradient_weight=share)
         assert {block.signal for block in model.blocks} == {"error" if share else "none"}
         grads[share] = grads_of(model, random_states(model))
     mixed = jax.tree.map(lambda own, top: 0.75 * own + 0.25 * top, grads[0.0], grads[1.0])

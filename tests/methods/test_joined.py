@@ -46,9 +46,8 @@ def test_a_step_descends_the_sum_of_the_losses_of_all_blocks(x64: None) -> None:
         s, t = x, jax.nn.one_hot(y, CLASSES, dtype=x.dtype)
         loss = jnp.zeros(())
         for p in params:
-            of = lambda group, v, p=p: jnp.tanh(
-                v @ jax.tree.leaves(p[group])[1] + jax.tree.leaves(p[group])[0][None]
-            )  # bias, kernel
+            linear = lambda group, v, p=p: v @ jax.tree.leaves(p[group])[1] + jax.tree.leaves(p[group])[0][None]
+            of = lambda group, v, linear=linear: linear(group, v) if group == "b" else jnp.tanh(linear(group, v))
             s, below = of("f", s), t
             t = of("g", t)
             loss += jnp.mean((of("b", s) - t) ** 2) + jnp.mean((of("h", t) - below) ** 2)

@@ -60,7 +60,10 @@ def test_every_method(method: str, net: str, x64: None, as_batches: Callable, ra
     ("method", "options"),
     [
         ("dgl", {"self_supervised": "reconstruct", "aux": "cnn"}),
-        ("dgl", {"self_supervised": "shift", "aux": "mlp"}),
+        ("dgl", {"self_supervised": "shift", "aux": "mlp", "upsample": "bilinear"}),
+        ("dgl", {"self_supervised": "reconstruct", "aux": "hidden", "upsample": "none", "weights": (0, 1)}),
+        ("dgl", {"head": "mlp"}),
+        ("bp", {"hidden": (5, 4)}),
         ("scl", {"views": 2, "head": "linear", "pool": 16}),
         ("predsim", {"dropout": 0.2, "pool": 16}),
         ("dgl", {"last_gradient_weight": 0.5, "self_supervised": "reconstruct"}),
@@ -78,6 +81,24 @@ def test_options(method: str, options: dict, x64: None, as_batches: Callable, ra
 @pytest.mark.parametrize("net", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in THIN])
 def test_every_network(net: str, method: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
     agree(make(method, thin(net), (BATCH, 8, 8, 1)), as_batches, random_states)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("method", "net", "net_options", "options"),
+    [
+        ("al", "resnet20", {"form": "neco"}, {"target_width": 6}),
+        ("bp_matched", "resnet20", {"form": "neco", "mean": True, "activation": "relu"}, {"target_width": 6}),
+        ("dgl", "vgg11c", {"pool": "between"}, {"self_supervised": "reconstruct", "aux": "hidden", "pool": 64}),
+        ("dkp", "vgg11c", {"pool": "between"}, {}),
+    ],
+    ids=str,
+)
+def test_published_forms_of_networks(
+    method: str, net: str, net_options: dict, options: dict, x64: None, as_batches: Callable, random_states: Callable
+) -> None:
+    network = NETWORKS[net](**THIN[net], **net_options, blocks=3)
+    agree(make(method, network, (BATCH, 8, 8, 1), **options), as_batches, random_states)
 
 
 def test_no_network_is_forgotten() -> None:
