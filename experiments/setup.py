@@ -46,11 +46,11 @@ def devices(count: int, *, x64: bool = False) -> None:
         jax.config.update("jax_num_cpu_devices", count)
         return
     place = processes.place(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if count % place.count:
+    if count % place.processes:
         raise ValueError(
-            f"stages times data_parallel is {count}, which does not divide over --num_processes={place.count}."
+            f"stages times data_parallel is {count}, which does not divide over --num_processes={place.processes}."
         )
-    jax.config.update("jax_num_cpu_devices", count // place.count)
+    jax.config.update("jax_num_cpu_devices", count // place.processes)
     launcher = os.environ.get("LOCALGRAD_LAUNCHER")
     processes.join(
         place,
@@ -81,6 +81,7 @@ def say(line: str) -> None:
 
 def refuse(message: str, code: int = 2) -> int:
     """Prints one line about what was wrong, and returns the exit status; of several processes, ends this one."""
+    processes.wait_for_blame(message)
     print(f"error: {message}", file=sys.stderr, flush=True)
     processes.leave(code, message)
     return code

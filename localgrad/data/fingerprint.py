@@ -49,7 +49,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:12]
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:12]
 
 
 def _sum(inputs: np.ndarray, row_bytes: int) -> int:
@@ -59,5 +59,7 @@ def _sum(inputs: np.ndarray, row_bytes: int) -> int:
     for first in range(0, len(inputs), rows):
         chunk = np.ascontiguousarray(inputs[first : first + rows]).reshape(-1).view(np.uint8)
         whole = len(chunk) // 8 * 8
-        total += int(np.sum(chunk[:whole].view(np.uint64), dtype=np.uint64)) + int(np.sum(chunk[whole:], dtype=np.uint64))
+        total += int(np.sum(chunk[:whole].view(np.uint64), dtype=np.uint64)) + int(
+            np.sum(chunk[whole:], dtype=np.uint64)
+        )
     return total % 2**64

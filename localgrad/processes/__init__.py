@@ -16,3 +16,4 @@ from localgrad.processes.run import agree as agree
 from localgrad.processes.run import join as join
 from localgrad.processes.run import leave as leave
 from localgrad.processes.run import place as place
+from localgrad.processes.run import wait_for_blame as wait_for_blame

@@ -1,6 +1,7 @@
-"""A process's side of a run of several: it comes, agrees, gives signs of life, and leaves with one line if others do."""
+"""A process's side of a run: it comes, agrees with the others, gives signs of life, and leaves where others do."""
 
 import os
+import re
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from localgrad.processes.wire import MAGIC, Line
 
 PEER_LOST = 75  # exit status (EX_TEMPFAIL): another process ended this one; the same command again goes on
 _TICK = 1.0  # seconds between beats
+_BROKEN = re.compile("gloo|nccl|connection|unavailable|deadline_exceeded|cancelled", re.IGNORECASE)
 _ANSWER = 15.0  # seconds in which a process 0 that took a connection says its first word
 
 
@@ -83,9 +85,13 @@ class Guest:
             self._hub.linger(grace + 2)
         os._exit(code)
 
-    def wait_for_blame(self) -> None:
-        """Gives the watch time to find out whether another process is the cause of an error here; then it ends this."""
-        time.sleep(self._patience + 5)
+    def wait_for_blame(self, error: str) -> None:
+        """Where an error here is of a broken connection, gives the watch time to find the process that broke it.
+
+        The watch ends this process then; what the main thread has to say is only the trace of it.
+        """
+        if _BROKEN.search(error):
+            time.sleep(self._patience + 5)
 
     def finish(self) -> None:
         """Waits until every process has come to its end."""

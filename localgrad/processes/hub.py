@@ -71,11 +71,10 @@ class Hub:
         if hello == "tunnel":
             self._dig(connection)
             return
-        try:
-            guest = _Guest(line, hello)
-        except (KeyError, TypeError):  # a stranger
+        if not isinstance(hello, dict):  # a stranger
             line.close()
             return
+        guest = _Guest(line, hello)
         with self._changed:
             if self._phase != "meeting":
                 line.send(refused=self._full(guest.member))
@@ -119,7 +118,7 @@ class Hub:
                     break
                 self._changed.wait(0.2)
             wrong = self._conflict() or self._missing()
-            wrong = wrong or difference({guest.member.id: guest.hello["facts"] for guest in self._guests})
+            wrong = wrong or _differ({guest.member.id: guest.hello["facts"] for guest in self._guests})
             self._phase = "over" if wrong else "running"
             if wrong:
                 self._say(refused=wrong)
@@ -128,7 +127,7 @@ class Hub:
 
     def _conflict(self) -> str | None:
         counts = {guest.member.id: {"--num_processes": guest.hello["count"]} for guest in self._guests}
-        if differs := difference(counts):
+        if differs := _differ(counts):
             return differs
         for guest in self._guests:
             same = [str(other.member) for other in self._guests if other.member.id == guest.member.id]
@@ -152,7 +151,7 @@ class Hub:
             told = self._rounds.setdefault(message["round"], {})
             told[guest.member.id] = message["facts"]
             if len(told) == self._count:
-                self._say(answer=difference(told), round=message["round"])
+                self._say(answer=_differ(told), round=message["round"])
         elif "done" in message:
             guest.done = True
             if all(each.done for each in self._guests):
@@ -187,6 +186,11 @@ class Hub:
                     guest.line.silence += 1
                     if guest.line.silence * _TICK > self._patience and not guest.gone:
                         self._verdict(silent(guest.member, self._patience))
+
+
+def _differ(facts: dict[int, dict[str, Any]]) -> str | None:
+    found = difference(facts)
+    return found and f"the processes differ: {found}. Give all of them the same flags, versions and data"
 
 
 def silent(member: Member, patience: float) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,16 +26,16 @@ _guest: list[Guest] = []  # this process's place in a run of several; as with ja
 
 
 class Place(NamedTuple):
-    """Where a process stands in a run: process `process` of `count`, with process 0 at `host:port`.
+    """Where a process stands in a run: process `process` of `processes`, with process 0 at `host:port`.
 
     `local_devices` are the devices that are its own, where the cluster says so.
     """
 
     host: str
     port: int
-    count: int
+    processes: int
     process: int
-    local_devices: list[int] | None = None
+    local_devices: Sequence[int] | None = None
 
 
 def place(coordinator: str, count: int | None = None, process: int | None = None) -> Place:
@@ -53,10 +53,10 @@ def place(coordinator: str, count: int | None = None, process: int | None = None
     address, count, process, local = ClusterEnv.auto_detect_unset_distributed_params(
         None, count, process, None, None, _DETECTION
     )
-    if None in (address, count, process):
+    if address is None or count is None or process is None:
         raise ValueError(
-            "--coordinator=auto: no cluster is known that says who the processes are (a TPU pod, SLURM, Open MPI, GKE); "
-            "give --coordinator=HOST:PORT, --num_processes and --process_id."
+            "--coordinator=auto: nothing here says who the processes are, as TPU pods, SLURM and GKE do; give "
+            "--coordinator=HOST:PORT, --num_processes and --process_id."
         )
     return Place(*split_address(address), count, process, local)
 
@@ -85,11 +85,11 @@ def join(
     """
     service, hub = free_port(), None
     if place.process == 0:
-        hub = Hub(_listen(place), place.count, service, patience)
+        hub = Hub(_listen(place), place.processes, service, patience)
     member = Member(place.process, socket.gethostname(), os.getpid())
     try:
         guest = Guest(
-            (place.host, place.port), member, place.count, {**facts, **software()}, patience, resume, hub,
+            (place.host, place.port), member, place.processes, {**facts, **software()}, patience, resume, hub,
             _watch(launcher),
         )  # fmt: skip
     except ValueError:
@@ -101,7 +101,7 @@ def join(
     jax.config.update("jax_enable_preemption_service", False)  # it would take the first SIGTERM for itself
     here = f"127.0.0.1:{service if place.process == 0 else serve_tunnel((place.host, place.port))}"
     jax.distributed.initialize(
-        here, place.count, place.process, place.local_devices,
+        here, place.processes, place.process, place.local_devices,
         heartbeat_timeout_seconds=_NEVER, coordinator_bind_address=here,
     )  # fmt: skip
     atexit.register(guest.finish)  # runs before jax's own, which was registered earlier
@@ -118,6 +118,12 @@ def agree(facts: Callable[[], dict[str, Any]]) -> None:
     """
     for guest in _guest:
         guest.agree(facts())
+
+
+def wait_for_blame(error: str) -> None:
+    """Before an error is shown: does not return where another process is its cause, and one line says so instead."""
+    for guest in _guest:
+        guest.wait_for_blame(error)
 
 
 def leave(code: int, why: str) -> None:
@@ -145,8 +151,7 @@ def _hook(guest: Guest, before: Callable) -> Callable[[type[BaseException], Base
         if kind is KeyboardInterrupt:
             print("stopped by SIGINT", file=sys.stderr, flush=True)
             guest.leave(128 + signal.SIGINT, "it was stopped by SIGINT", _GRACE)
-        if issubclass(kind, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            guest.wait_for_blame()  # a connection that broke is the trace of a process that died
+        guest.wait_for_blame(f"{kind.__name__}: {error}")
         before(kind, error, trace)
         sys.stderr.flush()
         guest.leave(1, f"{kind.__name__}: {str(error).partition(chr(10))[0][:200]}", _GRACE)

@@ -4,9 +4,12 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-MAGIC = "localgrad"  # the first line of every connection has this key: whoever says something else is no process of ours
+MAGIC = (
+    "localgrad"  # the first line of every connection has this key: whoever says something else is no process of ours
+)
 _LONGEST = 1 << 22  # bytes of a line; a longer one is not of this protocol
 _CHUNK = 1 << 16
 
@@ -28,11 +31,8 @@ class Line:
 
     def send(self, **message: Any) -> None:
         """Sends one object; one that cannot be sent is lost, and whoever reads this line sees its end."""
-        try:
-            with self._sending:
-                self._connection.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass
+        with suppress(OSError), self._sending:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The objects that come, until the connection ends or says what is no object."""
@@ -59,10 +59,8 @@ class Line:
 
     def close(self) -> None:
         """Ends the connection in both directions, which ends whoever reads it."""
-        try:
+        with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._connection.close()
 
 
@@ -118,16 +116,12 @@ def splice(ours: socket.socket, theirs: socket.socket, hold: bool) -> None:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def carry(source: socket.socket, target: socket.socket, tell: bool) -> None:
-        try:
+        with suppress(OSError):
             while data := source.recv(_CHUNK):
                 target.sendall(data)
-        except OSError:
-            pass
         if tell:
-            try:
+            with suppress(OSError):
                 target.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
 
     for source, target, tell in ((ours, theirs, True), (theirs, ours, not hold)):
         threading.Thread(target=carry, args=(source, target, tell), daemon=True).start()
