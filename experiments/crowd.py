@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = ("-m", "experiments.train")
 RUN = (
     "--method=al", "--net=mlp", "--widths=24,16", "--target_width=16", "--dropout=0.1", "--dataset=digits",
-    "--epochs=40", "--batches_per_call=3", "--checkpoint_every_steps=6",
+    "--epochs=8", "--batches_per_call=3", "--checkpoint_every_steps=11",
 )  # fmt: skip
 _DUMPS = re.compile(r"Traceback|Check failure|^[EFW]\d{4} |absl::|terminate called|Aborted|Segmentation", re.MULTILINE)
 

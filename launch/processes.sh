@@ -3,7 +3,7 @@
 #   bash launch/processes.sh 2 -m experiments.train --stages=2 --workdir=runs/two
 # Ctrl-C, SIGTERM and a closed terminal reach the programs as one SIGTERM; it waits for them, and its exit status is the
 # worst of theirs.  When one fails, the others leave by themselves; one that is still here a minute later is killed.
-# PYTHON= chooses the interpreter, PORT= the port on which they meet.
+# PYTHON= chooses the interpreter, PORT= the port on which they meet, LINGER= the seconds of that minute.
 set -uo pipefail
 usage="usage: bash launch/processes.sh N -m PROGRAM --flag=value ..., with N processes from 1 on"
 [[ ${1:-} =~ ^[1-9][0-9]*$ && $# -gt 1 ]] || { echo "error: $usage" >&2; exit 2; }
@@ -47,7 +47,7 @@ for ((i = 0; i < count && !stopped; i++)); do
   pids+=($!)
 done
 
-worst=0 failed=0
+worst=0 failed=
 while ((${#pids[@]})); do
   left=()
   for pid in "${pids[@]}"; do
@@ -57,11 +57,11 @@ while ((${#pids[@]})); do
       wait "$pid"
       status=$?
       ((status > worst)) && worst=$status
-      ((status && !failed)) && failed=$SECONDS
+      ((status)) && failed=${failed:-$SECONDS}
     fi
   done
   pids=(${left[@]+"${left[@]}"})
-  if ((failed && SECONDS - failed > 60)); then kill -KILL "${pids[@]}" 2> /dev/null; fi
+  if [[ -n $failed ]] && ((SECONDS - failed >= ${LINGER:-60})); then kill -KILL "${pids[@]}" 2> /dev/null; fi
   ((${#pids[@]})) && { sleep 0.5 & wait $!; }
 done
 exit "$worst"

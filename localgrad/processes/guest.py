@@ -108,6 +108,7 @@ class Guest:
                     self._answers[message["round"]] = message["answer"]
                 self._over = self._over or "over" in message
                 self._changed.notify_all()
+        self._line.close()
         if not self._over:
             self._end(f"{self.members[0]} died")
 
@@ -145,8 +146,9 @@ def _connect(address: tuple[str, int], hello: dict[str, Any], patience: float) -
             line = Line(connection)
             line.send(**{MAGIC: hello})
             messages = iter(line)
-            if first := next(messages, None):
-                connection.settimeout(None)
+            first = next(messages, {})
+            connection.settimeout(None)
+            if {"beat", "met", "refused"} & set(first):
                 return line, messages, first
             line.close()
             why = "who answers is not process 0 of such a run"

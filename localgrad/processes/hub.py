@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from localgrad.processes.facts import difference
@@ -60,9 +61,10 @@ class Hub:
             self._changed.wait_for(lambda: all(guest.gone for guest in self._guests if guest.member.id), seconds)
 
     def _accept(self) -> None:
-        while True:
-            connection, _ = self._server.accept()
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._server.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         line = Line(connection)
@@ -78,6 +80,7 @@ class Hub:
         with self._changed:
             if self._phase != "meeting":
                 line.send(refused=self._full(guest.member))
+                line.close()
                 return
             self._guests.append(guest)
             self._changed.notify_all()
@@ -91,6 +94,7 @@ class Hub:
             elif not guest.leaving:
                 self._verdict(f"{guest.member} died")
             self._changed.notify_all()
+        line.close()
 
     def _dig(self, connection: socket.socket) -> None:
         try:
@@ -178,7 +182,7 @@ class Hub:
 
     def _tick(self) -> None:
         """Counts the silence of each guest in ticks of this thread, not by a clock: it is blind to its own sleep."""
-        while True:
+        while self._phase != "over":
             time.sleep(_TICK)
             with self._changed:
                 self._say(beat=True)

@@ -115,16 +115,33 @@ def splice(ours: socket.socket, theirs: socket.socket, hold: bool) -> None:
     for end in (ours, theirs):
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def carry(source: socket.socket, target: socket.socket, tell: bool) -> None:
+    def out() -> None:
         with suppress(OSError):
-            while data := source.recv(_CHUNK):
-                target.sendall(data)
-        if tell:
-            with suppress(OSError):
-                target.shutdown(socket.SHUT_WR)
+            while data := ours.recv(_CHUNK):
+                try:
+                    theirs.sendall(data)
+                except OSError:
+                    if not hold:  # else nobody hears it, and nobody here shall know
+                        break
+        with suppress(OSError):
+            theirs.shutdown(socket.SHUT_WR)
 
-    for source, target, tell in ((ours, theirs, True), (theirs, ours, not hold)):
-        threading.Thread(target=carry, args=(source, target, tell), daemon=True).start()
+    def back() -> None:
+        with suppress(OSError):
+            while data := theirs.recv(_CHUNK):
+                ours.sendall(data)
+        if not hold:
+            with suppress(OSError):
+                ours.shutdown(socket.SHUT_WR)
+
+    def both() -> None:
+        with ours, theirs:
+            other = threading.Thread(target=back, daemon=True)
+            other.start()
+            out()
+            other.join()
+
+    threading.Thread(target=both, daemon=True).start()
 
 
 def serve_tunnel(coordinator: tuple[str, int]) -> int:
@@ -142,15 +159,13 @@ def serve_tunnel(coordinator: tuple[str, int]) -> int:
     def accept() -> None:
         while True:
             ours, _ = server.accept()
-            kept.append(ours)
             try:
                 theirs = socket.create_connection(coordinator)
-                kept.append(theirs)
                 theirs.sendall(json.dumps({MAGIC: "tunnel"}).encode() + b"\n")
-                if theirs.recv(1):  # process 0 has the first line: what follows is the service's
-                    splice(ours, theirs, hold=True)
+                theirs.recv(1)  # process 0 has the first line: what follows is the service's
+                splice(ours, theirs, hold=True)
             except OSError:
-                continue  # process 0 is gone, and the watch says so
+                kept.append(ours)  # process 0 is gone, and the watch says so
 
     threading.Thread(target=accept, daemon=True).start()
     return server.getsockname()[1]
