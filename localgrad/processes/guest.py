@@ -142,7 +142,7 @@ def _connect(address: tuple[str, int], hello: dict[str, Any], patience: float) -
     while time.monotonic() < deadline:
         try:
             connection = socket.create_connection(address, timeout=5)
-            connection.settimeout(_ANSWER)
+            connection.settimeout(min(_ANSWER, max(1.0, deadline - time.monotonic())))
             line = Line(connection)
             line.send(**{MAGIC: hello})
             messages = iter(line)

@@ -106,7 +106,7 @@ class Hub:
         splice(service, connection, hold=False)
 
     def _full(self, late: Member) -> str:
-        names = ", ".join(str(guest.member) for guest in self._guests)
+        names = ", ".join(map(str, sorted(guest.member for guest in self._guests)))
         return f"{late} came to a run of {self._count} processes that have all met: {names}; check --process_id"
 
     def _meet(self) -> None:
@@ -127,7 +127,7 @@ class Hub:
             if wrong:
                 self._say(refused=wrong)
             else:
-                self._say(met=[list(guest.member) for guest in sorted(self._guests, key=lambda g: g.member.id)])
+                self._say(met=[list(member) for member in sorted(guest.member for guest in self._guests)])
 
     def _conflict(self) -> str | None:
         counts = {guest.member.id: {"--num_processes": guest.hello["count"]} for guest in self._guests}
@@ -144,7 +144,7 @@ class Hub:
         missing = [str(i) for i in range(self._count) if i not in there]
         if not missing:
             return None
-        names = ", ".join(str(guest.member) for guest in self._guests)
+        names = ", ".join(map(str, sorted(guest.member for guest in self._guests)))
         return (
             f"of {self._count} processes, {', '.join(missing)} did not come within {self._patience:.0f} s; there are "
             f"{names}"
