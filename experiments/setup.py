@@ -1,5 +1,6 @@
 """What every program does first and last: devices, processes, and one clear line for what was refused."""
 
+import inspect
 import os
 import re
 import shlex
@@ -103,6 +104,6 @@ def attribute_docs(documented: type) -> dict[str, str]:
       >>> attribute_docs(Config)["epochs"]
       'passes over the training set.'
     """
-    text = re.sub(r"\n\s{8,}", " ", documented.__doc__ or "")
-    rows = re.findall(r"^ {6}([\w, ]+): (.*)$", text, re.MULTILINE)
+    doc = inspect.cleandoc(documented.__doc__ or "")  # Python 3.13 takes the indentation away by itself
+    rows = re.findall(r"^ {2}([\w, ]+): (.*)$", re.sub(r"\n {4,}", " ", doc), re.MULTILINE)
     return {name: says for names, says in rows for name in names.split(", ")}

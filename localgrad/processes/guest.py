@@ -13,7 +13,7 @@ from localgrad.processes.wire import MAGIC, Line
 
 PEER_LOST = 75  # exit status (EX_TEMPFAIL): another process ended this one; the same command again goes on
 _TICK = 1.0  # seconds between beats
-_BROKEN = re.compile("gloo|nccl|connection|unavailable|deadline_exceeded|cancelled", re.IGNORECASE)
+_BROKEN = re.compile("gloo|nccl|by peer|UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|ABORTED", re.IGNORECASE)
 _ANSWER = 15.0  # seconds in which a process 0 that took a connection says its first word
 
 
@@ -58,7 +58,9 @@ class Guest:
                 self._line.close()
                 raise ValueError(f"{first['refused']}.")
             if (first := next(messages, {})) == {}:
-                raise ValueError(f"process 0 at {address[0]}:{address[1]} ended before all processes had come.")
+                self._line.close()
+                raise ValueError(f"process 0 at {address[0]}:{address[1]} ended or fell silent before all had come.")
+        self._line.wait_forever()
         self.members = [Member(*each) for each in first["met"]]
         for work in (lambda: self._listen(messages), self._tick):
             threading.Thread(target=work, daemon=True).start()
@@ -147,7 +149,7 @@ def _connect(address: tuple[str, int], hello: dict[str, Any], patience: float) -
             line.send(**{MAGIC: hello})
             messages = iter(line)
             first = next(messages, {})
-            connection.settimeout(None)
+            connection.settimeout(patience)  # until all have come: then the watch begins
             if {"beat", "met", "refused"} & set(first):
                 return line, messages, first
             line.close()

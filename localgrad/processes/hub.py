@@ -186,6 +186,8 @@ class Hub:
             time.sleep(_TICK)
             with self._changed:
                 self._say(beat=True)
+                if self._phase == "meeting":
+                    continue  # guests wait, and say nothing
                 for guest in self._guests:
                     guest.line.silence += 1
                     if guest.line.silence * _TICK > self._patience and not guest.gone:

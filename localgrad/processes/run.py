@@ -20,6 +20,7 @@ from localgrad.processes.wire import free_port, listen, serve_tunnel, split_addr
 PATIENCE = 40.0  # seconds
 _GRACE = 5.0  # seconds in which others may come to the same error by themselves
 _NEVER = 10**7  # seconds; the service of jax need not look for the dead
+_END = 30  # seconds; all have come to their end when the service of jax ends
 _DETECTION = 300  # seconds in which a cluster must say where process 0 is
 
 _guest: list[Guest] = []  # this process's place in a run of several; as with jax, a process has at most one
@@ -102,7 +103,7 @@ def join(
     here = f"127.0.0.1:{service if place.process == 0 else serve_tunnel((place.host, place.port))}"
     jax.distributed.initialize(
         here, place.processes, place.process, place.local_devices,
-        heartbeat_timeout_seconds=_NEVER, coordinator_bind_address=here,
+        heartbeat_timeout_seconds=_NEVER, shutdown_timeout_seconds=_END, coordinator_bind_address=here,
     )  # fmt: skip
     atexit.register(guest.finish)  # runs before jax's own, which was registered earlier
 

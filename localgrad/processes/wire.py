@@ -57,6 +57,10 @@ class Line:
             self.silence = 0
             yield message
 
+    def wait_forever(self) -> None:
+        """Reads without a limit of time from now on."""
+        self._connection.settimeout(None)
+
     def close(self) -> None:
         """Ends the connection in both directions, which ends whoever reads it."""
         with suppress(OSError):

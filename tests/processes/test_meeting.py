@@ -140,6 +140,34 @@ def test_all_hear_who_is_silent(hub):
     zero.line.close(), one.line.close()
 
 
+def test_waiting_for_one_that_comes_late_is_no_silence(hub):
+    address, _ = hub(2, patience=3.0)
+    zero = Peer(address, 0, 2)
+    time.sleep(2.5)
+    one = Peer(address, 1, 2)
+    assert zero.hears("met", "verdict").get("met")
+    began = time.monotonic()
+    assert "gave no sign of life" in zero.hears("verdict")["verdict"]
+    assert time.monotonic() - began > 2
+    zero.line.close(), one.line.close()
+
+
+def test_a_process_0_that_falls_silent_before_all_came_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+
+        def answer():
+            held.append(server.accept()[0])
+            held[0].sendall(b'{"beat": true}\n')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ValueError, match="ended or fell silent before all had come"):
+            Guest(server.getsockname(), Member(1, "", 1), 2, {}, 1.0, "", None, lambda: None)
+        thread.join()
+        held[0].close()
+
+
 def test_one_that_leaves_has_time_for_the_others_to_leave_by_themselves(hub):
     _, (zero, one) = met(hub, 2)
     one.line.send(leaving="no such data", grace=0.5)
