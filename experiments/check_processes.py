@@ -7,7 +7,7 @@ nobody disturbed; and after a launcher nobody may be left.
 
     python -m experiments.check_processes
 
-Expect every row `as_it_should`; a quarter of an hour on two idle cores, where the longest ending takes 42 s.
+Expect every row `as_it_should`; a quarter of an hour on two idle cores, where the longest ending takes 37 s.
 """
 
 import gzip
@@ -103,13 +103,13 @@ def _own(*changes: str, process: int = 1) -> Callable[[Path], dict[str, Any]]:
     return lambda folder: {"own": {process: changes}}
 
 
-_NOT_COME = (REFUSED, "of 2 processes, 1 did not come within 40 s")
+_NOT_COME = (REFUSED, "of 2 processes, 1 did not come within 30 s")
 _RATES = (REFUSED, "--learning_rate is 0.001 in process 0, 0.01 in process 1")
 _DATA = (REFUSED, "labels of the train split is ")
 _VERSIONS = (REFUSED, 'the version of optax is "')
 _TWICE = (REFUSED, "--process_id=1 was given to more than one")
 _COUNTS = (REFUSED, "--num_processes is 2 in process 0, 4 in process 1")
-_ABSENT = (REFUSED, "of 3 processes, 2 did not come within 40 s")
+_ABSENT = (REFUSED, "of 3 processes, 2 did not come within 30 s")
 
 STARTS = {
     "other flags": Start(_own("--learning_rate=0.01"), {0: _RATES, 1: _RATES}),
@@ -164,7 +164,7 @@ def _died(victim: int) -> str:
 
 
 def _silent(victim: int) -> str:
-    return rf"process {victim} \(pid \d+ on \S+\) gave no sign of life for 40 s"
+    return rf"process {victim} \(pid \d+ on \S+\) gave no sign of life for 30 s"
 
 
 FAULTS = {

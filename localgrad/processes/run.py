@@ -17,7 +17,7 @@ from localgrad.processes.guest import Guest
 from localgrad.processes.hub import Hub, Member
 from localgrad.processes.wire import free_port, listen, serve_tunnel, split_address
 
-PATIENCE = 40.0  # seconds
+PATIENCE = 30.0  # seconds
 _GRACE = 5.0  # seconds in which others may come to the same error by themselves
 _NEVER = 10**7  # seconds; the service of jax need not look for the dead
 _END = 30  # seconds; all have come to their end when the service of jax ends
