@@ -1,13 +1,19 @@
 """What every program does first and last: devices, processes, and one clear line for what was refused."""
 
+import inspect
+import os
 import re
 import shlex
 import sys
+from typing import Any
 
 import jax
 from absl import flags, logging
 
+from localgrad import processes
+
 FLAGS = flags.FLAGS
+_OWN = ("coordinator", "process_id", "data_dir")  # flags in which the processes of a run may differ
 
 
 def define_process_flags() -> None:
@@ -15,6 +21,9 @@ def define_process_flags() -> None:
     flags.DEFINE_string("coordinator", None, "host:port of process 0, or 'auto' where the cluster says it")
     flags.DEFINE_integer("num_processes", None, "number of processes")
     flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
+    flags.DEFINE_float(
+        "patience", processes.PATIENCE, "seconds to wait for the others to come, and later for their signs of life"
+    )
 
 
 def devices(count: int, *, x64: bool = False) -> None:
@@ -25,26 +34,44 @@ def devices(count: int, *, x64: bool = False) -> None:
       x64: switch on 64-bit types.
 
     Raises:
-      ValueError: if the devices do not divide over the processes, or only some of the process flags are given.
+      ValueError: if the devices do not divide over the processes, only some of the process flags are given, or the
+        processes do not find each other or were given different flags.
     """
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the checkpoint library tells a lot
-    processes = FLAGS.num_processes or 1
-    if FLAGS.coordinator != "auto":
-        given = [FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id]
-        if None in given and given != [None] * 3:
-            raise ValueError("--coordinator, --num_processes and --process_id go together; one of them is missing.")
-        if count % processes:
-            raise ValueError(
-                f"stages times data_parallel is {count}, which does not divide over --num_processes={processes}."
-            )
-        jax.config.update("jax_num_cpu_devices", count // processes)
     if x64:
         jax.config.update("jax_enable_x64", True)
-    if FLAGS.coordinator == "auto":
-        jax.distributed.initialize()
-    elif FLAGS.coordinator is not None:
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if FLAGS.coordinator is None:
+        if (FLAGS.num_processes, FLAGS.process_id) != (None, None):
+            raise ValueError("--coordinator, --num_processes and --process_id go together; one of them is missing.")
+        jax.config.update("jax_num_cpu_devices", count)
+        return
+    place = processes.place(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if count % place.processes:
+        raise ValueError(
+            f"stages times data_parallel is {count}, which does not divide over --num_processes={place.processes}."
+        )
+    jax.config.update("jax_num_cpu_devices", count // place.processes)
+    launcher = os.environ.get("LOCALGRAD_LAUNCHER")
+    processes.join(
+        place,
+        _common_flags(),
+        patience=FLAGS.patience,
+        resume=command_line(),
+        launcher=None if launcher is None else int(launcher),
+    )
+
+
+def _common_flags() -> dict[str, Any]:
+    """The flags of this program that all processes of a run must be given alike."""
+    ours = [__name__, sys.argv[0], *(name for name in sys.modules if name.startswith("experiments."))]
+    return {
+        f"--{flag.name}": flag.value
+        for module, found in sorted(FLAGS.flags_by_module_dict().items())
+        if module in ours
+        for flag in found
+        if flag.name not in _OWN
+    }
 
 
 def say(line: str) -> None:
@@ -54,13 +81,17 @@ def say(line: str) -> None:
 
 
 def refuse(message: str, code: int = 2) -> int:
-    """Prints one line about what was wrong, and returns the exit status."""
+    """Prints one line about what was wrong, and returns the exit status; of several processes, ends this one."""
+    processes.wait_for_blame(message)
     print(f"error: {message}", file=sys.stderr, flush=True)
+    processes.leave(code, message)
     return code
 
 
 def command_line() -> str:
-    """The command that started this program."""
+    """The command that started this program, or all processes of its run."""
+    if launched := os.environ.get("LOCALGRAD_COMMAND"):
+        return launched
     spec = sys.modules["__main__"].__spec__
     return shlex.join(["python", *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]])
 
@@ -73,6 +104,6 @@ def attribute_docs(documented: type) -> dict[str, str]:
       >>> attribute_docs(Config)["epochs"]
       'passes over the training set.'
     """
-    text = re.sub(r"\n\s{8,}", " ", documented.__doc__ or "")
-    rows = re.findall(r"^ {6}([\w, ]+): (.*)$", text, re.MULTILINE)
+    doc = inspect.cleandoc(documented.__doc__ or "")  # Python 3.13 takes the indentation away by itself
+    rows = re.findall(r"^ {2}([\w, ]+): (.*)$", re.sub(r"\n {4,}", " ", doc), re.MULTILINE)
     return {name: says for names, says in rows for name in names.split(", ")}

@@ -23,7 +23,8 @@ LOWER = {
     "pipeline": {"base"},
     "data": {"base"},
     "report": {"base"},
-    "training": {"base", "blocks", "losses", "methods", "pipeline", "data", "report"},
+    "processes": set(),
+    "training": {"base", "blocks", "losses", "methods", "pipeline", "data", "report", "processes"},
 }
 # None of these may come with `import localgrad`; those that jax, flax, optax or chex bring by themselves are theirs.
 HEAVY = {"absl", "tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "sklearn"}

@@ -8,6 +8,7 @@ from localgrad.data.augment import Augment, augmentation
 from localgrad.data.dataset import SPLITS, Dataset, first, pixel_stats, with_label_noise
 from localgrad.data.door import get, names
 from localgrad.data.fetch import prepare
+from localgrad.data.fingerprint import fingerprint
 from localgrad.data.groups import length_groups, steps_per_epoch
 from localgrad.data.shuffle import permuted
 from localgrad.data.source import eval_batches, source
@@ -22,6 +23,7 @@ __all__ = [
     "augmentation",
     "batches",
     "eval_batches",
+    "fingerprint",
     "first",
     "get",
     "length_groups",

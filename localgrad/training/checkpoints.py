@@ -52,7 +52,12 @@ class Checkpoints:
     @staticmethod
     def any(folder: Path) -> bool:
         """Whether a folder holds a checkpoint."""
-        return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+        return bool(Checkpoints.steps(folder))
+
+    @staticmethod
+    def steps(folder: Path) -> list[int]:
+        """The steps of the whole checkpoints in a folder, ascending."""
+        return sorted(int(child.name) for child in folder.iterdir() if child.name.isdigit()) if folder.is_dir() else []
 
     def save(
         self,

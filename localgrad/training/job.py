@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from localgrad import data
+from localgrad import data, processes
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
 from localgrad.blocks import NETWORKS, TEXT_NETWORKS, Vectors
 from localgrad.methods import METHODS, freeze, graft, kernels, trials
@@ -62,7 +62,8 @@ def prepare(config: Config) -> Job:
       A `Job`.
 
     Raises:
-      ValueError: for anything in the configuration that cannot be, or a workdir of another configuration.
+      ValueError: for anything in the configuration that cannot be, a workdir of another configuration, or another
+        process that reads other data.
       FileNotFoundError: if the data are not there, saying how to get them.
     """
     for kind, name, known in (
@@ -91,6 +92,7 @@ def prepare(config: Config) -> Job:
         raise ValueError(
             f"--batch_size={config.batch_size} is more than the {len(train.labels)} training examples of {train.name}."
         )
+    processes.agree(lambda: _read(config, dict(zip(data.SPLITS, (train, validation, test), strict=True))))
     lengths = () if train.words is None else data.length_groups(train.inputs.shape[1])
     epoch_steps = data.steps_per_epoch(train, config.batch_size, lengths)
     total_steps = config.epochs * epoch_steps
@@ -182,6 +184,21 @@ def read_config(workdir: str | Path) -> Config:
         "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
     }  # fmt: skip
     return Config.from_json(json.loads(path.read_text()), **placed)
+
+
+def _read(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
+    """What a run reads from the disk, for its processes to compare: each may be on a machine of its own."""
+    facts: dict[str, Any] = {
+        f"{field} of the {split} split": value
+        for split, dataset in splits.items()
+        for field, value in data.fingerprint(dataset).items()
+    }
+    for folder in filter(None, (config.workdir, config.grow_from)):
+        facts[f"the checkpoints in {folder}"] = Checkpoints.steps(Path(folder) / "checkpoints")
+        facts[f"the summary in {folder}"] = (Path(folder) / "summary.json").exists()
+    if config.word_vectors is not None and Path(config.word_vectors).is_file():
+        facts["the bytes of --word_vectors"] = Path(config.word_vectors).stat().st_size
+    return facts
 
 
 def _engine(config: Config, model: Model) -> Engine:

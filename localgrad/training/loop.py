@@ -12,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
 from localgrad.methods import trial_keys
 from localgrad.pipeline import specs
 from localgrad.pipeline.step import fold_in
-from localgrad.report import draw_curves
+from localgrad.report import draw_curves, params_sha256
 from localgrad.training import workdir
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.evaluation import make_evaluator
 from localgrad.training.job import Job
 from localgrad.training.meter import Meter
 
+_ONE_STOP = 1.0  # seconds in which several signals ask for the same stop
 _INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
 
 
@@ -86,6 +88,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         resumable = late and not config.new_delays
         first = engine.load(job.begin(fold_in(keys, _INIT)), own_key) if resumable else None
         found = checkpoints.restore(like, before, first)
+        processes.agree(lambda: {"the checkpoint": found and [found.step, params_sha256(found.states)]})
         if found is None:
             state = engine.load(job.begin(fold_in(keys, _INIT)), own_key) if first is None else first
             return _Position(0, state, Meter(names, 0)), {}
@@ -216,12 +219,19 @@ def _postfix(records: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], int]]:
-    """Yields a function that returns the signal that asked for a stop, or 0; a second signal stops at once."""
-    caught = [0]
+    """Yields a function that returns the signal that asked for a stop, or 0; a later second signal stops at once.
+
+    A terminal, a cluster or a service manager signals all processes of a run, and a launcher among them hands it on: a
+    process then hears of one stop more than once, at about the same time.
+    """
+    caught, first = [0], [0.0]
 
     def catch(signum: int, frame: Any) -> None:
-        caught[0] = signum
-        signal.signal(signum, before[signum])
+        if not caught[0]:
+            caught[0], first[0] = signum, time.monotonic()
+        elif time.monotonic() - first[0] > _ONE_STOP:
+            signal.signal(signum, before[signum])
+            signal.raise_signal(signum)
 
     before: dict[int, Any] = {}
     for wanted in (signal.SIGINT, signal.SIGTERM):

@@ -40,6 +40,9 @@ def test_dry_run_measures_blocks(tmp_path):
         (["--widths=64,many"], "error: --widths is a list of whole numbers such as 64,32; got '64,many'."),
         (["--stages=9"], "error: 9 stages for a network of 4 blocks"),
         (["--num_processes=2"], "go together"),
+        (["--coordinator=10.0.0.1", "--num_processes=2", "--process_id=0"], "--coordinator=10.0.0.1 is not HOST:PORT"),
+        (["--coordinator=h:1", "--num_processes=2", "--process_id=2"], "--process_id=2 must be one of 0 .. 1"),
+        (["--coordinator=auto"], "nothing here says who the processes are"),
     ],
 )
 def test_bad_input_gets_one_line_and_a_status(flags, says, tmp_path):
