@@ -83,7 +83,7 @@ def test_local_losses(x64: None, as_batches: Callable[..., Batches], random_stat
             grads, values, downward = block.grads(old, stash, None)
             assert downward is None
             with jax.numpy_dtype_promotion("standard"):
-                updates, opt_state = tx.update(grads, old.opt_state, old.params)
+                updates, opt_state = block.tx.update(grads, old.opt_state, old.params)
             new.append(BlockState(optax.apply_updates(old.params, updates), model_state, opt_state))
             losses.append(values["loss"])
         return tuple(new), losses

@@ -175,11 +175,11 @@ def engine(layout: Layout, program: Program) -> Engine:
 
         return call
 
-    def feed(state, batches: Batches):
+    def call(state, batches: Batches):
         step.check_batches(model, batches)
         return over_mesh(program.feed, SAME)(state, batches)
 
-    run = jax.jit(feed, donate_argnums=0)
+    run = jax.jit(call, donate_argnums=0)
     flush_alone = jax.jit(over_mesh(lambda state, _: program.flush(state), SAME))
 
     def finish(state, compiled_for: Batches | None):

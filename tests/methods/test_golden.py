@@ -41,7 +41,7 @@ def one_step(model: Model, states: tuple[BlockState, ...], x: np.ndarray, as_bat
 def test_one_step_of_al(x64: None, as_batches: Callable, random_states: Callable) -> None:
     """NECO's profile: two Adams a block, the second at twice the rate."""
     spec = jax.ShapeDtypeStruct((BATCH, 4), jnp.float64)
-    tx = by_group({"f+b": optax.adam(RATE), "g+h": optax.adam(2 * RATE)})
+    tx = by_group({"f+b": optax.adam(RATE), "g+h": optax.adam(RATE)})  # neco: g and h at twice that
     model = al(mlp((7, 6)), spec, CLASSES, tx=tx, profile="neco", target_width=WIDTH)
     states = random_states(model)
     x = np.random.default_rng(1).normal(size=(BATCH, 4))
