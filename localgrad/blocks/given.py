@@ -177,7 +177,7 @@ def cast(tree: PyTree, dtype: Any, *, at_least_32: bool = False) -> PyTree:
         dtype = jnp.float32
 
     def convert(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
+        x = jnp.asarray(x, jnp.result_type(x))  # of that very dtype, as the next step will have it
         return x.astype(dtype) if floats and jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(convert, tree)

@@ -226,4 +226,4 @@ def test_what_is_given_in_place_of_a_module(make: Any, message: str) -> None:
 )
 def test_methods_refuse_bare_modules(method: str, network: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        METHODS[method](network, SPEC, 3, tx=optax.sgd(0.1))
+        METHODS[method](network, SPEC, 3, lambda rate: optax.sgd(0.1 * rate))
