@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from localgrad.base import Block, Key, PyTree, Spec
+from localgrad.blocks.given import check_block, check_blocks
 
 
 def chain(blocks: Sequence[Block], *, name: str | None = None) -> Block:
@@ -19,12 +20,14 @@ def chain(blocks: Sequence[Block], *, name: str | None = None) -> Block:
 
     Raises:
       ValueError: if there is none.
+      TypeError: for anything but Blocks.
 
     Examples:
       >>> from localgrad.blocks import mlp
       >>> chain(mlp((8, 4))).name
       'dense8+dense4'
     """
+    check_blocks(blocks, "chain")
     if not blocks:
         raise ValueError("a chain needs at least one Block; got none.")
     if len(blocks) == 1:
@@ -57,6 +60,7 @@ def regroup(layers: Sequence[Block], blocks: int | Sequence[int] | None) -> list
 
     Raises:
       ValueError: if the numbers are not positive or do not add up to the number of layers.
+      TypeError: for anything but Blocks.
 
     Examples:
       >>> from localgrad.blocks import mlp
@@ -65,6 +69,7 @@ def regroup(layers: Sequence[Block], blocks: int | Sequence[int] | None) -> list
       >>> len(regroup(mlp((8, 4, 2)), 2))
       2
     """
+    check_blocks(layers, "layers")
     if blocks is None:
         return list(layers)
     if isinstance(blocks, int):
@@ -92,6 +97,9 @@ def remat(block: Block) -> Block:
     Args:
       block: any Block; a `chain` keeps the input of its first part.
 
+    Raises:
+      TypeError: for anything but a Block.
+
     References:
       Chen et al., Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174
 
@@ -100,6 +108,8 @@ def remat(block: Block) -> Block:
       >>> [block.name for block in map(remat, mlp((8, 4)))]
       ['dense8', 'dense4']
     """
+
+    check_block(block, "remat")
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
         run = lambda params, model_state, x, key: block.apply(params, model_state, x, key=key, train=train)

@@ -1,35 +1,52 @@
 """Blocks from Flax modules: Flax inside, plain pytrees outside."""
 
-import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen, nnx
 
 from localgrad.base import Block, Key, PyTree
-from localgrad.blocks.convolution import convolution
+from localgrad.blocks import in_linen, in_nnx
+from localgrad.blocks.given import check_linen, check_maker, checked_output, named, names
 
 
-def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[str] = ("dropout",)) -> Block:
+def from_linen(
+    module: linen.Module,
+    *,
+    name: str | None = None,
+    rngs: Sequence[str] = ("dropout",),
+    call: Callable[[Any, jax.Array, bool], jax.Array] | None = None,
+    frozen: Sequence[str] = (),
+) -> Block:
     """Makes a Block of a Flax linen module.
 
-    The module is called as `module(x)`, with `train=` or `deterministic=` added where its `__call__` takes them.
-    Collections other than `params` (batch statistics) become the block's model state.  Initial variables are cast to
-    the dtype of the input, so that a network fed with float64 trains in float64; those of a module that reads whole
-    numbers stay as it makes them.
+    The module is told whether it trains by `train`, `training`, `is_training`, `deterministic`, `use_running_average`
+    or `update_stats`: by arguments of its `__call__`, handed over by place so that `nn.remat` and `nn.jit` can make
+    them static, or by attributes.  A submodule whose mode nobody decided, as `nn.Dropout(0.5)` in an `nn.Sequential`,
+    is told as well.  A module whose dropout or batch norm would not train, or not stop in prediction, is refused.
+
+    Collections other than `params` (batch statistics) become the block's model state, but for those that are only
+    sown.  Initial params are cast to the dtype of the input, so that a network fed with float64 trains in float64, and
+    so is model state, to float32 at least; those of a module that reads whole numbers stay as it makes them.
 
     Args:
       module: an unbound linen module whose `__call__` takes one array `(B, ...)`.
       name: the name in tables; the class name by default.
       rngs: names of the random streams that the module draws from while training.
+      call: `(module, x, train) -> y`, for a module that is called in another way: with a mode of another name, with
+        parts of x, by another method, or for one of several outputs.
+      frozen: paths of submodules that run as in prediction while the block trains, such as `"encoder/BatchNorm_0"`;
+        `""` is all of the module.  Their parameters still learn.
 
     Returns:
       A `Block`.
 
     Raises:
-      TypeError: at `init` and `apply`, if the module pins a dtype other than its input's.
+      TypeError: at once, for anything but an unbound linen module with one input; at `init`, if part of the module is
+        not told, or draws from a stream that is not in `rngs`; at `apply`, if it does not give one array of the batch
+        and dtype of its input.
 
     Examples:
       >>> from flax import linen
@@ -39,46 +56,57 @@ def from_linen(module: linen.Module, *, name: str | None = None, rngs: Sequence[
       >>> y.shape
       (8, 3)
     """
+    check_linen(module)
     name = name or type(module).__name__
-    mode = _mode_argument(type(module).__call__)
+    with named(name):
+        inside = in_linen.opened(module, names(rngs, "rngs"), call, names(frozen, "frozen"))
+
+    @cache
+    def sown(shape: tuple[int, ...], dtype: Any) -> frozenset[str]:
+        with named(name):
+            return in_linen.check(inside, jax.ShapeDtypeStruct(shape, dtype))
 
     def init(key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
-        streams = dict(zip(("params", *rngs), jax.random.split(key, 1 + len(rngs)), strict=True))
-        with _lenient():  # new variables are float32 until they are cast
-            variables = module.init(streams, jnp.zeros(x_spec.shape, x_spec.dtype), **mode(False))
-        variables = _cast(variables, x_spec.dtype)
-        return variables.pop("params", {}), variables
+        dropped = sown(x_spec.shape, x_spec.dtype)
+        params, model_state = in_linen.begin(inside, key, x_spec)
+        return params, {name: x for name, x in model_state.items() if name not in dropped}
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
-        streams = {} if key is None else {name: jax.random.fold_in(key, i) if i else key for i, name in enumerate(rngs)}
-        variables = {"params": params, **model_state}
-        with _lenient(), linen.intercept_methods(fast_convolution):
-            if train and model_state:
-                y, updated = module.apply(variables, x, rngs=streams, mutable=list(model_state), **mode(True))
-                model_state = {**model_state, **updated}
-            else:
-                y = module.apply(variables, x, rngs=streams, **mode(train))
-        return _same_dtype(name, x, y), model_state
+        with named(name):
+            y, model_state = in_linen.run(inside, params, model_state, x, key, train)
+        return checked_output(name, x, y), model_state
 
     return Block(init, apply, name)
 
 
-def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None) -> Block:
+def from_nnx(
+    make: Callable[[nnx.Rngs], nnx.Module],
+    *,
+    name: str | None = None,
+    call: Callable[[Any, jax.Array, bool], jax.Array] | None = None,
+    frozen: Sequence[str] = (),
+) -> Block:
     """Makes a Block of a Flax nnx module.
 
-    `nnx.Param`s become params; every other variable but random streams becomes model state; both are dicts with one
-    entry a variable, keyed by its path.  `module.train()` or `module.eval()` is called before each use, and the
-    module's random streams are seeded anew from the key of each step.
+    `nnx.Param`s become params; every other variable but random streams and what is sown becomes model state; both are
+    dicts with one entry a variable, keyed by its path, with dtypes as in `from_linen`.  The module's random streams are
+    seeded anew from the key of each step.
+
+    Before each use `module.train()` or `module.eval()` is called; whatever has one of the names that `from_linen` lists
+    as an attribute has it set, and a `__call__` that takes one is given it.  A module whose dropout or batch norm would
+    still not train, or not stop in prediction, is refused.
 
     Args:
       make: `(rngs) -> module`, where the module takes one array `(B, ...)`; called to initialise.
       name: the name in tables; the class name by default.
+      call, frozen: as in `from_linen`; a path is one of attributes, such as `"layers/0/norm"`.
 
     Returns:
       A `Block`.
 
     Raises:
-      TypeError: at `apply`, if the module pins a dtype other than its input's.
+      TypeError: at once, for anything but a function that makes an nnx module with one input; otherwise as
+        `from_linen`.
 
     Examples:
       >>> block = from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
@@ -86,96 +114,23 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, name: str | None = None)
       >>> {path: x.shape for path, x in params.items()}
       {'bias': (3,), 'kernel': (4, 3)}
     """
-    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    name = name or type(abstract).__name__
-    graph, specs = _split(abstract)
+    check_maker(make)
+    with named(name or str(getattr(make, "__name__", "of nnx"))):
+        inside, kind = in_nnx.opened(make, call, names(frozen, "frozen"))
+    label = name or kind
+
+    @cache
+    def check(shape: tuple[int, ...], dtype: Any) -> None:
+        with named(label):
+            in_nnx.check(inside, jax.ShapeDtypeStruct(shape, dtype))
 
     def init(key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
-        params, _, rest = _split(make(nnx.Rngs(key)))[1]
-        return _cast((_to_dict(params), _to_dict(rest)), x_spec.dtype)
+        check(x_spec.shape, x_spec.dtype)
+        return in_nnx.begin(inside, key, x_spec)
 
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
-        streams = _reseed(specs[1], jax.random.key(0) if key is None else key)
-        module = nnx.merge(graph, _from_dict(specs[0], params), streams, _from_dict(specs[2], model_state))
-        for _, part in nnx.iter_graph(module):
-            if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
-                part.conv_general_dilated = convolution
-        if train:
-            module.train()
-        else:
-            module.eval()
-        with _lenient():
-            y = module(x)
-        if train:
-            model_state = _to_dict(_split(module)[1][2])
-        return _same_dtype(name, x, y), model_state
+        with named(label):
+            y, model_state = in_nnx.run(inside, params, model_state, x, key, train)
+        return checked_output(label, x, y), model_state
 
-    return Block(init, apply, name)
-
-
-def fast_convolution(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
-    """A linen interceptor: gives a Conv the convolution that is fast on a CPU too, unless it has one of its own."""
-    module = context.module
-    if isinstance(module, linen.Conv) and module.conv_general_dilated is module.conv_general_dilated_cls is None:
-        object.__setattr__(module, "conv_general_dilated", convolution)  # a bound copy, which lives as long as the call
-    return call(*args, **kwargs)
-
-
-def _lenient():
-    """Standard dtype promotion for Flax's own code, whose batch norm meets float64 with float32 on its way."""
-    return jax.numpy_dtype_promotion("standard")
-
-
-def _split(module: nnx.Module) -> tuple[nnx.GraphDef, tuple[nnx.State, ...]]:
-    """The static part of a module, and its (params, random streams, rest)."""
-    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
-    return graph, tuple(states)
-
-
-def _mode_argument(call: Callable) -> Callable[[bool], dict[str, Any]]:
-    """Returns `train -> keyword arguments` that tell a linen module whether it trains."""
-    names = inspect.signature(call).parameters
-    if "train" in names:
-        return lambda train: {"train": train}
-    if "deterministic" in names:
-        return lambda train: {"deterministic": not train}
-    return lambda train: {}
-
-
-def _path(path: Sequence[Any]) -> str:
-    return "/".join(map(str, path))
-
-
-def _to_dict(state: nnx.State) -> dict[str, jax.Array]:
-    return {_path(path): variable.get_value() for path, variable in nnx.to_flat_state(state)}
-
-
-def _from_dict(spec: nnx.State, arrays: dict[str, jax.Array]) -> nnx.State:
-    return nnx.from_flat_state(
-        [(path, spec_v.replace(arrays[_path(path)])) for path, spec_v in nnx.to_flat_state(spec)]
-    )
-
-
-def _reseed(spec: nnx.State, key: Key) -> nnx.State:
-    """Random streams that start at `key`: stream j at `fold_in(key, j)`, all counts at zero."""
-
-    def fresh(j: int, variable: nnx.Variable) -> nnx.Variable:
-        is_key = jnp.issubdtype(variable.get_value().dtype, jax.dtypes.prng_key)
-        return variable.replace(jax.random.fold_in(key, j) if is_key else jnp.zeros((), variable.get_value().dtype))
-
-    return nnx.from_flat_state([(path, fresh(j, v)) for j, (path, v) in enumerate(nnx.to_flat_state(spec))])
-
-
-def _cast(tree: PyTree, dtype: Any) -> PyTree:
-    if not jnp.issubdtype(dtype, jnp.floating):
-        return tree
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
-
-
-def _same_dtype(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    if y.dtype != x.dtype and jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            f"block {name!r} turns {x.dtype} into {y.dtype}: its module pins a dtype. Leave the module's dtype at its "
-            f"default (None), or cast its output back to the dtype of its input."
-        )
-    return y
+    return Block(init, apply, label)

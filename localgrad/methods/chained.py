@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from localgrad.base import Block, Key, Model, PyTree
 from localgrad.blocks import output_spec
-from localgrad.blocks.flax import fast_convolution
+from localgrad.blocks.in_linen import fast_convolution
 from localgrad.blocks.layers import HE
 from localgrad.methods.backprop import chained_block
 from localgrad.methods.groups import all_but

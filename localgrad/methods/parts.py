@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.blocks.given import check_blocks
 
 Parts = Mapping[str, Block]
 Run = Callable[[str, jax.Array], jax.Array]
@@ -248,7 +249,9 @@ def check(network: Sequence[Block], classes: int, method: str, pool: int | None 
 
     Raises:
       ValueError: naming the method.
+      TypeError: for a network of anything but Blocks, such as bare Flax modules.
     """
+    check_blocks(network, "network")
     if not network:
         raise ValueError(f"method {method!r} needs a network of at least one block; got none.")
     if classes < 2:
