@@ -24,6 +24,7 @@ from localgrad.training import (
     prepare_all,
     run,
 )
+from localgrad.training.options import rejoined
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
 _SAYS = setup.attribute_docs(Config)
@@ -72,8 +73,9 @@ def config_from_flags() -> Config:
         except ValueError:
             given = ",".join(values[name])
             raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {given!r}.") from None
-    for name in ("augment", "method_options", "net_options"):
-        values[name] = tuple(values[name])
+    values["augment"] = tuple(values["augment"])
+    for name in ("method_options", "net_options"):
+        values[name] = rejoined(values[name])
     return Config(**values)
 
 

@@ -125,7 +125,7 @@ def resnet(
       Blocks from images `(B, H, W, C)`.
 
     Raises:
-      ValueError: as `vgg`, and for an unknown form.
+      ValueError: as `vgg`, and for an unknown form or a mean that is neither yes nor no.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, sections 4.1 and 4.2;
@@ -134,6 +134,8 @@ def resnet(
     """
     if form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}; got {form!r}.")
+    if mean not in (None, False, True):
+        raise ValueError(f"mean is True, False or None; got {mean!r}.")
     activation = activation or {"he": "relu", "neco": "elu"}[form]
     mean = form == "he" if mean is None else mean
     check(activation, dropout)

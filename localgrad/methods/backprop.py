@@ -82,6 +82,9 @@ def bp_matched(
       A `Model` with as many effective parameters as `al` of the same arguments (without `pool`); with batch norm, whose
       layers have a scale beside the bias, with one more for each unit added.
 
+    Raises:
+      ValueError: for a width below one, an unknown profile, bridge or activation, or a norm that is neither yes nor no.
+
     References:
       Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, sections 4.5 and 5.1
     """
@@ -90,6 +93,8 @@ def bp_matched(
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
     widths = [units * target_width for units in hidden] + [target_width] * len(network)
+    if norm not in (None, False, True):
+        raise ValueError(f"norm is True, False or None; got {norm!r}.")
     if norm is None:
         norm = _has_model_state(network, x_spec)
     first, *others = mlp(widths, activation=activation, norm=norm)

@@ -41,6 +41,22 @@ def bind(
     return found
 
 
+def rejoined(pieces: Sequence[str]) -> tuple[str, ...]:
+    """Pairs as they were given, of a list flag that was cut at every comma: one within brackets belongs to a value.
+
+    Examples:
+      >>> rejoined(["aux=hidden", "weights=(0", "1)", "head=mlp"])
+      ('aux=hidden', 'weights=(0,1)', 'head=mlp')
+    """
+    found: list[str] = []
+    for piece in pieces:
+        if found and sum(map(found[-1].count, "([{")) > sum(map(found[-1].count, ")]}")):
+            found[-1] += f",{piece}"
+        else:
+            found.append(piece)
+    return tuple(found)
+
+
 def call(kind: str, make: Callable[[], Any]) -> Any:
     """Makes a method or a network of checked options; a value of the wrong type is refused like one out of range.
 
