@@ -4,15 +4,19 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from localgrad.base import Batches
+from localgrad.data.checks import checked_inputs, checked_labels
 
 
-def batches(xs: jax.Array, ys: jax.Array, *, first: int = 0) -> Batches:
+def batches(xs: npt.ArrayLike, ys: npt.ArrayLike, *, first: int = 0) -> Batches:
     """Batches for one call of an engine, from arrays.
 
     Args:
-      xs: inputs `(K, B, ...)`: K batches of B examples; `(K, R, B, ...)` for a model with R trials.
+      xs: inputs `(K, B, ...)`: K batches of B examples; `(K, R, B, ...)` for a model with R trials.  Anything that
+        numpy makes an array of; jax arrays stay where they are.
       ys: integer labels `(K, B)`, or `(K, R, B)`.
       first: number of the first batch since the start of training; it seeds dropout and the like.
 
@@ -20,19 +24,32 @@ def batches(xs: jax.Array, ys: jax.Array, *, first: int = 0) -> Batches:
       `Batches` numbered from `first`.
 
     Raises:
-      ValueError: if the two do not hold as many batches of as many examples.
+      ValueError: if the two do not hold as many batches of as many examples, or there are none; for labels that are no
+        integers or negative, and inputs on the host that are no finite numbers.  Traced arrays are looked at for their
+        shapes and types alone.
 
     Examples:
       >>> batches(jnp.zeros((3, 8, 2)), jnp.zeros((3, 8), jnp.int32), first=6).batch_id
       Array([6, 7, 8], dtype=int32)
     """
+    inputs, labels = _checked(xs, ys)
+    batch_id = jnp.arange(first, first + len(inputs), dtype=jnp.int32)
+    return Batches(batch_id, (inputs, labels), jax.tree_util.Partial(_FETCH[labels.ndim - 2]))
+
+
+def _checked(inputs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array]:
+    """Inputs and int32 labels that belong together; see `batches`."""
+    xs, ys = checked_inputs(inputs, "inputs"), checked_labels(labels, "labels")
     if ys.ndim not in (2, 3) or xs.shape[: ys.ndim] != ys.shape:
+        one_hot = ys.ndim == 3 and xs.shape[:2] == ys.shape[:2]
         raise ValueError(
             f"inputs {xs.shape} and labels {ys.shape} do not belong together: labels are (batches, examples) or "
             "(batches, trials, examples), and inputs begin with the same axes."
+            + (" Of one-hot labels give labels.argmax(-1)." if one_hot else "")
         )
-    batch_id = jnp.arange(first, first + len(xs), dtype=jnp.int32)
-    return Batches(batch_id, (xs, ys), jax.tree_util.Partial(_FETCH[ys.ndim - 2]))
+    if 0 in xs.shape:
+        raise ValueError(f"inputs {xs.shape} are empty: expected (batches, examples, ...), none of them 0.")
+    return xs, ys
 
 
 def _fetch(axis: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
