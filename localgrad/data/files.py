@@ -64,11 +64,11 @@ def lines(path: Path, remedy: str = "Fetch the file again") -> Iterator[tuple[in
       ValueError: it cannot be read, with the line if it holds bytes that are no text, or far too many of them.
     """
     number = 0
-    with told(path, remedy, EOFError, zlib.error):
-        with path.open("rb") as file, gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as unpacked:
-            while line := unpacked.readline(_LINE + 1):
-                number += 1
-                yield number, _text(path, number, line, remedy)
+    with told(path, remedy, EOFError, zlib.error), path.open("rb") as file:
+        unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        while line := unpacked.readline(_LINE + 1):
+            number += 1
+            yield number, _text(path, number, line, remedy)
 
 
 def _text(path: Path, number: int, line: bytes, remedy: str) -> str:

@@ -123,7 +123,8 @@ def _upright(row: IdxSet, dataset: Dataset) -> Dataset:
         )
     if dataset.labels.max() >= row.classes + row.first_label:
         raise ValueError(
-            f"{dataset.name}: labels run to {dataset.labels.max()}; expected {row.classes + row.first_label - 1} at most"
+            f"{dataset.name}: labels run to {dataset.labels.max()}; expected {row.classes + row.first_label - 1} at "
+            "most as published: fetch the set again"
         )
     inputs = np.ascontiguousarray(dataset.inputs.swapaxes(1, 2)) if row.transposed else dataset.inputs
     return dataset._replace(inputs=inputs, labels=dataset.labels - np.int32(row.first_label), classes=row.classes)

@@ -125,7 +125,8 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
         found = np.shape(record["image"])
         if count > len(images) or found != shape:
             raise ValueError(
-                f"{folder}: example {count} of {chosen} is an image {found}; expected {len(images)} of {shape}. {remedy}"
+                f"{folder}: example {count} of {chosen} is an image {found}; expected {len(images)} of {shape}. "
+                f"{remedy}"
             )
         images[count - 1], labels[count - 1] = record["image"], record["label"]
     if count != len(images):

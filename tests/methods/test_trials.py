@@ -46,8 +46,12 @@ def test_trials_begin_as_the_runs_of_their_seeds(generator: str, make: Callable[
     assert any((leaf[0] != leaf[1]).any() for leaf in kernels)
 
 
-@pytest.mark.parametrize("engine", [sequential, lambda model: spmd(model, stages=2)], ids=["sequential", "spmd"])
-@pytest.mark.parametrize("method", [early_exit, bp])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [(early_exit, sequential), (bp, sequential), (early_exit, lambda model: spmd(model, stages=2))],
+    ids=["early_exit", "bp", "early_exit on a mesh"],
+)
 def test_trials_drop_out_as_the_runs_of_their_seeds(
     generator: str, method: Callable, engine: Callable, as_batches: Callable[..., Batches]
 ) -> None:
