@@ -54,6 +54,24 @@ def told(path: Any, remedy: str, *others: type[Exception]) -> Iterator[None]:
         raise ValueError(f"{path}: cannot be read ({' '.join(reason.split())[:200]}). {remedy}") from error
 
 
+@contextmanager
+def reached(path: Path) -> Iterator[None]:
+    """Tells in one line what went wrong on the way to a folder: the libraries of clouds have errors of their own.
+
+    Raises:
+      ValueError: it is a cloud's and cannot be read.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError, ImportError):
+        raise
+    except Exception as error:
+        if "://" not in str(path):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: cannot be read ({reason}). Look whether it is there, and you may read it") from error
+
+
 def lines(path: Path, remedy: str = "Fetch the file again") -> Iterator[tuple[int, str]]:
     """The lines of a text in UTF-8, numbered from 1, without their ends; gzipped if the name ends in `.gz`.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from localgrad.data.dataset import EMBEDDED, VALIDATION_NAMES, Dataset, Part, checked, part
-from localgrad.data.files import expanded, told
+from localgrad.data.files import expanded
 from localgrad.data.prepared import EXTRA, opened, records
 from localgrad.data.text import Corpus
 
@@ -57,18 +57,10 @@ def find(name: str, data_dir: str | Path | None) -> Path | None:
       The folder of the version asked for, else of the newest; None if there is none.
 
     Raises:
-      ValueError: the name is malformed, the set has several configurations prepared and the name chooses none, or the
-        folder cannot be looked into.
+      ValueError: the name is malformed, or the set has several configurations prepared and the name chooses none.
     """
-    wanted, place = _parsed(name), root(data_dir)
-    if "://" not in str(place):
-        return _find(wanted, place)
-    with told(place, "Look whether it is there, and whether you may read it", Exception):  # of any cloud's library
-        return _find(wanted, place)
-
-
-def _find(wanted: Name, place: Path) -> Path | None:
-    folder = place / wanted.name
+    wanted = _parsed(name)
+    folder = root(data_dir) / wanted.name
     if wanted.config is not None:
         folder = folder / wanted.config
     elif not _versions(folder):
