@@ -17,14 +17,15 @@ EXPERIMENTS = LIBRARY.parent / "experiments"
 LOWER = {
     "xla": set[str](),
     "base": set[str](),
+    "keys": set[str](),
     "blocks": {"base"},
     "losses": {"base"},
-    "methods": {"base", "blocks", "losses"},
-    "pipeline": {"base"},
-    "data": {"base"},
+    "methods": {"base", "keys", "blocks", "losses"},
+    "pipeline": {"base", "keys"},
+    "data": {"base", "keys"},
     "report": {"base"},
     "processes": set(),
-    "training": {"base", "blocks", "losses", "methods", "pipeline", "data", "report", "processes"},
+    "training": {"base", "keys", "blocks", "losses", "methods", "pipeline", "data", "report", "processes"},
 }
 # None of these may come with `import localgrad`; those that jax, flax, optax or chex bring by themselves are theirs.
 HEAVY = {"absl", "tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "sklearn"}

@@ -7,11 +7,12 @@ from localgrad.data.arrays import batches
 from localgrad.data.augment import Augment, augmentation
 from localgrad.data.dataset import SPLITS, Dataset, first, pixel_stats, with_label_noise
 from localgrad.data.door import get, names
+from localgrad.data.evaluation import eval_batches
 from localgrad.data.fetch import prepare
 from localgrad.data.fingerprint import fingerprint
 from localgrad.data.groups import length_groups, steps_per_epoch
 from localgrad.data.shuffle import permuted
-from localgrad.data.source import eval_batches, source
+from localgrad.data.source import source
 from localgrad.data.text import VOCABULARY
 from localgrad.data.vectors import read_vectors
 

@@ -16,7 +16,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     command.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     arguments = parser.parse_args(argv)
-    print(prepare(arguments.name, arguments.data_dir))
+    try:
+        print(prepare(arguments.name, arguments.data_dir))
+    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

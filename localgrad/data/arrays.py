@@ -5,15 +5,19 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from localgrad.base import NEXT, Batches
+from localgrad.data.checks import checked_inputs, checked_labels
 
 
-def batches(xs: jax.Array, ys: jax.Array, *, first: int | None = None) -> Batches:
+def batches(xs: npt.ArrayLike, ys: npt.ArrayLike, *, first: int | None = None) -> Batches:
     """Batches for one call of an engine, from arrays.
 
     Args:
-      xs: inputs `(K, B, ...)`: K batches of B examples; `(K, R, B, ...)` for a model with R trials.
+      xs: inputs `(K, B, ...)`: K batches of B examples; `(K, R, B, ...)` for a model with R trials.  Anything that
+        numpy makes an array of; jax arrays stay where they are.
       ys: integer labels `(K, B)`, or `(K, R, B)`.
       first: number of the first batch since the start of training; it seeds dropout and the like.  By default the
         engine counts the batches that it is given.
@@ -22,20 +26,33 @@ def batches(xs: jax.Array, ys: jax.Array, *, first: int | None = None) -> Batche
       `Batches`, numbered from `first` or by the engine.
 
     Raises:
-      ValueError: if the two do not hold as many batches of as many examples.
+      ValueError: if the two do not hold as many batches of as many examples, or there are none; for labels that are no
+        integers or negative, and inputs on the host that are no finite numbers.  Traced arrays are looked at for their
+        shapes and types alone.
 
     Examples:
       >>> batches(jnp.zeros((3, 8, 2)), jnp.zeros((3, 8), jnp.int32), first=6).batch_id
       Array([6, 7, 8], dtype=int32)
     """
+    inputs, labels = _checked(xs, ys)
+    numbers = [NEXT] * len(inputs) if first is None else range(first, first + len(inputs))
+    fetch = jax.tree_util.Partial(_fetch(labels.ndim - 2, labels.shape[-1]))
+    return Batches(jnp.array(numbers, jnp.int32), (inputs, labels), fetch)
+
+
+def _checked(inputs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array]:
+    """Inputs and int32 labels that belong together; see `batches`."""
+    xs, ys = checked_inputs(inputs, "inputs"), checked_labels(labels, "labels")
     if ys.ndim not in (2, 3) or xs.shape[: ys.ndim] != ys.shape:
+        one_hot = ys.ndim == 3 and xs.shape[:2] == ys.shape[:2]
         raise ValueError(
             f"inputs {xs.shape} and labels {ys.shape} do not belong together: labels are (batches, examples) or "
             "(batches, trials, examples), and inputs begin with the same axes."
+            + (" Of one-hot labels give labels.argmax(-1)." if one_hot else "")
         )
-    count, examples = len(xs), ys.shape[-1]
-    numbers = range(first, first + count) if first is not None else [NEXT] * count
-    return Batches(jnp.array(numbers, jnp.int32), (xs, ys), jax.tree_util.Partial(_fetch(ys.ndim - 2, examples)))
+    if 0 in xs.shape:
+        raise ValueError(f"inputs {xs.shape} are empty: expected (batches, examples, ...), none of them 0.")
+    return xs, ys
 
 
 @cache  # one function object for equal arguments, so that an engine compiles once

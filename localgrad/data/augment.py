@@ -1,4 +1,4 @@
-"""Random changes of pictures, one key an example: pure functions of keys and bytes."""
+"""Random changes of pictures, one key an example, of any generator: pure functions of keys and bytes."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -6,6 +6,8 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from localgrad.keys import threefry
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -32,7 +34,7 @@ def crop(pad: int = 4) -> Augment:
         top, left = drawn.astype(jnp.int32)
         return lax.dynamic_slice(padded, (top, left, jnp.int32(0)), image.shape)
 
-    return jax.vmap(one)
+    return _over_examples(one)
 
 
 def flip() -> Augment:
@@ -46,7 +48,16 @@ def flip() -> Augment:
         heads = jax.random.bits(key, (), jnp.uint32) >> jnp.uint32(31) == 1  # a bit is the same under x64 or not
         return jnp.where(heads, image[:, ::-1], image)
 
-    return jax.vmap(one)
+    return _over_examples(one)
+
+
+def _over_examples(one: Augment) -> Augment:
+    def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
+        if images.ndim != 4:
+            raise ValueError(f"crop, flip and jitter are of images (B, H, W, C); got {images.shape}")
+        return jax.vmap(one)(threefry(keys), images)
+
+    return apply
 
 
 def augmentation(names: str | Sequence[str], *, pad: int = 4) -> Augment:
@@ -80,6 +91,7 @@ def _composed(names: tuple[str, ...], pad: int) -> Augment:
     steps = [table[name]() for name in names]
 
     def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
+        keys = threefry(keys)
         for i, step in enumerate(steps):
             images = step(jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys), images)
         return images

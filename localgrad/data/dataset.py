@@ -5,21 +5,27 @@ from typing import NamedTuple
 
 import numpy as np
 
+from localgrad.data.checks import checked_inputs, checked_labels
+
 SPLITS = ("train", "validation", "test")
 VALIDATION_NAMES = ("validation", "val", "valid")  # what published sets call theirs
 HELD_OUT = 5_000
-EMBEDDED = ("digits", "fashion_mnist", "wordnet_gloss", "movie_snippets", "dbpedia")  # have readers of their own
+_ROWS = 1 << 16  # rows of numbers that statistics are taken of at a time
+EMBEDDED = (  # have readers of their own
+    "digits", "mnist", "fashion_mnist", "kmnist", "emnist", "wordnet_gloss", "movie_snippets", "dbpedia",
+)  # fmt: skip
 
 
 class Dataset(NamedTuple):
-    """One split of a set of images or of texts.
+    """One split of a set of images, of texts, or of rows of numbers.
 
     Attributes:
       name: what tables and messages call it.
-      inputs: images, uint8 `(N, H, W, C)`; or texts, int32 `(N, L)`, numbers of words with 0 behind the end.
+      inputs: images, uint8 `(N, H, W, C)`; texts, int32 `(N, L)`, numbers of words with 0 behind the end; or any other
+        numbers, floats or integers: tables `(N, D)`, pictures of floats, and so on, `(N, ...)`.
       labels: int32 `(N,)`, each in `0 .. classes - 1`.
       classes: number of classes.
-      words: of texts, the vocabulary: what each number stands for; None for images.
+      words: of texts, the vocabulary: what each number stands for; None for all others.
     """
 
     name: str
@@ -85,7 +91,7 @@ def part(name: str, split: str, sizes: Mapping[str, int]) -> Part:
 
 
 def checked(name: str, images: np.ndarray, labels: np.ndarray, classes: int, *, where: str) -> Dataset:
-    """Makes a Dataset, or says what is wrong with its arrays.
+    """Makes a Dataset of images, or says what is wrong with its arrays.
 
     Args:
       name: the set's name.
@@ -110,44 +116,78 @@ def checked(name: str, images: np.ndarray, labels: np.ndarray, classes: int, *, 
             f"{where}: found {len(labels)} labels for {len(images)} images; expected one each. "
             "The two files are not of one split, or one is damaged: fetch both again"
         )
-    return Dataset(name, images, checked_labels(labels, classes, where), classes)
+    return Dataset(name, images, np.asarray(checked_labels(labels, f"{where}: labels", classes)), classes)
 
 
-def checked_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
-    """Labels as int32; one outside of `0 .. classes - 1` is refused.
+def looked_at(dataset: Dataset) -> Dataset:
+    """A dataset that anyone may have made, as arrays of the types that `Dataset` names; it is looked through once.
 
     Raises:
-      ValueError: naming the range that was found.
+      ValueError: naming the field that is not as `Dataset` says, and what was found there.
     """
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        unlabelled = " A label of -1 marks a split published without labels: use another split." if low == -1 else ""
+    name, classes = dataset.name, dataset.classes
+    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
+        raise ValueError(f"{name}: classes={classes!r}; expected a whole number of at least 1")
+    inputs = np.asarray(checked_inputs(dataset.inputs, f"{name}: inputs"))
+    labels = np.asarray(dataset.labels)
+    if labels.ndim == 2 and len(labels) == len(inputs):
         raise ValueError(
-            f"{where}: labels run from {low} to {high}; expected 0 to {classes - 1}.{unlabelled} "
-            "Otherwise the labels are damaged or of another set: fetch them again"
+            f"{name}: labels are {labels.shape}; expected one integer an example. "
+            + ("Give labels[:, 0]" if labels.shape[1] == 1 else "Of one-hot labels give labels.argmax(-1)")
         )
-    return labels.astype(np.int32)
+    labels = np.asarray(checked_labels(dataset.labels, f"{name}: labels", int(classes)))
+    if inputs.ndim < 2 or 0 in inputs.shape:
+        raise ValueError(
+            f"{name}: inputs are {inputs.shape}; expected examples along the first axis and at least one more, none of "
+            "them 0" + (": give inputs[:, None] for one number an example" if inputs.ndim == 1 and inputs.size else "")
+        )
+    if labels.shape != inputs.shape[:1]:
+        raise ValueError(f"{name}: found labels {labels.shape} for {len(inputs)} inputs; expected one each")
+    if dataset.words is not None:
+        inputs = _checked_texts(name, inputs, len(dataset.words))
+    return dataset._replace(inputs=inputs, labels=labels)
+
+
+def _checked_texts(name: str, inputs: np.ndarray, words: int) -> np.ndarray:
+    """Texts as int32."""
+    if inputs.ndim != 2 or not np.issubdtype(inputs.dtype, np.integer):
+        raise ValueError(
+            f"{name}: it has words, and its inputs are {inputs.dtype} {inputs.shape}; expected int32 (N, L)"
+        )
+    if inputs.min() < 0 or inputs.max() >= words:
+        raise ValueError(
+            f"{name}: numbers of words run from {inputs.min()} to {inputs.max()}; expected 0 to {words - 1}, its words"
+        )
+    return inputs.astype(np.int32, copy=False)
 
 
 def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, in units of bytes.
+    """Mean and standard deviation of each channel, or of each column of a table, in units of the inputs.
 
     Take them of the training split and use them for all three.  A channel that never varies gets a deviation of 1,
     so that it normalises to 0.
 
     Args:
-      dataset: the training split.
+      dataset: the training split, of images or other numbers `(N, ..., C)`.
 
     Returns:
       `(mean, std)`, each float64 `(C,)`.
+
+    Raises:
+      ValueError: the set is one of texts, or its inputs are no finite numbers.
 
     >>> grey = Dataset("grey", np.array([[[[0]]], [[[4]]]], np.uint8), np.zeros(2, np.int32), 1)
     >>> pixel_stats(grey)
     (array([2.]), array([2.]))
     """
+    if dataset.words is not None:
+        raise ValueError(f"{dataset.name} holds texts, whose numbers stand for words: they have no mean")
+    inputs = looked_at(dataset).inputs
+    if inputs.dtype != np.uint8:
+        return _column_stats(inputs.reshape(-1, inputs.shape[-1]))
     # A histogram of the 256 bytes a channel is exact and needs no float copy of the images.
     byte = np.arange(256, dtype=np.float64)
-    channels = np.moveaxis(dataset.inputs, -1, 0)
+    channels = np.moveaxis(inputs, -1, 0)
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
     mean = (counts @ byte) / counts.sum(axis=1)
     deviation = byte[None, :] - mean[:, None]
@@ -155,8 +195,24 @@ def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > 0, std, 1.0)
 
 
+def _column_stats(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column of `(M, C)`, in float64 and in parts, so that no large copy is made."""
+    starts = range(0, len(rows), _ROWS)
+    mean = sum(rows[i : i + _ROWS].sum(axis=0, dtype=np.float64) for i in starts) / len(rows)
+    squares = sum(((rows[i : i + _ROWS].astype(np.float64) - mean) ** 2).sum(axis=0) for i in starts)
+    std = np.sqrt(squares / len(rows))
+    varies = rows.min(axis=0) != rows.max(axis=0)  # rounding of the mean alone would give a constant a deviation
+    return mean, np.where(varies & (std > 0), std, 1.0)
+
+
 def first(dataset: Dataset, count: int | None) -> Dataset:
-    """The first `count` examples of a split; None is all of them."""
+    """The first `count` examples of a split; None is all of them.
+
+    Raises:
+      ValueError: count < 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count={count} examples of {dataset.name}; expected at least 1, or None for all")
     return dataset._replace(inputs=dataset.inputs[:count], labels=dataset.labels[:count])
 
 
@@ -171,12 +227,17 @@ def with_label_noise(dataset: Dataset, share: float, seed: int = 0) -> Dataset:
     Returns:
       The split with the same inputs.
 
+    Raises:
+      ValueError: a share outside of [0, 1].
+
     Examples:
       >>> import numpy as np
       >>> clean = Dataset("zeros", np.zeros((4, 1, 1, 1), np.uint8), np.zeros(4, np.int32), 10)
       >>> with_label_noise(clean, 0.0) is clean
       True
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} of the labels; expected 0 to 1")
     if not share:
         return dataset
     rng = np.random.default_rng(seed)

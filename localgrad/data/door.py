@@ -3,8 +3,9 @@
 from functools import lru_cache
 from pathlib import Path
 
-from localgrad.data import dbpedia, digits, fashion_mnist, movies, text, tfds, wordnet
+from localgrad.data import dbpedia, digits, idx_sets, movies, text, tfds, wordnet
 from localgrad.data.dataset import EMBEDDED, SPLITS, Dataset
+from localgrad.data.files import reached
 
 _TEXTS = {module.NAME: module.read for module in (wordnet, movies, dbpedia)}
 
@@ -28,11 +29,13 @@ def get(
     5,000 training examples, or a tenth where that is fewer (`dataset.part` has the whole rule).
 
     Args:
-      name: `digits` (scikit-learn's, 1,197 / 300 / 300), `fashion_mnist` (IDX files or tensorflow-datasets), the texts
+      name: `digits` (scikit-learn's, 1,197 / 300 / 300), `mnist`, `fashion_mnist`, `kmnist` and `emnist/digits`,
+        `letters`, `balanced`, `byclass`, `bymerge` or `mnist` (IDX files or tensorflow-datasets), the texts
         `wordnet_gloss`, `wordnet_gloss/all`, `movie_snippets` and `dbpedia`, or any set of images or texts with a class
         each of tensorflow-datasets, as `name`, `name/config` or `name/config:version`.
       split: `train`, `validation` or `test`.
-      data_dir: where to look for the files; None looks in the usual places.  `digits` has no files.
+      data_dir: where to look for the files, `~` and `gs://bucket/folder` among them; None looks in the usual places.
+        `digits` has no files.
       max_length: tokens kept of a text; None is as many as the longest has.
       vocabulary: of texts, how many of the training split's commonest words are told apart.
 
@@ -51,12 +54,13 @@ def get(
         raise ValueError(f"unknown split {split!r}; expected one of {list(SPLITS)}")
     if name == "digits":
         return digits.load(split)
-    if name == fashion_mnist.NAME:
-        return fashion_mnist.load(split, data_dir)
-    folder = None if data_dir is None else str(data_dir)
-    if name.partition("/")[0] in _TEXTS or tfds.holds_texts(name, data_dir):
-        return _texts(name, folder, max_length, vocabulary)[split]
-    return tfds.load(name, split, data_dir)
+    with reached(tfds.root(data_dir)):
+        if name.partition(":")[0] in idx_sets.SETS:
+            return idx_sets.load(name, split, data_dir)
+        folder = None if data_dir is None else str(data_dir)
+        if name.partition("/")[0] in _TEXTS or tfds.holds_texts(name, data_dir):
+            return _texts(name, folder, max_length, vocabulary)[split]
+        return tfds.load(name, split, data_dir)
 
 
 @lru_cache(maxsize=1)  # the splits of a set share the vocabulary of one of them

@@ -3,18 +3,30 @@
 Nothing is downloaded unless `prepare` is asked to, and it goes through the tools that publish the sets.
 """
 
+import base64
+import hashlib
 import io
-import shutil
+import os
+import re
+import ssl
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.parse
+import urllib.request
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from localgrad.data import tfds
 
+_ARCHIVE = "vaderSentiment-0.5.zip"
+_ARCHIVE_SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"  # as PyPI publishes it
+_ARCHIVE_BYTES = 2_448_964
+_INDEX = "https://pypi.org/simple"
+_INDEX_BYTES = _MEMBER_BYTES = 1 << 24  # more than an index's page, or a member of the archive, has
 _SNIPPETS = "additional_resources/hutto_ICWSM_2014.tar.gz"  # of the archive
 SNIPPETS = "movieReviewSnippets_GroundTruth.txt"
 
@@ -50,14 +62,15 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
 
     Args:
       name: `wordnet_gloss` (of Debian's `wordnet-base`, by `apt-get`), `movie_snippets` (of PyPI's source archive of
-        vaderSentiment 0.5, by `pip`), or any set of tensorflow-datasets, see `tfds.prepare`.
+        vaderSentiment 0.5, from pip's index; its hash is fixed, and nothing in it is run), or any set of
+        tensorflow-datasets, see `tfds.prepare`.
       data_dir: see `tfds.root`.
 
     Returns:
       The folder of the set.
 
     Raises:
-      RuntimeError: the tool is not there or failed; its own message is in it.
+      RuntimeError: the tool is not there or failed, or what came is not what was published; the message says so.
       ImportError, ValueError: as `tfds.prepare`.
     """
     folder = tfds.root(data_dir) / name.partition("/")[0]
@@ -73,23 +86,75 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
             content = (scratch / "usr/share/wordnet/data.noun").read_bytes()
             file = "data.noun"
         else:
-            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "vaderSentiment==0.5"]
-            _run(pip, scratch)
-            content, file = _snippets(_only(scratch, "vader*.zip")), SNIPPETS
+            content, file = _snippets(_download()), SNIPPETS
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{file}.part"
         part.write_bytes(content)
-        shutil.move(part, folder / file)  # whole or not at all
+        part.replace(folder / file)  # whole or not at all
     return folder
 
 
-def _snippets(archive: Path) -> bytes:
-    with zipfile.ZipFile(archive) as outer:
+def _download() -> bytes:
+    """The archive, from the index that pip is set to.  Pip itself would run the archive's setup.py to look at it."""
+    page_url = f"{_index()}/vadersentiment/"
+    links = re.findall(r"""href=["']([^"']+)["']""", _get(page_url, _INDEX_BYTES).decode("utf-8", "replace"))
+    found = [link for link in links if urllib.parse.urlsplit(link).path.endswith(f"/{_ARCHIVE}")]
+    if not found:
+        raise RuntimeError(f"{page_url} has no {_ARCHIVE}: set PIP_INDEX_URL to an index that has it.")
+    url = urllib.parse.urljoin(page_url, found[0].replace("&amp;", "&")).partition("#")[0]
+    content = _get(url, _ARCHIVE_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != _ARCHIVE_SHA256:
+        raise RuntimeError(f"{url} has the SHA-256 {digest}; expected {_ARCHIVE_SHA256}: it is not what was published.")
+    return content
+
+
+def _index() -> str:
+    """The address of pip's index of packages."""
+    given = os.environ.get("PIP_INDEX_URL")
+    if not given:
+        ask = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+        given = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    return (given or _INDEX).rstrip("/")
+
+
+def _get(url: str, most: int) -> bytes:
+    """What stands at an address, of at most so many bytes."""
+    context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
+    parts = urllib.parse.urlsplit(url)
+    account, _, host = parts.netloc.rpartition("@")
+    shown = parts._replace(netloc=host).geturl()  # without a password
+    request = urllib.request.Request(shown, headers={"Accept": "text/html, */*;q=0.1"})
+    if account:
+        token = base64.b64encode(urllib.parse.unquote(account).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+            content = answer.read(most + 1)
+    except (OSError, ValueError) as error:  # URLError is an OSError
+        raise RuntimeError(f"{shown} cannot be read ({error}): fetch the set where it can, and copy it.") from None
+    if len(content) > most:
+        raise RuntimeError(f"{shown} has more than {most} bytes: it is not what was published.")
+    return content
+
+
+def _snippets(archive: bytes) -> bytes:
+    """The sentences, unpacked in memory and no further than a file of theirs can be long."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as outer:
         name = next(name for name in outer.namelist() if name.endswith(_SNIPPETS))
-        with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as inner:
-            found = inner.extractfile(f"hutto_ICWSM_2014/{SNIPPETS}")
-            assert found is not None  # a published archive does not change
-            return found.read()
+        with outer.open(name) as packed:
+            inner = _bounded(packed)
+    with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
+        found = tar.extractfile(f"hutto_ICWSM_2014/{SNIPPETS}")
+        assert found is not None  # the hash is that of the published archive
+        return _bounded(found)
+
+
+def _bounded(file: IO[bytes]) -> bytes:
+    content = file.read(_MEMBER_BYTES + 1)
+    if len(content) > _MEMBER_BYTES:
+        raise RuntimeError(f"{_ARCHIVE} unpacks to more than {_MEMBER_BYTES} bytes: it is not what was published.")
+    return content
 
 
 def _only(folder: Path, pattern: str) -> Path:

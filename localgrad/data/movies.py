@@ -4,9 +4,11 @@ Source: the archive of vaderSentiment 0.5 on PyPI (MIT licence); Hutto and Gilbe
 are those that the Stanford Sentiment Treebank was made of.
 """
 
+import math
 from pathlib import Path
 
 from localgrad.data import fetch
+from localgrad.data.files import lines
 from localgrad.data.text import Corpus, in_fixed_order
 
 NAME = "movie_snippets"
@@ -30,15 +32,19 @@ def read(config: str | None, data_dir: str | Path | None) -> tuple[Corpus, str]:
         raise ValueError(f"{NAME} has one form; got {NAME}/{config}.")
     path = fetch.find(NAME, fetch.SNIPPETS, data_dir)
     texts, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in lines(path):
         columns = line.split("\t")
         try:
             _, score, text = columns
+            if not math.isfinite(float(score)):
+                raise ValueError
             labels.append(int(float(score) > 0))
         except ValueError:
             raise ValueError(
-                f"{path}, line {number}: expected a number, a score and a text, parted by tabs; got {len(columns)} "
-                "columns. Fetch the file again."
+                f"{path}, line {number}: expected a number, a finite score and a text, parted by tabs; got "
+                f"{len(columns)} columns. Fetch the file again."
             ) from None
         texts.append(text)
+    if not texts:
+        raise ValueError(f"{path}: no sentence in it. Fetch the file again.")
     return Corpus(in_fixed_order(texts, labels), 2), str(path)

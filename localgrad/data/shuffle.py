@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from localgrad.keys import threefry
+
 ROUNDS = 12  # small domains need more of them than large ones to look random
 LIMIT = 2**31 - 1
 
@@ -19,7 +21,7 @@ def permuted(key: jax.Array, epoch: jax.Array | int, position: jax.Array, n: int
     Costs O(B) for B positions; key, epoch and position may be traced.
 
     Args:
-      key: the key of the order, a typed scalar key.
+      key: the key of the order, a typed scalar key of any generator.
       epoch: integer scalar; each has an order of its own.
       position: int32 `(B,)`, each in `0 .. n - 1`; others, which a `vmap` over a branch asks for, give an example that
         means nothing.
@@ -39,7 +41,7 @@ def permuted(key: jax.Array, epoch: jax.Array | int, position: jax.Array, n: int
         raise ValueError(f"n={n} examples cannot be shuffled; expected 1 .. {LIMIT}")
     bits = max(2, (n - 1).bit_length())
     low_bits = bits // 2
-    round_keys = jax.random.bits(jax.random.fold_in(key, epoch), (ROUNDS,), jnp.uint32)
+    round_keys = jax.random.bits(jax.random.fold_in(threefry(key), epoch), (ROUNDS,), jnp.uint32)
 
     def walk(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, outside = carry

@@ -1,11 +1,11 @@
-"""Training and evaluation batches.
+"""Training batches.
 
-All arithmetic on pictures happens on the device, inside the training step, with the same code in both modes: a resident
+All arithmetic on inputs happens on the device, inside the training step, with the same code in both modes: a resident
 source keeps the whole set there and gathers by the keyed order; a streamed one has the host gather the same bytes.
 Texts go through as they are; their batches may be grouped by length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ from jax import lax
 
 from localgrad import base
 from localgrad.data.augment import Augment
-from localgrad.data.dataset import Dataset
+from localgrad.data.dataset import Dataset, looked_at
 from localgrad.data.groups import grouped, order_in_groups
+from localgrad.data.scaling import Scale, normalised, scaling
 from localgrad.data.shuffle import LIMIT, permuted
+from localgrad.keys import GENERATOR
 
 RESIDENT_LIMIT = 2 * 1024**3
 STREAM = 0x64617461  # sets the keys of the data apart from all others that are made of the same seed
@@ -31,13 +33,6 @@ class Keys(NamedTuple):
     augment: jax.Array
 
 
-class Scale(NamedTuple):
-    """Normalisation `(bytes - mean) * inverse`, each `(C,)` of the type that it is computed in."""
-
-    mean: jax.Array
-    inverse: jax.Array
-
-
 class Config(NamedTuple):
     """What is static in the jitted step; sources with equal ones share its compilation."""
 
@@ -45,7 +40,7 @@ class Config(NamedTuple):
     batch_size: int
     shuffle: bool
     augment: Augment | None
-    dtype: np.dtype | None  # None: inputs go through as they are
+    dtype: np.dtype | None  # None: texts, which go through as they are
     trials: int | None
     views: int
 
@@ -74,36 +69,40 @@ def source(
 ) -> base.Source:
     """Makes training batches whose order and augmentation only depend on the seed, the batch id and the example.
 
-    `batches(first, count)` gives `base.Batches` whose `fetch(item, start, count)` returns x `(count, H, W, C)` of
-    `dtype`, normalised, or of texts the numbers of their words, int32 `(count, L)`, and y int32 `(count,)`; count is
-    static, start may be traced.  With `trials=R` both get a leading axis R, and trial r is bit for bit what a source of
+    That holds under any default generator of jax: the keys are threefry's.
+
+    `batches(first, count)` gives `base.Batches` whose `fetch(item, start, count)` returns x `(count, ...)` of `dtype`,
+    normalised, or of texts the numbers of their words, int32 `(count, L)`, and y int32 `(count,)`; count is static,
+    start may be traced.  With `trials=R` both get a leading axis R, and trial r is bit for bit what a source of
     `seed + r` gives.  Resident and streamed sources are bit for bit equal too.  Any batch can be asked for at any time:
     there is no state.
 
     Args:
-      dataset: the training split.
+      dataset: the training split, of images, texts or any other numbers; it is looked through once, here.
       batch_size: examples a batch; a partial last batch of an epoch is dropped.
       seed: seeds the order of each epoch and the augmentation.
-      mean, std: of images, and of them alone: scalars or `(C,)`, in units of bytes, as `pixel_stats` gives them.
-      dtype: floating type of images; it is computed in float32 at least.
-      augment: of images, `(keys (B,), images uint8 (B, H, W, C)) -> images`, see `augmentation`; None changes nothing.
-      views: number of times V that each example is augmented, independently; above one x is `(count, V, H, W, C)`.
+      mean, std: scalars or `(C,)`, in units of the inputs `(N, ..., C)`, as `pixel_stats` gives them; None, both of
+        them, leaves the numbers as they are (bytes of images too).  Texts take none.
+      dtype: floating type of x, but for texts; it is computed in float32 at least.
+      augment: `(keys (B,), inputs (B, ...)) -> inputs`, before normalisation, see `augmentation`; None changes nothing.
+      views: number of times V that each example is augmented, independently; above one x is `(count, V, ...)`.
       trials: number of independent trials R, or None for one without the leading axis.
       shuffle: False keeps the order of the dataset in every epoch.
       lengths: of texts, ascending: a batch holds texts of at most the same of these lengths, see `length_groups`, and
         batches of all groups are mixed.  A group of less than a batch joins the next; of each, a partial last batch is
         dropped.
       resident: True keeps the whole set on the device, once for all trials; False sends it batch by batch; None
-        chooses the former if the images fit `resident_limit`.
-      resident_limit: bytes of images.
+        chooses the former if the inputs fit `resident_limit`.
+      resident_limit: bytes of inputs.
       put: places a tree of host arrays; an engine's `put` for its mesh.
 
     Returns:
       A `base.Source`.
 
     Raises:
-      ValueError: an argument is out of range; the message names it.
+      ValueError: an argument is out of range, or the dataset is not as `Dataset` says; the message names it.
     """
+    dataset = looked_at(dataset)
     examples = len(dataset.inputs)
     if not 1 <= batch_size <= examples:
         raise ValueError(
@@ -119,7 +118,9 @@ def source(
     if dataset.words is not None and (augment is not None or views > 1):
         raise ValueError(f"{dataset.name} holds texts, and augmentation and views are of pictures: leave them out")
     dataset, groups = grouped(dataset, tuple(lengths), batch_size)
-    kind, scale = _scaling(dataset, mean, std, dtype)
+    kind, scale = scaling(dataset, mean, std, dtype)
+    if augment is not None:
+        _check_augment(augment, dataset, batch_size)
     config = Config(groups, batch_size, shuffle, augment, kind, trials, views)
     scale = put(scale)
     keys = _keys(seed, trials)
@@ -155,44 +156,6 @@ def source(
     return base.Source(batches, config.steps_per_epoch)
 
 
-def eval_batches(
-    dataset: Dataset,
-    batch_size: int,
-    mean: np.ndarray | None = None,
-    std: np.ndarray | None = None,
-    dtype: Any = jnp.float32,
-) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """Goes through a split once, in its order, in batches of one shape.
-
-    Args:
-      dataset: the split.
-      batch_size: examples a batch; the last one is filled up with zeros and masked.
-      mean, std, dtype: as for `source`.
-
-    Returns:
-      An iterator of x `(batch_size, H, W, C)` of `dtype` (of texts int32 `(batch_size, L)`), y int32 `(batch_size,)`
-      and mask bool `(batch_size,)`, the mask being False where there is no example.
-
-    Raises:
-      ValueError: an argument is out of range; the message names it.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; expected at least 1")
-    kind, scale = _scaling(dataset, mean, std, dtype)
-
-    def iterate() -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-        for start in range(0, len(dataset.inputs), batch_size):
-            inputs = dataset.inputs[start : start + batch_size]
-            labels = dataset.labels[start : start + batch_size]
-            missing = batch_size - len(inputs)
-            mask = np.arange(batch_size) < len(inputs)
-            inputs = np.pad(inputs, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
-            inputs, y, mask = jax.device_put((inputs, np.pad(labels, (0, missing)), mask))
-            yield (inputs if kind is None else _normalised(scale, inputs, kind)), y, mask
-
-    return iterate()  # a function around the generator, so that arguments are checked at the call
-
-
 # Fetching: one function for each configuration, so that a jitted step knows it again and is not traced anew.
 
 
@@ -217,6 +180,7 @@ def _resident(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
 
         return one(keys) if config.trials is None else jax.vmap(one)(keys)
 
+    fetch.batch_size = config.batch_size  # type: ignore[attr-defined]  # which engines look at
     return fetch
 
 
@@ -237,6 +201,7 @@ def _streamed(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
         arrays = keys, item["example"], item["inputs"], item["labels"]
         return one(*arrays) if config.trials is None else jax.vmap(one)(*arrays)
 
+    fetch.batch_size = config.batch_size  # type: ignore[attr-defined]  # which engines look at
     return fetch
 
 
@@ -263,73 +228,48 @@ def _orders(config: Config, keys: Keys, batch_id: jax.Array) -> jax.Array:
 
 
 def _finished(
-    config: Config, scale: Scale | None, keys: Keys, batch_id: jax.Array, example: jax.Array, images: jax.Array
+    config: Config, scale: Scale | None, keys: Keys, batch_id: jax.Array, example: jax.Array, inputs: jax.Array
 ) -> jax.Array:
-    if scale is None or config.dtype is None:
-        return images
+    if config.dtype is None:
+        return inputs
     if config.augment is None:
-        views = [images] * config.views
+        views = [inputs] * config.views
     else:
         # By example and not by place in the batch: data shards draw what one device would.
         batch_key = jax.random.fold_in(keys.augment, batch_id)
         own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(batch_key, example)
         of_view = lambda view: jax.vmap(jax.random.fold_in, in_axes=(0, None))(own, view) if config.views > 1 else own
-        views = [config.augment(of_view(view), images) for view in range(config.views)]
-    finished = [_normalised(scale, view, config.dtype) for view in views]
+        views = [config.augment(of_view(view), inputs) for view in range(config.views)]
+    finished = [normalised(scale, view, config.dtype) for view in views]
     return jnp.stack(finished, axis=1) if config.views > 1 else finished[0]
-
-
-@partial(jax.jit, static_argnums=2)
-def _normalised(scale: Scale, images: jax.Array, dtype: np.dtype) -> jax.Array:
-    mean, inverse = (jnp.expand_dims(values, (0, 1, 2)) for values in scale)
-    return ((images.astype(mean.dtype) - mean) * inverse).astype(dtype)
 
 
 # Arguments
 
 
-def _scaling(
-    dataset: Dataset, mean: np.ndarray | None, std: np.ndarray | None, dtype: Any
-) -> tuple[np.dtype | None, Scale | None]:
-    """The type and the normalisation of a set's images; nothing for texts."""
-    if (dataset.words is None) == (mean is None or std is None):
-        holds, wants = ("images", "needs") if dataset.words is None else ("texts", "takes no")
-        raise ValueError(f"{dataset.name} holds {holds} and {wants} mean and std; see pixel_stats")
-    if mean is None or std is None:
-        return None, None
-    kind = _float_type(dtype)
-    return kind, _scale(mean, std, dataset.inputs.shape[-1], kind)
+def _check_augment(augment: Augment, dataset: Dataset, batch_size: int) -> None:
+    """Refuses an augmentation that does not take these inputs, such as a crop of the rows of a table."""
+    inputs = jax.ShapeDtypeStruct((batch_size, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
+    keys = jax.eval_shape(lambda: jnp.broadcast_to(_keys(0, None).augment, (batch_size,)))
+    try:
+        jax.eval_shape(augment, keys, inputs)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
+        raise ValueError(
+            f"augment does not take the inputs of {dataset.name}, {inputs.dtype} {inputs.shape}: leave it out, or give "
+            f"one that does ({reason})"
+        ) from error
 
 
 def _keys(seed: int, trials: int | None) -> Keys:
     def one(seed: jax.Array) -> Keys:
-        order, augment = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
+        # Not the default generator, under some of which the draws of an example depend on those beside it.
+        order, augment = jax.random.split(jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), STREAM))
         return Keys(order, augment)
 
     if trials is None:
         return one(jnp.uint32(seed))
     return jax.vmap(one)(jnp.arange(trials, dtype=jnp.uint32) + jnp.uint32(seed))
-
-
-def _scale(mean: np.ndarray, std: np.ndarray, channels: int, dtype: np.dtype) -> Scale:
-    given = {"mean": np.asarray(mean, np.float64), "std": np.asarray(std, np.float64)}
-    for name, values in given.items():
-        if values.shape not in ((), (channels,)) or not np.isfinite(values).all():
-            raise ValueError(f"{name}={values}; expected one finite number, or one for each of {channels} channels")
-    if not (given["std"] > 0).all():
-        raise ValueError(f"std={given['std']}; expected positive numbers: use 1 for a channel that never varies")
-    work = jnp.float64 if dtype == np.float64 else jnp.float32
-    each = np.ones(channels)
-    return Scale(jnp.asarray(given["mean"] * each, work), jnp.asarray(each / given["std"], work))
-
-
-def _float_type(dtype: Any) -> np.dtype:
-    kind = jnp.dtype(dtype)
-    if not jnp.issubdtype(kind, jnp.floating):
-        raise ValueError(f"dtype={kind}; expected a floating type such as float32 or bfloat16")
-    if kind == np.float64 and jax.dtypes.canonicalize_dtype(kind) != kind:
-        raise ValueError("dtype=float64 while jax has 64-bit types switched off; set JAX_ENABLE_X64=1")
-    return kind
 
 
 def _check_count(config: Config, count: int) -> None:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from localgrad.data.dataset import SPLITS, Dataset, checked_labels, part
+from localgrad.data.checks import checked_labels
+from localgrad.data.dataset import SPLITS, Dataset, part
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # words 0 and 1 of every vocabulary
 VOCABULARY = 30_000
@@ -84,7 +85,7 @@ def datasets(
         if not len(texts) or len(texts) != len(labels):
             raise ValueError(f"{where}: split {split!r} has {len(texts)} texts and {len(labels)} labels; fetch it anew")
     published = {
-        split: checked_labels(np.asarray(labels), corpus.classes, f"split {split!r} of {where}")
+        split: np.asarray(checked_labels(labels, f"split {split!r} of {where}: labels", corpus.classes))
         for split, (_, labels) in corpus.splits.items()
     }
     split_up = {split: [tokens(text) for text in texts] for split, (texts, _) in corpus.splits.items()}

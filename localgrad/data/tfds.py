@@ -8,18 +8,17 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from localgrad.data.dataset import EMBEDDED, VALIDATION_NAMES, Dataset, Part, checked, part
+from localgrad.data.files import expanded
+from localgrad.data.prepared import EXTRA, opened, records
 from localgrad.data.text import Corpus
 
-EXTRA = "pip install -e '.[tensorflow]'"
 VERSION = re.compile(r"\d+\.\d+\.\d+")
-CHUNK = 1024  # records decoded at a time
 
 
 class Name(NamedTuple):
@@ -31,13 +30,20 @@ class Name(NamedTuple):
 
 
 def root(data_dir: str | Path | None) -> Path:
-    """The folder that holds prepared sets: `data_dir`, else $TFDS_DATA_DIR, else `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder that holds prepared sets: `data_dir`, else $TFDS_DATA_DIR, else `~/tensorflow_datasets`.
+
+    `~` is the home folder; `gs://bucket/folder` and the like are read where tensorflow-datasets can.
+    """
+    return expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def command(name: str, data_dir: str | Path | None) -> str:
     """The shell command that downloads and prepares a set."""
     return f"python -m localgrad.data prepare {name} --data_dir={root(data_dir)}"
+
+
+def _remedy(name: str, folder: Path, data_dir: str | Path | None) -> str:
+    return f"Remove {folder} and prepare the set again: `{command(name, data_dir)}`"
 
 
 def find(name: str, data_dir: str | Path | None) -> Path | None:
@@ -79,7 +85,7 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
     Raises:
       FileNotFoundError: the set is not prepared there.
       ImportError: it is prepared as `tfrecord` and TensorFlow is not installed.
-      ValueError: TFDS knows no such set, or it is not one of equal-sized pictures with a class each.
+      ValueError: TFDS knows no such set, it is not one of equal-sized pictures with a class each, or it is damaged.
     """
     folder = find(name, data_dir)
     if folder is None:
@@ -91,21 +97,32 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
             f"Prepare it with `{command(name, data_dir)}` (it downloads), or pass --data_dir with the folder it is in"
         )
 
-    import tensorflow_datasets
-
-    builder = tensorflow_datasets.builder_from_directory(folder)
+    remedy = _remedy(name, folder, data_dir)
+    builder = opened(folder, remedy)
     shape, classes = _features(name, builder.info.features)
     sizes = {published: int(info.num_examples) for published, info in builder.info.splits.items()}
     known = {published: size for published, size in sizes.items() if published in ("train", "test", *VALIDATION_NAMES)}
     chosen = part(name, split, known or sizes)
 
-    images = np.empty((chosen.stop - chosen.start, *shape), np.uint8)
+    try:
+        images = np.empty((chosen.stop - chosen.start, *shape), np.uint8)
+    except (MemoryError, ValueError):
+        raise ValueError(
+            f"{folder / 'dataset_info.json'}: {chosen.stop - chosen.start} images {shape} are more than memory holds. "
+            f"If the set is not that large, the file is damaged. {remedy}"
+        ) from None
     labels = np.empty(len(images), np.int64)
     count = 0
-    for count, record in enumerate(_records(builder, chosen, folder), start=1):
+    for count, record in enumerate(records(builder, chosen, folder, remedy), start=1):
+        found = np.shape(record["image"])
+        if count > len(images) or found != shape:
+            raise ValueError(
+                f"{folder}: example {count} of {chosen} is an image {found}; expected {len(images)} of {shape}. "
+                f"{remedy}"
+            )
         images[count - 1], labels[count - 1] = record["image"], record["label"]
     if count != len(images):
-        raise ValueError(f"{folder}: found {count} examples in {chosen}; expected {len(images)}. Prepare the set anew")
+        raise ValueError(f"{folder}: found {count} examples in {chosen}; expected {len(images)}. {remedy}")
     return checked(name, images, labels, classes, where=f"split {chosen.published!r} of {folder}")
 
 
@@ -113,15 +130,16 @@ def holds_texts(name: str, data_dir: str | Path | None) -> bool:
     """Whether a prepared set is one of texts with a `label` each; False for one that is not there.
 
     Raises:
-      ValueError: as `find`.
+      FileNotFoundError, ValueError: as `find`, or it is damaged.
     """
     folder = find(name, data_dir)
     if folder is None:
         return False
 
+    features = opened(folder, _remedy(name, folder, data_dir)).info.features
+
     import tensorflow_datasets
 
-    features = tensorflow_datasets.builder_from_directory(folder).info.features
     if not isinstance(features, tensorflow_datasets.features.FeaturesDict):
         return False
     kinds = {key: type(kind).__name__ for key, kind in features.items()}
@@ -141,13 +159,15 @@ def read_texts(name: str, data_dir: str | Path | None) -> tuple[Corpus, str]:
       The set, and its folder.
 
     Raises:
-      ImportError: as `load`.
+      FileNotFoundError, ImportError, ValueError: as `load`.
     """
-    import tensorflow_datasets
-
     folder = find(name, data_dir)
     assert folder is not None  # `holds_texts` has seen it
-    builder = tensorflow_datasets.builder_from_directory(folder)
+    remedy = _remedy(name, folder, data_dir)
+    builder = opened(folder, remedy)
+
+    import tensorflow_datasets
+
     features = builder.info.features
     fields = sorted(key for key, kind in features.items() if isinstance(kind, tensorflow_datasets.features.Text))
     splits = {}
@@ -155,9 +175,17 @@ def read_texts(name: str, data_dir: str | Path | None) -> tuple[Corpus, str]:
         if split not in ("train", "test", *VALIDATION_NAMES):
             continue
         texts, labels = [], []
-        for record in _records(builder, Part(split, 0, int(info.num_examples)), folder):
-            texts.append(" ".join(record[field].decode() for field in fields))
+        whole = Part(split, 0, int(info.num_examples))
+        for record in records(builder, whole, folder, remedy):
+            try:
+                texts.append(" ".join(record[field].decode() for field in fields))
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{folder}: example {len(texts) + 1} of split {split!r} is no text in UTF-8 ({error}). {remedy}"
+                ) from None
             labels.append(int(record["label"]))
+        if len(texts) != whole.stop:
+            raise ValueError(f"{folder}: found {len(texts)} texts in split {split!r}; expected {whole.stop}. {remedy}")
         if set(labels) != {-1}:
             splits[split] = (texts, labels)
     return Corpus(splits, features["label"].num_classes), str(folder)
@@ -221,7 +249,15 @@ def _config(wanted: Name, folder: Path) -> str:
     """The configuration to read where the name chooses none: the set's default, else the only one prepared."""
     configs = sorted(child.name for child in folder.iterdir() if _versions(child)) if folder.is_dir() else []
     metadata = folder / ".config" / "metadata.json"
-    default = json.loads(metadata.read_text()).get("default_config_name") if metadata.is_file() else None
+    default = None
+    if metadata.is_file():
+        try:
+            default = json.loads(metadata.read_bytes()).get("default_config_name")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{metadata}: is no object of JSON ({error}). Remove it, and name the configuration you want: "
+                f"{wanted.name}/CONFIGURATION, of {configs}"
+            ) from None
     if default in configs:
         return default
     if len(configs) > 1:
@@ -264,28 +300,3 @@ def _features(name: str, features: Any) -> tuple[tuple[int, int, int], int]:
     if label.num_classes is None:
         raise ValueError(f"{name}: its 'label' does not say how many classes there are; {expected}")
     return image.shape, label.num_classes
-
-
-def _records(builder: Any, chosen: Part, folder: Path) -> Iterable[dict[str, Any]]:
-    """The examples of a part of a split, in the order of the files."""
-    import tensorflow_datasets
-
-    split = f"{chosen.published}[{chosen.start}:{chosen.stop}]"
-    formats = {builder.info.file_format, *builder.info.alternative_file_formats}
-    if tensorflow_datasets.core.FileFormat.ARRAY_RECORD in formats:
-        source = builder.as_data_source(split)
-        for start in range(0, len(source), CHUNK):
-            yield from source.__getitems__(range(start, min(start + CHUNK, len(source))))
-        return
-
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"{folder} is prepared as {builder.info.file_format.value}, which only TensorFlow reads, and TensorFlow "
-            f"is not installed: `{EXTRA}`, or remove that folder and prepare the set anew as array_record with "
-            f"`python -m localgrad.data prepare`"
-        ) from error
-    # One file after another: as many interleaved as TFDS does would give an order that depends on its defaults.
-    order = tensorflow_datasets.ReadConfig(interleave_cycle_length=1)
-    yield from tensorflow_datasets.as_numpy(builder.as_dataset(split, shuffle_files=False, read_config=order))

@@ -8,6 +8,7 @@ Source: Debian's package `wordnet-base`; Fellbaum (ed.), WordNet: An Electronic 
 from pathlib import Path
 
 from localgrad.data import fetch
+from localgrad.data.files import lines
 from localgrad.data.text import Corpus, in_fixed_order
 
 NAME = "wordnet_gloss"
@@ -33,15 +34,17 @@ def read(config: str | None, data_dir: str | Path | None) -> tuple[Corpus, str]:
         raise ValueError(f"{NAME} has the forms {NAME} (the 14 largest fields) and {NAME}/all; got {NAME}/{config}.")
     path = fetch.find(NAME, "data.noun", data_dir, installed=INSTALLED)
     texts, fields = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in lines(path):
         if line.startswith(" "):  # the licence
             continue
         data, separator, gloss = line.partition("|")
         field = data.split(" ", 2)[1:2]
-        if not separator or not field or not field[0].isdigit():
+        if not separator or not field or not field[0].isdecimal():
             raise ValueError(f"{path}, line {number}: no noun with its field and definition; fetch the file again.")
         texts.append(gloss.split(';  "')[0].split('; "')[0].strip())
         fields.append(int(field[0]))
+    if not texts:
+        raise ValueError(f"{path}: no noun in it; fetch the file again.")
     present = sorted(set(fields))
     if config is None:
         present = sorted(sorted(present, key=lambda field: (-fields.count(field), field))[:_LARGEST])

@@ -1,19 +1,23 @@
 """Independent trials as one model: `vmap` of every function of every block."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Model, PyTree, Spec
+from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.keys import over_keys
 
 
 def trials(model: Model, count: int) -> Model:
     """Trains `count` independent copies of a model as one.
 
     Every array gains a first axis of that length, keys too: trial r has the r-th key, so its numbers are those of the
-    model alone with that key.  The optimizer is mapped as well, so norms and clips stay per trial.
+    model alone with that key, under any of jax's generators.  Where the keys are not threefry's, what draws from them
+    runs one trial after another, since a `vmap` would draw from the first alone.  The optimizer is mapped as well, so
+    norms and clips stay per trial.
 
     Args:
       model: a model without trials.
@@ -58,13 +62,16 @@ def trial_keys(seed: int, count: int | None) -> Key:
       >>> trial_keys(3, 2)[1] == jax.random.key(4)
       Array(True, dtype=bool)
     """
-    return jax.random.key(seed) if count is None else jax.vmap(jax.random.key)(seed + jnp.arange(count))
+    return jax.random.key(seed) if count is None else jnp.stack([jax.random.key(seed + r) for r in range(count)])
 
 
 def _mapped(block: LocalBlock) -> LocalBlock:
     def init(key: Key, message: Spec) -> BlockState:
         one = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape[1:], spec.dtype), message)
-        return jax.vmap(lambda key: block.init(key, one))(key)
+        return over_keys(lambda key: block.init(key, one), key)
+
+    def forward(state: BlockState, message: Message, key: Key) -> Any:
+        return over_keys(lambda key, state, message: block.forward(state, message, key), key, state, message)
 
     inner = optax.with_extra_args_support(block.tx)
 
@@ -74,4 +81,4 @@ def _mapped(block: LocalBlock) -> LocalBlock:
         )
 
     tx = optax.GradientTransformationExtraArgs(jax.vmap(inner.init), update)
-    return block._replace(init=init, forward=jax.vmap(block.forward), grads=jax.vmap(block.grads), tx=tx)
+    return block._replace(init=init, forward=forward, grads=jax.vmap(block.grads), tx=tx)

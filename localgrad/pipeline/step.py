@@ -30,6 +30,7 @@ from localgrad.base import (
     Signal,
     Spec,
 )
+from localgrad.keys import over_keys
 
 _barrier = jax.lax.optimization_barrier
 # Half the compilation, for programs that run once.
@@ -40,7 +41,7 @@ _SHORT = 4096  # numbers of an array that are looked at one by one
 
 def fold_in(key: Key, data: jax.Array | int) -> Key:
     """`jax.random.fold_in` for one key, or for each of an array of keys (one a trial)."""
-    return jax.random.fold_in(key, data) if key.ndim == 0 else jax.vmap(fold_in, (0, None))(key, data)
+    return jax.random.fold_in(key, data) if key.ndim == 0 else over_keys(lambda one: fold_in(one, data), key)
 
 
 def block_key(key: Key, batch_id: jax.Array, index: jax.Array | int, shard: jax.Array | None = None) -> Key:

@@ -77,7 +77,8 @@ def test_pixel_stats_are_those_of_the_pixels() -> None:
 
 
 def test_names_are_embedded() -> None:
-    assert names() == ("digits", "fashion_mnist", "wordnet_gloss", "movie_snippets", "dbpedia")
+    images = ("digits", "mnist", "fashion_mnist", "kmnist", "emnist")
+    assert names() == (*images, "wordnet_gloss", "movie_snippets", "dbpedia")
 
 
 @pytest.mark.parametrize("split", ["val", "Train", ""])

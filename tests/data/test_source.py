@@ -239,6 +239,6 @@ def test_evaluation_sees_each_example_once_in_order(batch_size: int) -> None:
 
 def test_evaluation_and_training_normalise_alike() -> None:
     mean, std = pixel_stats(colours())
-    x, y, _ = next(eval_batches(colours(), BATCH, mean, std, jnp.bfloat16))
+    x, y, _ = next(iter(eval_batches(colours(), BATCH, mean, std, jnp.bfloat16)))
     train_x, train_y = fetch_all(make(shuffle=False, dtype=jnp.bfloat16).batches(0, 1))
     equal((x, y), (train_x[0], train_y[0]))

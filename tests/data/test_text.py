@@ -1,5 +1,6 @@
 """Texts: words and their numbers, the readers on small files of the real form, word vectors, batches by length."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +177,71 @@ def test_vectors_stand_in_the_rows_of_their_words(header: str, tmp_path: Path) -
         ("cat 1 2\ndog 3 four\n", "line 2: what stands behind the word are no numbers"),
         ("cat\n", "line 1"),
         ("horse 1 2\n", "none of the 4 words"),
+        ("cat 1 2\ndog nan 4\n", "line 2: number 1 behind the word is nan; expected finite"),
+        ("cat 1 -inf\n", "line 1: number 2 behind the word is -inf"),
+        ("cat 1 1e39\n", "line 1: number 2 behind the word is 1e39"),  # of which float32 makes infinity
+        ("cat 1 2\ndog 3 \0\n", "line 2: a zero byte"),
+        ("cat 1 2\n" + "x" * (1 << 22) + "x", "line 2: more than 4194304 bytes without an end"),
     ],
 )
 def test_malformed_vectors_are_named_with_their_line(content: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
         read_vectors(vectors_file(tmp_path, content), WORDS)
+
+
+def test_vectors_are_read_packed_too(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt.gz"
+    path.write_bytes(gzip.compress(VECTORS.encode()))
+    assert read_vectors(path, WORDS)[0].tolist() == [[0, 0], [0, 0], [-1, 0.5], [0, 0], [3, 4], [1, 2]]
+    path.write_bytes(gzip.compress(VECTORS.encode() * 9)[:-12])
+    with pytest.raises(ValueError, match=r"vectors.txt.gz: cannot be read .*Give a text file"):
+        read_vectors(path, WORDS)
+
+
+@pytest.mark.parametrize("name", ["cat", "nothing"])
+def test_vectors_that_are_no_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    with pytest.raises((FileNotFoundError, ValueError), match=f"{name}.*Give a text file such as glove"):
+        read_vectors(tmp_path / name, WORDS)
+
+
+BROKEN = b"\xff\xfe broken"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "before"),
+    [
+        ("wordnet_gloss", "data.noun", b"00001740 03 n 01 entity 0 000 | fine\n"),
+        ("movie_snippets", "movieReviewSnippets_GroundTruth.txt", b"1\t2.0\tfine\r\n"),
+        ("dbpedia", "train.csv", b'1,"a","b"\n'),
+    ],
+)
+def test_broken_bytes_are_named_with_their_line(name: str, file: str, before: bytes, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(before + BROKEN)
+    with pytest.raises(ValueError, match=rf"{file}, line 2: byte 1 begins no character of UTF-8 \(found ff fe"):
+        get(name, "train", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "says"),
+    [
+        ("wordnet_gloss", ["data.noun"], "data.noun: no noun in it"),
+        ("movie_snippets", ["movieReviewSnippets_GroundTruth.txt"], "GroundTruth.txt: no sentence in it"),
+        ("dbpedia", ["train.csv", "test.csv"], "split 'train' has 0 texts"),
+    ],
+)
+def test_an_empty_file_is_named(name: str, files: list[str], says: str, tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / file).write_bytes(b"")
+    with pytest.raises(ValueError, match=says):
+        get(name, "train", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "1e999"])
+def test_a_score_is_finite(score: str, tmp_path: Path) -> None:
+    write_snippets(tmp_path, ["1\t2.0\tfine", f"2\t{score}\tpoor"])
+    with pytest.raises(ValueError, match="GroundTruth.txt, line 2: .*a finite score"):
+        get("movie_snippets", "train", data_dir=tmp_path)
 
 
 def test_vectors_of_another_width_than_the_network_are_refused(tmp_path: Path) -> None:

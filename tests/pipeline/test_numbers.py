@@ -35,7 +35,8 @@ def train(engine: lg.Engine, model: lg.Model, xs=XS, ys=YS, key: int = 1, calls:
     state = engine.load(begin, jax.random.key(key))
     found = []
     for part in zip(np.split(xs, calls), np.split(ys, calls), strict=True):
-        state, metrics = engine.run(state, lg.data.batches(*map(jnp.asarray, part)))
+        fed = lg.data.batches(np.zeros_like(part[0]), np.zeros_like(part[1]))  # which looks at labels itself
+        state, metrics = engine.run(state, fed._replace(items=tuple(map(jnp.asarray, part))))
         found.append(metrics)
     states, rest = engine.drain(state)
     return begin, states, [*found, rest]

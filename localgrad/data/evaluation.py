@@ -1,0 +1,64 @@
+"""Evaluation batches: a split in its order, masked where there is no example."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad.data.dataset import Dataset, looked_at
+from localgrad.data.scaling import normalised, scaling
+
+
+def eval_batches(
+    dataset: Dataset,
+    batch_size: int,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
+    dtype: Any = jnp.float32,
+) -> "Evaluation":
+    """Goes through a split in its order, in batches of one shape, as often as it is asked to.
+
+    Args:
+      dataset: the split.
+      batch_size: examples a batch; the last one is filled up with zeros and masked.
+      mean, std, dtype: as for `source`.
+
+    Returns:
+      What a `for` goes through, any number of times, of `len` batches: x `(batch_size, ...)` of `dtype` (of texts int32
+      `(batch_size, L)`), y int32 `(batch_size,)` and mask bool `(batch_size,)`, False where there is no example.
+
+    Raises:
+      ValueError: an argument is out of range, or the dataset is not as `Dataset` says; the message names it.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; expected at least 1")
+    dataset = looked_at(dataset)
+    kind, scale = scaling(dataset, mean, std, dtype)
+
+    def batch(start: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        inputs = dataset.inputs[start : start + batch_size]
+        labels = dataset.labels[start : start + batch_size]
+        missing = batch_size - len(inputs)
+        mask = np.arange(batch_size) < len(inputs)
+        inputs = np.pad(inputs, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
+        x, y, mask = jax.device_put((inputs, np.pad(labels, (0, missing)), mask))
+        return (x if kind is None else normalised(scale, x, kind)), y, mask
+
+    return Evaluation(batch, range(0, len(dataset.inputs), batch_size))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The masked batches of `eval_batches`: each `for` begins anew at the first."""
+
+    batch: Callable[[int], tuple[jax.Array, jax.Array, jax.Array]]
+    starts: range
+
+    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        return map(self.batch, self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts)

@@ -1,0 +1,41 @@
+"""Keys of any of jax's random generators, one of each of a number of draws.
+
+Under the generators `rbg` and `unsafe_rbg` a `vmap` over keys draws with the first of them alone: what an example or a
+trial gets depends on what stands beside it.  Whatever maps over keys in this library goes through one of these.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+GENERATOR = "threefry2x32"  # jax's default, whose draws under `vmap` are those of each key by itself
+
+
+def threefry(keys: jax.Array) -> jax.Array:
+    """The keys themselves, or those of another generator made threefry's, by their first two words.
+
+    The key of a seed becomes threefry's key of that seed.
+
+    Examples:
+      >>> threefry(jax.random.key(3, impl="rbg")) == jax.random.key(3)
+      Array(True, dtype=bool)
+    """
+    if not jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        keys = jax.random.wrap_key_data(keys)
+    if jax.random.key_impl(keys) == GENERATOR:
+        return keys
+    return jax.random.wrap_key_data(jax.random.key_data(keys)[..., :2], impl=GENERATOR)
+
+
+def over_keys(function: Callable[..., Any], keys: jax.Array, *arrays: Any) -> Any:
+    """`vmap` of `(key, *arrays) -> tree` whose draws for each key are those that it gives alone.
+
+    Args:
+      function: of one key and one row of each of `arrays`.
+      keys: `(R,)`, of any generator; those of another than threefry are taken one after another.
+      arrays: trees of arrays with a first axis R.
+    """
+    if jax.random.key_impl(keys) == GENERATOR:
+        return jax.vmap(function)(keys, *arrays)
+    return jax.lax.map(lambda row: function(*row), (keys, *arrays))

@@ -1,0 +1,69 @@
+"""Trials under any of jax's generators: each begins, and drops out, as the run of its own seed alone."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+
+from localgrad.base import Batches, Block
+from localgrad.blocks import from_linen, mlp
+from localgrad.methods import al, bp, dkp, early_exit, trial_keys, trials
+from localgrad.pipeline import init, sequential, spmd
+
+SPEC, CLASSES, TRIALS = jax.ShapeDtypeStruct((4, 6), jnp.float32), 3, 2
+
+
+@pytest.fixture(params=("threefry2x32", "rbg", "unsafe_rbg"))
+def generator(request: pytest.FixtureRequest) -> Iterator[str]:
+    with jax.default_prng_impl(request.param):
+        yield request.param
+
+
+def orthogonal() -> list[Block]:
+    return [from_linen(linen.Dense(5, kernel_init=linen.initializers.orthogonal())) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: al(mlp((5, 5)), SPEC, CLASSES, tx=optax.adam(0.1)),
+        lambda: dkp(mlp((5, 5)), SPEC, CLASSES, tx=optax.sgd(0.1)),
+        lambda: bp(orthogonal(), SPEC, CLASSES, tx=optax.sgd(0.1)),
+    ],
+)
+def test_trials_begin_as_the_runs_of_their_seeds(generator: str, make: Callable[[], Any]) -> None:
+    model = make()
+    together = init(trials(model, TRIALS), trial_keys(2**31 + 5, TRIALS))
+    for r in range(TRIALS):
+        alone = init(model, jax.random.key(2**31 + 5 + r))
+        jax.tree.map(lambda a, b, r=r: np.testing.assert_array_equal(a[r], b), together, alone)
+    kernels = jax.tree.leaves(together)
+    assert any((leaf[0] != leaf[1]).any() for leaf in kernels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [(early_exit, sequential), (bp, sequential), (early_exit, lambda model: spmd(model, stages=2))],
+    ids=["early_exit", "bp", "early_exit on a mesh"],
+)
+def test_trials_drop_out_as_the_runs_of_their_seeds(
+    generator: str, method: Callable, engine: Callable, as_batches: Callable[..., Batches]
+) -> None:
+    model = method(mlp((64, 64), dropout=0.5), SPEC, CLASSES, tx=optax.sgd(0.1))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 4, 6)).astype(np.float32), rng.integers(0, CLASSES, (2, 4))
+    many, keys = trials(model, TRIALS), trial_keys(0, TRIALS)
+    both = engine(many)
+    fed = as_batches(np.stack([x] * TRIALS, 1), np.stack([y] * TRIALS, 1))
+    together = both.states(both.run(both.load(init(many, keys), keys), fed)[0])
+    one = sequential(model)
+    for r in range(TRIALS):
+        state = one.load(init(model, keys[r]), keys[r])
+        alone = one.states(one.run(state, as_batches(x, y))[0])
+        jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b, rtol=1e-5, atol=1e-6), together, alone)
