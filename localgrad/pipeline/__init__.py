@@ -1,6 +1,7 @@
 """Engines: how a model trains, one block after another or all at once, with the same numbers."""
 
 from localgrad.pipeline.broadcast import STALENESS as STALENESS
+from localgrad.pipeline.coupling import least_examples as least_examples
 from localgrad.pipeline.partition import balance as balance
 from localgrad.pipeline.partition import make_plan as make_plan
 from localgrad.pipeline.sequential import delays_of as delays_of

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, PyTree
 from localgrad.pipeline import step
+from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.ring import Ring
 from localgrad.pipeline.stash import Stash
@@ -63,9 +64,11 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
       An `Engine`.
 
     Raises:
-      ValueError: for delays of a model that learns from no error, or that are not one a block ending in 0.
+      ValueError: for delays of a model that learns from no error, or that are not one a block ending in 0; for a batch
+        of too few examples for the model to learn from, see `least_examples`.
     """
     signal = step.signal_of(model)
+    check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
     top = len(model.blocks) - 1
     late = _checked(model, delays) if delays is not None and any(delays) else ()
     if late:

@@ -8,6 +8,7 @@ from localgrad.base import Engine, Model
 from localgrad.pipeline import step
 from localgrad.pipeline.broadcast import STALENESS, broadcast
 from localgrad.pipeline.chain import chain, parts_of
+from localgrad.pipeline.coupling import check_examples, least_examples
 from localgrad.pipeline.local import local
 from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
@@ -46,25 +47,30 @@ def spmd(
         does without where it can.
       staleness: `broadcast` only: `delayed` streams a batch a tick, and stage s learns S - 1 - s batches late; `locked`
         lets each batch go through before the next enters, so that nothing is late.
-      micro_batches: `chain` only: parts of a batch that follow each other through the stages, 4 S by default; they
-        divide a shard's examples.
+      micro_batches: `chain` only: parts of a batch that follow each other through the stages; they divide a shard's
+        examples.  By default as many as do, up to 4 S, of no fewer examples than the model can learn from.
 
     Returns:
       An `Engine`.
 
     Raises:
       ValueError: if there are too few devices or too few blocks, if the batch does not divide by `data_parallel` and
-        `micro_batches`, or for an unknown `staleness`.
+        `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
+        an unknown `staleness`.
     """
     if staleness not in STALENESS:
         raise ValueError(f"unknown staleness {staleness!r}; there are {', '.join(STALENESS)}.")
     signal = step.signal_of(model)
     plan = make_plan(model, stages, cuts)
-    plan = plan._replace(uniform=plan.uniform and uniform is not False)
+    plan = plan._replace(uniform=plan.uniform and uniform is not False, data_parallel=data_parallel)
     parts = 1
+    shard = model.batch_size // data_parallel
     if signal == "cotangent":
-        parts = parts_of(model.batch_size // data_parallel, stages, micro_batches)
+        parts = parts_of(shard, stages, micro_batches, least_examples(model, shard // (4 * stages)))
     state_specs, message_specs = step.specs(model, data_parallel, parts)
+    check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
+    check_examples(model, shard, f"data_parallel={data_parallel} of batch_size={model.batch_size}")
+    check_examples(model, shard // parts, f"micro_batches={parts} of {shard} examples")
     layout = Layout(
         model=model,
         plan=plan,
