@@ -32,7 +32,7 @@ def by_block(row: str, workdirs: list[Path]) -> dict[str, Any]:
     """Distances at the last block and the ratio at every block; draws the first trial."""
     ratios, last = [], []
     for trial, workdir in enumerate(workdirs):
-        job = prepare(read_config(workdir))
+        job = prepare(read_config(workdir), resume=False)
         states = restore(job, workdir).states
         features, labels = [], []
         for x, y, mask in job.eval_batches("test"):

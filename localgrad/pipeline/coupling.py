@@ -77,10 +77,10 @@ def couples(model: Model) -> bool:
     y = jnp.broadcast_to(jnp.arange(_ROWS, dtype=y_spec.dtype) % 2, y_spec.shape)
     key = jnp.broadcast_to(jax.random.key(0), step.key_spec(few).shape)
     half = _ROWS // 2
-    both = lambda a, b: jnp.concatenate(
-        [jax.lax.slice_in_dim(a, 0, half, axis=few.batch_axis), jax.lax.slice_in_dim(b, half, None, axis=few.batch_axis)],
-        axis=few.batch_axis,
-    )  # fmt: skip
+
+    def both(a: jax.Array, b: jax.Array) -> jax.Array:
+        cut = lambda x, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=few.batch_axis)
+        return jnp.concatenate([cut(a, 0, half), cut(b, half, _ROWS)], axis=few.batch_axis)
 
     @jax.jit
     def run(states: list[BlockState], x: jax.Array) -> tuple[list[PyTree], list[PyTree], list[jax.Array]]:

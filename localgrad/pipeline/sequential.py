@@ -72,7 +72,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
     top = len(model.blocks) - 1
     late = _checked(model, delays) if delays is not None and any(delays) else ()
     if late:
-        kept, (ids, stashes, errors) = _rings(model, late)
+        kept, (ids, stashes, errors) = rings_of(model, late)
 
     def load(states: tuple[BlockState, ...], key: Key) -> SequentialState:
         # run donates its argument: the caller keeps theirs
@@ -195,7 +195,7 @@ def delays_of(cuts: Sequence[int]) -> tuple[int, ...]:
     return tuple(stages - 1 - s for s in range(stages) for _ in range(cuts[s], cuts[s + 1]))
 
 
-def _rings(model: Model, late: Sequence[int]) -> tuple[list[Stash], tuple[Ring, list[Ring], Ring]]:
+def rings_of(model: Model, late: Sequence[int]) -> tuple[list[Stash], tuple[Ring, list[Ring], Ring]]:
     """Each block's stash, and the rings: of the last batches' numbers, of the stashes, and of the errors."""
     states, messages = step.specs(model)
     kept, longest = stashes_of(model, states, messages), max(late) + 1

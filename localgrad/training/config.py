@@ -1,13 +1,14 @@
 """The configuration of a run: what a command line fills in, checked at the door."""
 
 import dataclasses
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from localgrad.data import VOCABULARY
 from localgrad.pipeline import STALENESS
 
-# Fields that say where and how a run is carried out, not what it computes: a workdir may be resumed with others.
+# Fields that say where and how a run is carried out: a workdir may be resumed with others where they do not change what
+# it computes, see `localgrad.training.placement`.
 PLACEMENT = (
     "workdir", "data_dir", "stages", "data_parallel", "cuts", "batches_per_call", "checkpoint_every_steps", "resident",
     "engine", "micro_batches", "new_delays",
@@ -153,7 +154,7 @@ class Config:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
 
-def check_same(config: Config, saved: dict[str, Any], path: Path) -> None:
+def check_same(config: Config, saved: dict[str, Any], folder: PathLike) -> None:
     """Refuses a workdir that was made by a run of another configuration.
 
     Raises:
@@ -168,6 +169,6 @@ def check_same(config: Config, saved: dict[str, Any], path: Path) -> None:
     ]
     if differing:
         raise ValueError(
-            f"{path.parent} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
+            f"{folder} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
             "--workdir, or repeat the command that made that one."
         )

@@ -10,7 +10,21 @@ import pytest
 from flax import nnx
 
 from localgrad import (
-    al, bp, cnn, dfa, dgl, early_exit, freeze, from_linen, from_nnx, mlp, predsim, scl, sequential, spmd, trials,
+    al,
+    bp,
+    cnn,
+    dfa,
+    dgl,
+    early_exit,
+    freeze,
+    from_linen,
+    from_nnx,
+    mlp,
+    predsim,
+    scl,
+    sequential,
+    spmd,
+    trials,
 )  # fmt: skip
 from localgrad.pipeline import least_examples
 from localgrad.pipeline.chain import parts_of
