@@ -15,6 +15,7 @@ from etils import epath
 from localgrad.base import BlockState, PyTree, Spec
 from localgrad.pipeline.packing import is_key, to_data
 from localgrad.training import manifest
+from localgrad.training.workdir import is_local
 
 _ASIDE = "damaged"  # where checkpoints go that cannot be used
 
@@ -69,7 +70,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | PathLike, log: Callable[[str], None] = lambda line: None):
-        self.folder = epath.Path(folder).resolve()
+        self.folder = epath.Path(folder)
+        if is_local(self.folder):
+            self.folder = self.folder.resolve()  # orbax wants the whole path
         self._log = log
         self._orbax: ocp.CheckpointManager | None = None
         self._thread = ThreadPoolExecutor(1)
