@@ -18,8 +18,8 @@ from localgrad.report import format_ledger, format_seconds
 from localgrad.training import (
     Config,
     DivergedError,
-    InUseError,
     Interrupted,
+    InUseError,
     format_summary,
     make_ledger,
     prepare_all,

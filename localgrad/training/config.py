@@ -56,7 +56,8 @@ class Config:
         have; `auto` takes the pipeline where there is more than one device.
       staleness: of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets each
         go through first.
-      micro_batches: of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage.
+      micro_batches: of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage,
+        none too small to learn from.
       new_delays: go on with a `delayed` run on other stages, which changes its delays.
       batches_per_call: most batches that one call of the engine trains on.
       checkpoint_every_steps: batches between checkpoints besides the one at each epoch's end; 0 is none besides.
