@@ -60,7 +60,7 @@ def distances(row: str, workdirs: list[Path]) -> dict[str, Any]:
     """Distances at the scores and the ratio along the path of inference; draws the first trial."""
     found: list[list[Distances]] = []
     for trial, workdir in enumerate(workdirs):
-        job = prepare(read_config(workdir))
+        job = prepare(read_config(workdir), resume=False)
         states = restore(job, workdir).states
         layers, labels = metafeatures(job.model, states, job.eval_batches("test"))
         names = ["input", *job.model.path][-len(layers) :]

@@ -54,7 +54,7 @@ def angles(row: str, workdirs: list[Path]) -> dict[str, Any]:
         return {}
     found = []
     for workdir in workdirs:
-        job = prepare(read_config(workdir))
+        job = prepare(read_config(workdir), resume=False)
         states = restore(job, workdir).states
         x = next(iter(job.eval_batches("test")))[0]
         alone, each = job.model, [states]

@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 
 def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     """Everything that was asked for of one run, printed and returned."""
-    job = prepare(config)
+    job = prepare(config, resume=False)
     saved = restore(job, config.workdir)
     model, states = job.model, saved.states
     scores, labels = collect(model, states, job.eval_batches("test"))

@@ -31,7 +31,7 @@ def train_accuracy(row: str, workdirs: list[Path]) -> dict[str, Any]:
     """Accuracy on the training split with the labels that were trained on."""
     found = []
     for workdir in workdirs:
-        job = prepare(read_config(workdir))
+        job = prepare(read_config(workdir), resume=False)
         evaluate = make_evaluator(job.model)
         found.append(float(evaluate(restore(job, workdir).states, job.eval_batches("train"))[-1]))
     return {"train_accuracy": study.figure(found)}

@@ -19,6 +19,7 @@ from localgrad.training import (
     Config,
     DivergedError,
     Interrupted,
+    InUseError,
     format_summary,
     make_ledger,
     prepare_all,
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> int:
         count = 1 if config.engine == "sequential" else config.stages * config.data_parallel
         setup.devices(count, x64=config.dtype == "float64")
         jobs = prepare_all(config)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         return setup.refuse(str(error))
     if FLAGS.dry_run:
         setup.say(format_ledger(make_ledger(jobs[0])))
@@ -101,6 +102,10 @@ def main(argv: list[str]) -> int:
         summary = run(config, jobs, setup.say)
     except DivergedError as error:
         return setup.refuse(f"{error}. {' '.join(error.__notes__)}", code=1)
+    except InUseError as error:
+        return setup.refuse(str(error))
+    except OSError as error:  # the disk is full, say
+        return setup.refuse(f"{error}. What was saved is as it was; the same command goes on from there.", code=1)
     except Interrupted as stop:
         setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
         return 128 + stop.signum

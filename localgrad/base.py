@@ -112,6 +112,7 @@ class Model(NamedTuple):
       effective: for each block, the parameter groups that prediction at the last exit uses; the rest is affiliated.
       trials: None, or the number of independent trials that every array carries as its first axis.
       path: names of what `features` returns.
+      least_examples: the fewest examples that its losses learn from at once; norms are not counted.
     """
 
     method: str
@@ -126,6 +127,7 @@ class Model(NamedTuple):
     effective: tuple[frozenset[str], ...]
     trials: int | None = None
     path: tuple[str, ...] = ()
+    least_examples: int = 1
 
     @property
     def batch_axis(self) -> int:
@@ -218,6 +220,7 @@ class Plan(NamedTuple):
       uniform: the stages are one and the same program, so none needs to be chosen.
       schedule: `local`, `delayed` or `locked` (two forms of `broadcast`), or `chain`.
       micro_batches: parts of a batch that follow each other through the stages; `chain` only.
+      data_parallel: shards of a batch.
       stash_bytes: bytes that each stage keeps between forward and update: a ring of batches, or a batch's parts.
       stash_slot_bytes: bytes that each device holds for it.
     """
@@ -231,6 +234,7 @@ class Plan(NamedTuple):
     uniform: bool
     schedule: str = "local"
     micro_batches: int = 1
+    data_parallel: int = 1
     stash_bytes: tuple[int, ...] = ()
     stash_slot_bytes: int = 0
 

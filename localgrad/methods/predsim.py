@@ -87,7 +87,8 @@ def predsim(
     blocks.append(output_block(parts[-1], classes, tx, weight=1.0 if beta in (0, 1) else 1 - beta))
     exits = ["pred" if beta < 1 else None] * len(network) + ["head"]
     name = "pred" if beta == 0 else "sim" if beta == 1 else "predsim"
-    return classifying_model(name, blocks, parts, exits, x_spec, classes, handed=handed)
+    model = classifying_model(name, blocks, parts, exits, x_spec, classes, handed=handed)
+    return model._replace(least_examples=2 if beta > 0 else 1)  # one example is as similar to itself as it should be
 
 
 class _Dropout(nn.Module):

@@ -90,4 +90,6 @@ def scl(
     parts.append({"head": summarised(network[-1], classifier(classes))})
     blocks.append(output_block(parts[-1], classes, tx))
     heads = [None] * len(network) + ["head"]
-    return classifying_model("scl", blocks, parts, heads, x_spec, classes, views=views)
+    model = classifying_model("scl", blocks, parts, heads, x_spec, classes, views=views)
+    # of two representations each has only the other in its denominator, and the loss is zero whatever they are
+    return model._replace(least_examples=-(-3 // views))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from localgrad.base import Batches, BlockState, Engine, Key, Metrics, Model, PyTree
 from localgrad.pipeline import step
+from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.ring import Ring
 from localgrad.pipeline.stash import Stash
@@ -65,13 +66,15 @@ def sequential(model: Model, delays: Sequence[int] | None = None) -> Engine:
       An `Engine`.
 
     Raises:
-      ValueError: for delays of a model that learns from no error, or that are not one a block ending in 0.
+      ValueError: for delays of a model that learns from no error, or that are not one a block ending in 0; for a batch
+        of too few examples for the model to learn from, see `least_examples`.
     """
     signal = step.signal_of(model)
+    check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
     top = len(model.blocks) - 1
     late = _checked(model, delays) if delays is not None and any(delays) else ()
     if late:
-        kept, (ids, stashes, errors) = _rings(model, late)
+        kept, (ids, stashes, errors) = rings_of(model, late)
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> SequentialState:
         # run donates its argument: the caller keeps theirs
@@ -200,7 +203,7 @@ def delays_of(cuts: Sequence[int]) -> tuple[int, ...]:
     return tuple(stages - 1 - s for s in range(stages) for _ in range(cuts[s], cuts[s + 1]))
 
 
-def _rings(model: Model, late: Sequence[int]) -> tuple[list[Stash], tuple[Ring, list[Ring], Ring]]:
+def rings_of(model: Model, late: Sequence[int]) -> tuple[list[Stash], tuple[Ring, list[Ring], Ring]]:
     """Each block's stash, and the rings: of the last batches' numbers, of the stashes, and of the errors."""
     states, messages = step.specs(model)
     kept, longest = stashes_of(model, states, messages), max(late) + 1

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import jax
 
-from localgrad.base import Engine, Model
+from localgrad.base import Engine, Model, Plan
 from localgrad.pipeline import step
 from localgrad.pipeline.broadcast import STALENESS, broadcast
 from localgrad.pipeline.chain import chain, parts_of
+from localgrad.pipeline.coupling import check_examples, least_examples
 from localgrad.pipeline.local import local
 from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
@@ -46,38 +47,60 @@ def spmd(
         does without where it can.
       staleness: `broadcast` only: `delayed` streams a batch a tick, and stage s learns S - 1 - s batches late; `locked`
         lets each batch go through before the next enters, so that nothing is late.
-      micro_batches: `chain` only: parts of a batch that follow each other through the stages, 4 S by default; they
-        divide a shard's examples.
+      micro_batches: `chain` only: parts of a batch that follow each other through the stages; they divide a shard's
+        examples.  By default as many as do, up to 4 S, of no fewer examples than the model can learn from.
 
     Returns:
       An `Engine`.
 
     Raises:
       ValueError: if there are too few devices or too few blocks, if the batch does not divide by `data_parallel` and
-        `micro_batches`, or for an unknown `staleness`.
+        `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
+        an unknown `staleness`.
     """
     if staleness not in STALENESS:
         raise ValueError(f"unknown staleness {staleness!r}; there are {', '.join(STALENESS)}.")
     signal = step.signal_of(model)
     plan = make_plan(model, stages, cuts)
-    plan = plan._replace(uniform=plan.uniform and uniform is not False)
-    parts = 1
-    if signal == "cotangent":
-        parts = parts_of(model.batch_size // data_parallel, stages, micro_batches)
-    state_specs, message_specs = step.specs(model, data_parallel, parts)
-    layout = Layout(
-        model=model,
-        plan=plan,
-        mesh=make_mesh(stages, data_parallel, devices),
-        blocks=tuple(range(a, b) for a, b in zip(plan.cuts, plan.cuts[1:], strict=False)),
-        data_parallel=data_parallel,
-        state_specs=state_specs,
-        message_specs=message_specs,
-        states=Slots([tuple(state_specs[a:b]) for a, b in zip(plan.cuts, plan.cuts[1:], strict=False)]),
-        messages=Slots([message_specs[cut] for cut in plan.cuts]),
-    )
+    plan = plan._replace(uniform=plan.uniform and uniform is not False, data_parallel=data_parallel)
+    parts = micro_batches_of(model, stages, data_parallel, micro_batches)
+    shard = model.batch_size // data_parallel
+    layout = layout_of(model, plan, data_parallel, parts)
+    check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
+    check_examples(model, shard, f"data_parallel={data_parallel} of batch_size={model.batch_size}")
+    check_examples(model, shard // parts, f"micro_batches={parts} of {shard} examples")
+    layout = layout._replace(mesh=make_mesh(stages, data_parallel, devices))
     if signal == "cotangent":
         return chain(layout, bubble, parts)
     if signal == "error":
         return broadcast(layout, bubble, staleness)
     return local(layout, bubble)
+
+
+def layout_of(model: Model, plan: Plan, data_parallel: int = 1, parts: int = 1) -> Layout:
+    """How a model lies on its stages, without a mesh as yet."""
+    state_specs, message_specs = step.specs(model, data_parallel, parts)
+    spans = list(zip(plan.cuts, plan.cuts[1:], strict=False))
+    return Layout(
+        model=model,
+        plan=plan,
+        mesh=None,  # type: ignore[arg-type]
+        blocks=tuple(range(a, b) for a, b in spans),
+        data_parallel=data_parallel,
+        state_specs=state_specs,
+        message_specs=message_specs,
+        states=Slots([tuple(state_specs[a:b]) for a, b in spans]),
+        messages=Slots([message_specs[cut] for cut in plan.cuts]),
+    )
+
+
+def micro_batches_of(model: Model, stages: int, data_parallel: int, micro_batches: int | None) -> int:
+    """The number of parts in which the stages are given a shard's examples; 1 but for the schedule `chain`.
+
+    Raises:
+      ValueError: if the number asked for does not divide them.
+    """
+    if step.signal_of(model) != "cotangent":
+        return 1
+    shard = model.batch_size // data_parallel
+    return parts_of(shard, stages, micro_batches, least_examples(model, shard // (4 * stages)))

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
-def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
+def draw_curves(records: Sequence[dict[str, Any]], path: Path | BinaryIO) -> None:
     """Draws loss by block and accuracy by exit over epochs, as a PNG.
 
     Args:
       records: the objects of `metrics.jsonl`; figures of several trials are averaged.
-      path: the file to write.
+      path: the file to write, or one that is open.
     """
     figure = _figure(10, 4)
     losses, accuracies = figure.subplots(1, 2)

@@ -52,12 +52,14 @@ class Ledger(NamedTuple):
     each as fast as the one of the sequential run and hand messages on at no cost.  `bubble` is the share of idle time
     of S stages in a run of N batches: (S - 1) / (N + S - 1) for local losses and S / (N + S) with delays, once a run;
     (S - 1) / (M + S - 1) of every batch of M micro-batches; (S - 1) / (S + 2) locked, a forward pass taken as a third.
+    `parts` says how a batch is cut: what a block sees of it at once.
     """
 
     blocks: tuple[BlockRow, ...]
     stages: tuple[StageRow, ...]
     speed_up: float
     bubble: float
+    parts: str
 
     @property
     def effective(self) -> int:
@@ -102,7 +104,18 @@ def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int)
         )
     )
     bubble = _bubble(plan, len(stages), batches)
-    return Ledger(tuple(rows), stages, sum(plan.costs) / max(plan.stage_costs) * (1 - bubble), bubble)
+    speed_up = sum(plan.costs) / max(plan.stage_costs) * (1 - bubble)
+    return Ledger(tuple(rows), stages, speed_up, bubble, _parts(model, plan))
+
+
+def _parts(model: Model, plan: Plan) -> str:
+    part = model.batch_size // (plan.data_parallel * plan.micro_batches)
+    if part == model.batch_size:
+        return f"a block works on the {part} examples of a batch at once"
+    return (
+        f"a block works on {part} of the {model.batch_size} examples of a batch at once: data_parallel="
+        f"{plan.data_parallel} times micro_batches={plan.micro_batches}"
+    )
 
 
 def _bubble(plan: Plan, stages: int, batches: int) -> float:
@@ -146,6 +159,7 @@ def format_ledger(book: Ledger) -> str:
         [
             table(["block", "name", "effective", "affiliated", "step MFLOP", "hands on KiB"], [*blocks, total]),
             table(header, stages),
+            book.parts,
             f"bubble {book.bubble:.2%} of the time of the run; predicted speed-up {book.speed_up:.2f} on "
             f"{len(book.stages)} equal device{'s' if len(book.stages) > 1 else ''}",
         ]

@@ -1,13 +1,14 @@
 """The configuration of a run: what a command line fills in, checked at the door."""
 
 import dataclasses
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from localgrad.data import VOCABULARY
 from localgrad.pipeline import STALENESS
 
-# Fields that say where and how a run is carried out, not what it computes: a workdir may be resumed with others.
+# Fields that say where and how a run is carried out: a workdir may be resumed with others where they do not change what
+# it computes, see `localgrad.training.placement`.
 PLACEMENT = (
     "workdir", "data_dir", "stages", "data_parallel", "cuts", "batches_per_call", "checkpoint_every_steps", "resident",
     "engine", "micro_batches", "new_delays",
@@ -57,7 +58,8 @@ class Config:
         have; `auto` takes the pipeline where there is more than one device.
       staleness: of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets each
         go through first.
-      micro_batches: of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage.
+      micro_batches: of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage,
+        none too small to learn from.
       new_delays: go on with a `delayed` run on other stages, which changes its delays.
       batches_per_call: most batches that one call of the engine trains on.
       checkpoint_every_steps: batches between checkpoints besides the one at each epoch's end; 0 is none besides.
@@ -156,7 +158,7 @@ class Config:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
 
-def check_same(config: Config, saved: dict[str, Any], path: Path) -> None:
+def check_same(config: Config, saved: dict[str, Any], folder: PathLike) -> None:
     """Refuses a workdir that was made by a run of another configuration.
 
     Raises:
@@ -171,6 +173,6 @@ def check_same(config: Config, saved: dict[str, Any], path: Path) -> None:
     ]
     if differing:
         raise ValueError(
-            f"{path.parent} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
+            f"{folder} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
             "--workdir, or repeat the command that made that one."
         )

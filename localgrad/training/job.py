@@ -1,9 +1,8 @@
 """From a configuration to everything a run needs; all that can be refused is refused here, before any compilation."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +14,14 @@ from localgrad import data, processes
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
 from localgrad.blocks import NETWORKS, TEXT_NETWORKS, Vectors
 from localgrad.methods import METHODS, freeze, graft, kernels, trials
-from localgrad.pipeline import delays_of, init, make_plan, sequential, signal_of, specs, spmd
+from localgrad.pipeline import init, sequential, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
 from localgrad.training.optimizers import make_optimizer
 from localgrad.training.options import bind, call
+from localgrad.training.placement import check_placement, delays, resolve
+from localgrad.training.workdir import check_folder, folder_of, read_json
 
 _EVAL_BATCH = 500
 
@@ -52,14 +53,15 @@ class Job(NamedTuple):
         return data.eval_batches(self.splits[split], _EVAL_BATCH, mean, std, self.model.x_spec.dtype)
 
 
-def prepare(config: Config) -> Job:
+def prepare(config: Config, *, resume: bool = True) -> Job:
     """Builds the model, the engine and the data of a run.
 
     Args:
       config: the run.
+      resume: whether it may go on in its workdir, which must then be of the same run; False only looks at one.
 
     Returns:
-      A `Job`.
+      A `Job`, whose configuration says which engine, how many micro-batches and, of stages, which cuts it has.
 
     Raises:
       ValueError: for anything in the configuration that cannot be, a workdir of another configuration, or another
@@ -72,7 +74,8 @@ def prepare(config: Config) -> Job:
     ):
         if name not in known:
             raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(known)}.")
-    check_workdir(config)
+    if resume:
+        check_workdir(config)
     dtype = jnp.dtype(config.dtype)
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError("--dtype=float64 needs 64-bit types switched on: JAX_ENABLE_X64=1.")
@@ -123,7 +126,11 @@ def prepare(config: Config) -> Job:
     count = config.trials if config.trials > 1 else None
     if count is not None:
         model = trials(model, count)
-    growing = config.grow_from is not None and not Checkpoints.any(Path(config.workdir) / "checkpoints")
+    config = resolve(config, model)
+    saved = saved_config(config.workdir) if resume else None
+    if saved is not None:
+        check_placement(config, saved, model)
+    growing = config.grow_from is not None and Checkpoints(folder_of(config.workdir) / "checkpoints").find() is None
     begin = _growing(model, config) if growing else partial(init, model)
 
     engine = _engine(config, model)
@@ -155,35 +162,51 @@ def prepare(config: Config) -> Job:
     )
 
 
-def restore(job: Job, workdir: str | Path) -> Checkpoint:
-    """The newest checkpoint of a run.
+def restore(job: Job, workdir: str | PathLike, *, best: bool = False, log: Callable[[str], None] = print) -> Checkpoint:
+    """The newest sound checkpoint of a run, or the best on validation.
+
+    Args:
+      job: what the run's configuration makes.
+      workdir: the run's folder; nothing in it is changed, so the run may go on meanwhile.
+      best: the epoch that `summary.json` names, the first of equals; with batched trials that of their mean.
+      log: takes a line for each checkpoint that cannot be used.
 
     Raises:
-      FileNotFoundError: if it has none yet.
+      FileNotFoundError: if it has none yet, or none that can be used.
       ValueError: if it is of another network.
     """
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints")
-    found = checkpoints.restore(specs(job.model)[0])
+    checkpoints = Checkpoints(folder_of(workdir) / "checkpoints", log)
+    found = checkpoints.restore(specs(job.model)[0], best=best)
+    some = checkpoints.steps()
     checkpoints.close()
+    if found is None and some:
+        raise FileNotFoundError(f"{workdir} has no checkpoint that can be used; it has {', '.join(map(str, some))}.")
     if found is None:
         raise FileNotFoundError(f"{workdir} has no checkpoint yet: let the run reach its first one.")
     return found
 
 
-def read_config(workdir: str | Path) -> Config:
-    """The configuration of a run, as it was, but on one device.
+def read_config(workdir: str | PathLike) -> Config:
+    """The configuration of a run, as it was, but on one device; for `prepare(config, resume=False)`.
 
     Raises:
       FileNotFoundError: if there is no run.
       ValueError: if it was made by another version.
     """
-    path = Path(workdir) / "config.json"
-    if not path.exists():
+    saved = saved_config(workdir)
+    if saved is None:
         raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
     placed: dict[str, Any] = {
         "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
     }  # fmt: skip
-    return Config.from_json(json.loads(path.read_text()), **placed)
+    return Config.from_json(saved, **placed)
+
+
+def saved_config(workdir: str | PathLike) -> dict[str, Any] | None:
+    """The fields of a run's configuration, as its newest checkpoint has them, or else its `config.json`, or None."""
+    folder = folder_of(workdir)
+    found = Checkpoints(folder / "checkpoints").config() or read_json(folder / "config.json")
+    return found if isinstance(found, dict) else None
 
 
 def _read(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
@@ -194,37 +217,25 @@ def _read(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
         for field, value in data.fingerprint(dataset).items()
     }
     for folder in filter(None, (config.workdir, config.grow_from)):
-        facts[f"the checkpoints in {folder}"] = Checkpoints.steps(Path(folder) / "checkpoints")
-        facts[f"the summary in {folder}"] = (Path(folder) / "summary.json").exists()
-    if config.word_vectors is not None and Path(config.word_vectors).is_file():
-        facts["the bytes of --word_vectors"] = Path(config.word_vectors).stat().st_size
+        facts[f"the checkpoints in {folder}"] = Checkpoints(folder_of(folder) / "checkpoints").steps()
+        facts[f"the summary in {folder}"] = (folder_of(folder) / "summary.json").exists()
+    if config.word_vectors is not None and folder_of(config.word_vectors).is_file():
+        facts["the bytes of --word_vectors"] = folder_of(config.word_vectors).stat().st_size
     return facts
 
 
 def _engine(config: Config, model: Model) -> Engine:
-    late = signal_of(model) == "error" and config.staleness == "delayed"
-    path = Path(config.workdir) / "config.json"
-    if late and path.exists() and not config.new_delays:
-        before = Config.from_json(json.loads(path.read_text()))
-        if (before.stages, before.cuts) != (config.stages, config.cuts):
-            raise ValueError(
-                f"{config.workdir} was trained with --staleness=delayed on --stages={before.stages} "
-                f"--cuts={before.cuts}, and updates would be late by others on --stages={config.stages} "
-                f"--cuts={config.cuts}: it would be another run. Keep the stages, or say --new_delays."
-            )
-    one_device = config.stages == config.data_parallel == jax.process_count() == 1
-    if config.engine == "spmd" or (config.engine == "auto" and not one_device):
-        return spmd(
-            model,
-            stages=config.stages,
-            data_parallel=config.data_parallel,
-            cuts=config.cuts,
-            staleness=config.staleness,
-            micro_batches=config.micro_batches,
-        )
-    if config.data_parallel > 1 or jax.process_count() > 1:
-        raise ValueError("--engine=sequential runs on one device: leave out --data_parallel, and the other processes.")
-    return sequential(model, delays_of(make_plan(model, config.stages, config.cuts).cuts) if late else None)
+    """The engine of a resolved configuration."""
+    if config.engine == "sequential":
+        return sequential(model, delays(config, model))
+    return spmd(
+        model,
+        stages=config.stages,
+        data_parallel=config.data_parallel,
+        cuts=config.cuts,
+        staleness=config.staleness,
+        micro_batches=config.micro_batches,
+    )
 
 
 def _feedback_optimizer(
@@ -270,7 +281,7 @@ def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, 
             raise ValueError(
                 f"--grow_from={config.grow_from} has --{name}={theirs}, this run {ours!r}: they must agree."
             )
-    states = restore(prepare(shorter), shorter.workdir).states
+    states = restore(prepare(shorter, resume=False), shorter.workdir).states
     graft(specs(model)[0], states)
     return lambda key: graft(init(model, key), states)
 
@@ -304,9 +315,9 @@ def _method_options(config: Config) -> dict[str, Any]:
 
 
 def check_workdir(config: Config) -> None:
-    """Refuses a workdir that was made by a run of another configuration, or a file in its place."""
-    path = Path(config.workdir) / "config.json"
-    if Path(config.workdir).exists() and not Path(config.workdir).is_dir():
-        raise ValueError(f"--workdir={config.workdir} is a file; give a folder.")
-    if path.exists():
-        check_same(config, json.loads(path.read_text()), path)
+    """Refuses a workdir that was made by a run of another configuration, or what is no folder of a run's own."""
+    folder = folder_of(config.workdir)
+    check_folder(folder)
+    saved = saved_config(config.workdir)
+    if saved is not None:
+        check_same(config, saved, folder)

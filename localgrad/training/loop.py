@@ -1,10 +1,11 @@
 """The one loop: calls of the engine, evaluation, records, checkpoints, and how each of them survives a kill."""
 
+import io
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +16,14 @@ from tqdm import tqdm
 from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
 from localgrad.methods import trial_keys
-from localgrad.pipeline import specs
+from localgrad.pipeline import hand_over, pipeline_state, specs
 from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves, params_sha256
 from localgrad.training import workdir
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.evaluation import make_evaluator
 from localgrad.training.job import Job
+from localgrad.training.lock import owned
 from localgrad.training.meter import Meter
 
 _ONE_STOP = 1.0  # seconds in which several signals ask for the same stop
@@ -54,7 +56,7 @@ class _Position(NamedTuple):
 
 
 def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
-    """Trains to the end, from the newest checkpoint of the workdir if there is one.
+    """Trains to the end, from the newest sound checkpoint of the workdir if there is one.
 
     Args:
       job: the run.
@@ -64,12 +66,24 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
       An `Outcome`.
 
     Raises:
-      Interrupted: after a SIGTERM or Ctrl-C, with everything saved.
+      Interrupted: after a SIGTERM or Ctrl-C, with everything saved; signals reach the main thread only.
       DivergedError: if a loss is not finite, with the state before that batch saved.
+      InUseError: if another process trains in the workdir.
+      SaveError, OSError: if something cannot be written; what was saved is as it was, and the same call goes on.
     """
+    folder = workdir.folder_of(job.config.workdir)
+    workdir.check_folder(folder)
+    if jax.process_index() != 0:
+        return train(job, log)
+    workdir.make_folder(folder)
+    with owned(folder):
+        return train(job, log)
+
+
+def train(job: Job, log: Callable[[str], None]) -> Outcome:
+    """`fit`, in a workdir that is this run's own."""
     config, model, engine = job.config, job.model, job.engine
-    folder = Path(config.workdir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = workdir.folder_of(config.workdir)
     main = jax.process_index() == 0
     if main:
         workdir.write_json(folder / "config.json", config.to_json())
@@ -79,25 +93,39 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
     names = [block.name for block in model.blocks]
     like = specs(model)[0]
     late = engine.plan.schedule == "delayed"  # what is in flight belongs to the run
-    checkpoints = Checkpoints(folder / "checkpoints")
+    facts = {"config": config.to_json(), "versions": versions()}
+    checkpoints = Checkpoints(folder / "checkpoints", log if main else lambda line: None)
     evaluate = make_evaluator(model)
+    records: list[dict[str, Any]] = []
 
     def start(before: int | None = None) -> tuple[_Position, dict[str, Any]]:
-        """The newest saved position (at or before a step), or the very first one."""
+        """The newest sound position (at or before a step), or the very first one."""
         own_key = fold_in(keys, _TRAIN)
-        resumable = late and not config.new_delays
-        first = engine.load(job.begin(fold_in(keys, _INIT)), own_key) if resumable else None
-        found = checkpoints.restore(like, before, first)
-        processes.agree(lambda: {"the checkpoint": found and [found.step, params_sha256(found.states)]})
+        fresh = lambda: engine.load(job.begin(fold_in(keys, _INIT)), own_key)
+        found = checkpoints.find(before)
         if found is None:
-            state = engine.load(job.begin(fold_in(keys, _INIT)), own_key) if first is None else first
-            return _Position(0, state, Meter(names, 0)), {}
-        state = engine.load(found.states, own_key) if found.live is None else found.live
-        return _Position(found.step, state, Meter(names, found.step, found.meta["sums"])), found.meta
+            processes.agree(lambda: {"the checkpoint": None})
+            return _Position(0, fresh(), Meter(names, 0)), {}
+        step = found["step"]
+        crosses = found["config"]["engine"] != config.engine
+        if not late or config.new_delays:
+            saved = checkpoints.load(step, like)
+            state = engine.load(saved.states, own_key)
+        elif crosses:  # from the pipeline to the sequential engine; the other way is refused
+            assert config.cuts is not None  # as of all that are late
+            saved = checkpoints.load(step, like, pipeline_state(model, config.cuts))
+            state = hand_over(model, config.cuts, saved.live, step)
+        else:
+            saved = checkpoints.load(step, like, fresh())
+            state = saved.live
+        processes.agree(lambda: {"the checkpoint": [step, params_sha256(saved.states)]})
+        return _Position(step, state, Meter(names, step, saved.meta["sums"])), saved.meta
 
     def save(position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
-        meta = {"sums": position.meter.to_json(), "seconds": seconds}
-        checkpoints.save(position.step, states, meta, accuracy, position.engine_state if late else None)
+        meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": records}
+        digests = [params_sha256(one) for one in by_trial(jax.device_get(states), model.trials)] if main else []
+        live = position.engine_state if late else None
+        checkpoints.save(position.step, states, meta, accuracy, live, **facts, params_sha256=digests)
 
     def advance(position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
@@ -134,12 +162,13 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         )
         return error
 
-    position, meta = start()
-    records = workdir.rewind_records(records_path, position.step) if main else []
-    if position.step:
-        log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
-    rates: list[float] = []
     try:
+        position, meta = start()
+        records += meta.get("records", [])
+        if main:  # a checkpoint has the records up to its step, the file may have lost some
+            workdir.write_records(records_path, records)
+        if position.step:
+            log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
         with (
             _stop_signals() as stopped,
             tqdm(
@@ -157,8 +186,8 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
                 seconds += time.perf_counter() - began
                 accuracy = None
                 if position.step == epoch_end:
-                    rates.append(steps_per_epoch * config.batch_size / seconds)
-                    fresh = _epoch_records(job, position, rates[-1], states, evaluate)
+                    rate = steps_per_epoch * config.batch_size / seconds
+                    fresh = _epoch_records(job, position, rate, states, evaluate)
                     accuracy = float(np.mean(fresh[1]["accuracy"]))
                     position.meter.reset()
                     seconds = 0.0
@@ -177,9 +206,26 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
     finally:
         checkpoints.close()
     if main:
-        draw_curves(records, folder / "curves.png")
-    steady = rates[1:] or rates  # the first epoch of a process compiles
-    return Outcome(states, records, float(np.median(steady)) if steady else 0.0)
+        curves = io.BytesIO()
+        draw_curves(records, curves)
+        workdir.write_bytes(folder / "curves.png", curves.getvalue())
+    return Outcome(states, records, steady_rate(records))
+
+
+def steady_rate(records: Sequence[dict[str, Any]]) -> float:
+    """Examples a second, the median over the epochs; the first compiles."""
+    rates = [record["examples_per_sec"] for record in records if record["split"] == "train"]
+    return float(np.median(rates[1:] or rates)) if rates else 0.0
+
+
+def by_trial(states: PyTree, trials: int | None) -> list[PyTree]:
+    """The states of each trial of a batched model, or those of the one that there is."""
+    return [states] if trials is None else [jax.tree.map(lambda x, t=t: x[t], states) for t in range(trials)]
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers depend on besides its configuration."""
+    return {"jax": jax.__version__, "backend": jax.default_backend()}
 
 
 def _next_stop(step: int, every: int, epoch_end: int) -> int:
@@ -234,7 +280,8 @@ def _stop_signals() -> Iterator[Callable[[], int]]:
             signal.raise_signal(signum)
 
     before: dict[int, Any] = {}
-    for wanted in (signal.SIGINT, signal.SIGTERM):
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python lets nobody catch signals
+    for wanted in (signal.SIGINT, signal.SIGTERM) if in_main else ():
         before[wanted] = signal.signal(wanted, catch)
 
     def stopped() -> int:

@@ -1,20 +1,21 @@
 """A run from its configuration to its summary."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from localgrad.pipeline import specs
 from localgrad.report import Ledger, ledger, params_sha256, table
 from localgrad.training import workdir
+from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
 from localgrad.training.job import Job, check_workdir, prepare
-from localgrad.training.loop import Outcome, fit
+from localgrad.training.lock import owned
+from localgrad.training.loop import by_trial, fit, steady_rate, train, versions
 
 # What of a summary is measured; with several trials each becomes a mean, a deviation and its values.
 _FIGURES = (
@@ -38,8 +39,8 @@ def prepare_all(config: Config) -> list[Job]:
                 config,
                 trials=1,
                 seed=config.seed + trial,
-                workdir=str(Path(config.workdir) / f"trial{trial}"),
-                grow_from=None if config.grow_from is None else str(Path(config.grow_from) / f"trial{trial}"),
+                workdir=str(workdir.folder_of(config.workdir) / f"trial{trial}"),
+                grow_from=None if config.grow_from is None else str(epath.Path(config.grow_from) / f"trial{trial}"),
             )
         )
         for trial in range(config.trials)
@@ -58,22 +59,58 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
       The object of `summary.json`; of several processes only the first has the records and returns it, the others {}.
 
     Raises:
-      Interrupted, DivergedError: as `fit`.
+      Interrupted, DivergedError, InUseError, OSError: as `fit`.
     """
-    folder = Path(config.workdir)
-    path = folder / "summary.json"
-    if path.exists():
+    folder = workdir.folder_of(config.workdir)
+    workdir.check_folder(folder)
+    done = _finished(folder, jobs, log)
+    if done is not None:
         log(f"{folder} is a finished run; give another --workdir to train anew")
-        return json.loads(path.read_text())
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(folder / "config.json", config.to_json())
-    outcomes = [fit(job, log) for job in jobs]
+        return done
     if jax.process_index() != 0:
+        for job in jobs:
+            train(job, log)
         return {}
-    summary = merge([part for job, outcome in zip(jobs, outcomes, strict=True) for part in summaries(job, outcome)])
-    workdir.write_json(path, summary)
+    workdir.make_folder(folder)
+    with owned(folder):
+        alone = len(jobs) == 1
+        placed = {name: getattr(jobs[0].config, name) for name in ("engine", "cuts", "micro_batches")}
+        workdir.write_json(folder / "config.json", dataclasses.replace(config, **placed).to_json())
+        outcomes = [train(job, log) if alone else fit(job, log) for job in jobs]
+        parts = []
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            digests = [params_sha256(states) for states in by_trial(outcome.states, job.model.trials)]
+            parts += summaries(job, outcome.records, digests)
+        summary = merge(parts)
+        workdir.write_json(folder / "summary.json", summary)
     return summary
+
+
+def _finished(folder: epath.Path, jobs: Sequence[Job], log: Callable[[str], None]) -> dict[str, Any] | None:
+    """The summary of a run that is done, or None; one that is damaged, or of other checkpoints, does not count."""
+    path = folder / "summary.json"
+    if not path.exists():
+        return None
+    summary = workdir.read_json(path)
+    if not isinstance(summary, dict) or "params_sha256" not in summary:
+        log(f"{path} is damaged and is made anew")
+        return None
+    parts = []
+    for job in jobs:
+        checkpoints = Checkpoints(workdir.folder_of(job.config.workdir) / "checkpoints", log)
+        found = checkpoints.find()
+        if found is None:  # somebody may have deleted the checkpoints of a run that is done
+            return summary
+        records = checkpoints.meta(found["step"])["records"]
+        if found["step"] != job.total_steps or not records:
+            break
+        parts += summaries(job, records, found["params_sha256"])
+    else:
+        free = ("versions", "stages")
+        if all(summary.get(key) == value for key, value in merge(parts).items() if key not in free):
+            return summary
+    log(f"{path} does not match the newest checkpoint and is made anew")
+    return None
 
 
 def make_ledger(job: Job) -> Ledger:
@@ -81,17 +118,16 @@ def make_ledger(job: Job) -> Ledger:
     return ledger(job.model, specs(job.model)[0], job.engine.plan, job.total_steps)
 
 
-def summaries(job: Job, outcome: Outcome) -> list[dict[str, Any]]:
-    """One summary a trial."""
+def summaries(job: Job, records: Sequence[dict[str, Any]], digests: Sequence[str]) -> list[dict[str, Any]]:
+    """One summary a trial, of a run's records and the digests of its networks."""
     config, book = job.config, make_ledger(job)
     count = job.model.trials
     of = lambda value, trial: value if count is None else value[trial]
-    pick = lambda split: [record for record in outcome.records if record["split"] == split]
+    pick = lambda split: [record for record in records if record["split"] == split]
     train, validation, test = pick("train"), pick("validation"), pick("test")
     results = []
     for trial in range(count or 1):
         best = int(np.argmax([of(record["accuracy"], trial) for record in validation]))
-        states = outcome.states if count is None else jax.tree.map(lambda x, t=trial: x[t], outcome.states)
         results.append(
             {
                 "method": config.method,
@@ -109,9 +145,9 @@ def summaries(job: Job, outcome: Outcome) -> list[dict[str, Any]]:
                 "best_test_accuracy": of(test[best]["accuracy"], trial),
                 "best_exit_accuracy": [of(value, trial) for value in test[best]["exit_accuracy"]],
                 "params": {"effective": book.effective, "affiliated": book.affiliated},
-                "examples_per_sec": outcome.examples_per_sec,
-                "params_sha256": params_sha256(states),
-                "versions": {"jax": jax.__version__, "backend": jax.default_backend()},
+                "examples_per_sec": steady_rate(records),
+                "params_sha256": digests[trial],
+                "versions": versions(),
             }
         )
     return results
@@ -163,6 +199,6 @@ def format_summary(summary: dict[str, Any], folder: str) -> str:
             f"test accuracy {show(summary['test_accuracy'])} %; best on validation: {best}, test "
             f"{show(summary['best_test_accuracy'])} %",
             f"params_sha256 {' '.join(digests) if isinstance(digests, list) else digests}",
-            "wrote " + "  ".join(str(Path(folder) / name) for name in files),
+            "wrote " + "  ".join(str(workdir.folder_of(folder) / name) for name in files),
         ]
     )

@@ -1,42 +1,150 @@
-"""The files of a run besides its checkpoints; every write is atomic or appends a whole line."""
+"""The files of a run besides its checkpoints; a folder of this machine, or of a cloud (`gs://...`).
+
+On a disk every write is whole or not at all, and on the disk when it returns.  A cloud's objects are so by themselves.
+Nothing is written through a symbolic link that leads out of the folder.
+"""
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a file by a JSON text, whole or not at all."""
-    _replace(path, json.dumps(value, indent=2) + "\n")
-
-
-def append_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Appends one JSON object a line, and waits until the disk has them."""
-    with path.open("a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-        file.flush()
-        os.fsync(file.fileno())
+_OWN = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "checkpoints", ".lock")
 
 
-def rewind_records(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cuts the records back to those of `step` batches or fewer, and returns them; a torn last line goes too."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+def folder_of(name: str | os.PathLike) -> epath.Path:
+    """A folder by name: `~` is the user's home, `gs://bucket/...` is in a cloud."""
+    return epath.Path(name).expanduser()
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is on a disk that this machine sees."""
+    return "://" not in os.fspath(path)
+
+
+def check_folder(folder: epath.Path) -> None:
+    """Refuses what is no folder, or one in which something of a run leads elsewhere.
+
+    Raises:
+      ValueError: naming the path.
+    """
+    if not is_local(folder):
+        return
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            if not os.path.isdir(place):
+                kind = "a link to nothing" if os.path.islink(place) else "a file"
+                raise ValueError(f"--workdir={folder}: {place} is {kind}; give a folder.")
             break
-        if record["step"] <= step:
-            kept.append(record)
-    _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return kept
+    home = os.path.realpath(folder)
+    steps = folder / "checkpoints"
+    inner = [steps / name for name in os.listdir(steps)] if os.path.isdir(steps) else []
+    for path in [*(folder / name for name in _OWN), *inner]:
+        end = os.path.realpath(path)
+        if os.path.islink(path) and os.path.commonpath([home, end]) != home:
+            raise ValueError(
+                f"--workdir={folder}: {path} is a link that leads out of it, to {end}; remove the link, or give "
+                "another folder."
+            )
+        wants_folder = path == steps
+        if os.path.lexists(path) and path.parent == folder and os.path.isdir(path) != wants_folder:
+            found = "a folder" if os.path.isdir(path) else "no folder"
+            raise ValueError(
+                f"--workdir={folder}: {path} is {found}, where a run keeps {'one' if wants_folder else 'a file'}."
+            )
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
+def make_folder(folder: epath.Path) -> None:
+    """Makes a folder, and waits until the disk knows it.
+
+    Raises:
+      OSError: if it cannot be made.
+    """
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Replaces a file by a JSON text, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: epath.Path) -> Any:
+    """What a JSON file holds; None where there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_bytes().decode())
+    except (FileNotFoundError, ValueError):  # of which damaged UTF-8 and JSON are kinds
+        return None
+
+
+def append_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
+    """Appends one JSON object a line, and waits until the disk has them."""
+    path = epath.Path(path)
+    text = "".join(json.dumps(record) + "\n" for record in records).encode()
+    if not is_local(path):  # an object of a cloud cannot grow
+        write_bytes(path, (path.read_bytes() if path.exists() else b"") + text)
+        return
+    new = not path.exists()
+    with path.open("ab") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync(path.parent)
+
+
+def read_records(path: epath.Path) -> list[dict[str, Any]]:
+    """The records of a file, each once, in order of their steps; lines that are torn or damaged are left out."""
+    path, found = epath.Path(path), {}
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            record = json.loads(line)
+            found[record["step"], record["split"]] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return [record for _, record in sorted(found.items(), key=lambda pair: pair[0][0])]
+
+
+def rewind_records(path: epath.Path, step: int) -> list[dict[str, Any]]:
+    """Cuts the records back to those of `step` batches or fewer, and returns them."""
+    kept = [record for record in read_records(path) if record["step"] <= step]
+    write_records(path, kept)
+    return kept
+
+
+def write_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
+    """Replaces the records of a file."""
+    write_bytes(epath.Path(path), "".join(json.dumps(record) + "\n" for record in records).encode())
+
+
+def write_bytes(path: epath.Path, content: bytes) -> None:
+    """Replaces a file, whole or not at all."""
+    path = epath.Path(path)
+    if not is_local(path):
+        path.write_bytes(content)
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # perhaps a link
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # where the disk is full it would only take room
+        raise
     temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: epath.Path) -> None:
+    """Waits until the disk has a file, or knows the names in a folder."""
+    if os.name != "posix" or not is_local(path):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

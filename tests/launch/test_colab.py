@@ -1,5 +1,8 @@
 """The notebook runs from top to bottom."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +21,25 @@ def test_every_cell_of_the_notebook_runs():
     assert any(text.startswith("accuracy 0.9") for text in printed)
 
 
-def test_the_notebook_shows_the_example_of_the_readme():
-    import json
+def first_cell(folder):
+    cells = json.loads((ROOT / "launch" / "colab.ipynb").read_text())["cells"]
+    source = "".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"])
+    look = source[: source.index("subprocess.run([sys.executable")]  # without the installation
+    program = look + "\nprint(os.getcwd())"
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
 
+
+def test_the_first_cell_ends_where_there_is_no_checkout(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("")  # of another project
+    done = first_cell(tmp_path)
+    assert "is in no checkout of localgrad: give REPOSITORY an address" in done.stderr
+    for folder in (ROOT, ROOT / "launch"):
+        assert first_cell(folder).stdout == f"{ROOT}\n"
+    (tmp_path / "localgrad").symlink_to(ROOT)  # as a clone leaves it
+    assert first_cell(tmp_path).stdout.startswith(str(ROOT))
+
+
+def test_the_notebook_shows_the_example_of_the_readme():
     cells = json.loads((ROOT / "launch" / "colab.ipynb").read_text())["cells"]
     code = "".join(line for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
     example = [line[4:] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith((">>> ", "... "))]

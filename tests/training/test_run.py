@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -12,7 +13,19 @@ import pytest
 
 from localgrad import params_sha256
 from localgrad.pipeline import specs
-from localgrad.training import Config, DivergedError, Interrupted, format_summary, prepare_all, run
+from localgrad.training import (
+    Config,
+    DivergedError,
+    Interrupted,
+    SaveError,
+    format_summary,
+    make_evaluator,
+    manifest,
+    prepare_all,
+    read_config,
+    restore,
+    run,
+)  # fmt: skip
 from localgrad.training.checkpoints import Checkpoints
 
 # Three batches a call divide every stretch between two stops: one compilation.
@@ -62,6 +75,89 @@ def test_a_finished_run_is_not_trained_again(undisturbed):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+# --- files that are damaged while nobody looks ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """A copy of the finished run, and what a run in it says; it may train nothing anew."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[0], folder)
+
+    def again(**change):
+        said = []
+        return go(dataclasses.replace(SMALL, workdir=str(folder), **change), said.append), said
+
+    return folder, undisturbed[1], again
+
+
+def edit(summary):
+    return json.dumps({**summary, "test_accuracy": 99.9})
+
+
+@pytest.mark.parametrize("content", [lambda summary: "", lambda summary: "[]", lambda summary: "{", edit])
+def test_a_summary_that_is_not_of_its_checkpoint_is_made_anew(content, finished):
+    folder, summary, again = finished
+    (folder / "summary.json").write_text(content(summary))
+    found, said = again()
+    assert found == summary == json.loads((folder / "summary.json").read_text())
+    assert "summary.json" in said[0] and said[0].endswith("made anew")
+    assert not [line for line in said if line.startswith("epoch")]
+
+
+def test_records_come_back_from_the_checkpoint(finished):
+    folder, summary, again = finished
+    whole = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(whole[:100] + whole[700:])
+    (folder / "summary.json").unlink()
+    assert again()[0] == summary
+    assert (folder / "metrics.jsonl").read_text() == whole
+
+
+def test_config_json_has_no_say_where_there_is_a_checkpoint(finished):
+    folder, summary, again = finished
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, "learning_rate": 0.5}))
+    assert read_config(folder).learning_rate == SMALL.learning_rate
+    assert again()[0] == summary
+    (folder / "config.json").unlink()
+    assert again()[0] == summary
+    with pytest.raises(ValueError, match="learning_rate is 0.001 there and 0.5 here"):
+        again(learning_rate=0.5)
+
+
+def test_the_best_epoch_of_the_summary_can_be_restored(finished):
+    folder, summary, _ = finished
+    job = prepare_all(dataclasses.replace(SMALL, workdir=str(folder)))[0]
+    found = restore(job, folder, best=True)
+    assert found.step == summary["best_epoch"] * (1197 // 128)
+    assert make_evaluator(job.model)(found.states, job.eval_batches("test"))[-1] == summary["best_test_accuracy"]
+
+
+def test_a_run_outside_the_main_thread_and_in_the_home(monkeypatch, undisturbed, tmp_path):
+    """Where Python lets nobody catch signals; and `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with ThreadPoolExecutor(1) as pool:
+        summary = pool.submit(go, dataclasses.replace(SMALL, workdir="~/run")).result()
+    assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+
+
+def test_a_disk_that_is_full_ends_the_run_in_one_line_and_the_same_command_goes_on(monkeypatch, undisturbed, tmp_path):
+    config, calls, write = dataclasses.replace(SMALL, workdir=str(tmp_path / "run")), [], manifest.write
+
+    def full(*args, **facts):
+        calls.append(args)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        write(*args, **facts)
+
+    monkeypatch.setattr(manifest, "write", full)
+    with pytest.raises(SaveError, match="the checkpoint of step 18 could not be written .*No space left on device"):
+        go(config)
+    assert go(config)["params_sha256"] == undisturbed[1]["params_sha256"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "stages", "then"),
@@ -104,6 +200,20 @@ def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_p
     with pytest.raises(Interrupted):
         go(stopped, lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("epoch 1/") else None)
     summary = go(stopped)
+    assert summary["params_sha256"] == undisturbed["params_sha256"]
+    assert summary["block_loss"] == undisturbed["block_loss"]
+
+
+@pytest.mark.slow
+def test_a_delayed_run_goes_on_with_the_sequential_engine(tmp_path):
+    config = Config(
+        method="dkp", widths=(16, 12), epochs=2, batch_size=128, batches_per_call=3, stages=2,
+        optimizer="momentum", learning_rate=0.01, workdir=str(tmp_path / "run"),
+    )  # fmt: skip
+    undisturbed = go(dataclasses.replace(config, workdir=str(tmp_path / "undisturbed"), engine="sequential"))
+    with pytest.raises(Interrupted):
+        go(config, lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("epoch 1/") else None)
+    summary = go(dataclasses.replace(config, engine="sequential"))
     assert summary["params_sha256"] == undisturbed["params_sha256"]
     assert summary["block_loss"] == undisturbed["block_loss"]
 

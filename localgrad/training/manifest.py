@@ -1,0 +1,110 @@
+"""A checkpoint's manifest: what it holds, file by file, so that damage is noticed before anything is restored.
+
+It is written when all else of a checkpoint is on the disk: a checkpoint without one is not whole.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from etils import epath
+
+from localgrad.training.workdir import is_local, sync, write_bytes
+
+NAME = "manifest.json"
+_CHUNK = 1 << 22
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what its manifest says; the message says how."""
+
+
+def write(folder: epath.Path, step: int, **facts: Any) -> None:
+    """Writes the manifest of a checkpoint that is otherwise whole, and waits until the disk has all of it.
+
+    Args:
+      folder: of the checkpoint.
+      step: batches that it has been trained on.
+      facts: what else is known of it: its configuration, versions, digests.
+    """
+    files = _files(folder)
+    if is_local(folder):
+        folders = {parent for path in files.values() for parent in _up_to(path, folder)}
+        for path in [*files.values(), *folders, folder.parent]:
+            sync(path)
+    sizes = {name: {"bytes": path.stat().length, "sha256": _digest(path)} for name, path in files.items()}
+    content = {"step": step, **facts, "files": sizes}
+    text = json.dumps({"sha256": hashlib.sha256(_text(content)).hexdigest(), **content}, indent=1)
+    write_bytes(folder / NAME, text.encode())
+
+
+def read(folder: epath.Path) -> dict[str, Any]:
+    """The manifest of a checkpoint.
+
+    Raises:
+      DamagedError: if there is none, it is damaged, or it belongs to another step than the folder is named after.
+    """
+    path = folder / NAME
+    if not path.exists():
+        raise DamagedError(f"it has no {NAME}: its writing was cut off, or an earlier version made it")
+    try:
+        content = json.loads(path.read_bytes().decode())
+        digest = content.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedError(f"its {NAME} is damaged") from None
+    if digest != hashlib.sha256(_text(content)).hexdigest():
+        raise DamagedError(f"its {NAME} is damaged")
+    if str(content["step"]) != folder.name:
+        raise DamagedError(f"it was renamed: it is the checkpoint of step {content['step']}")
+    return content
+
+
+def check(folder: epath.Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose every file is as it was written.
+
+    Raises:
+      DamagedError: naming the first file that is not.
+    """
+    content = read(folder)
+    files = _files(folder)
+    for name, said in content["files"].items():
+        if name not in files:
+            raise DamagedError(f"its file {name} is missing")
+        size = files[name].stat().length
+        if size != said["bytes"]:
+            raise DamagedError(f"its file {name} has {size} bytes and had {said['bytes']}")
+        if _digest(files[name]) != said["sha256"]:
+            raise DamagedError(f"its file {name} is damaged")
+    if added := sorted(set(files) - set(content["files"])):
+        raise DamagedError(f"its file {added[0]} is not of it")
+    return content
+
+
+def _text(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _files(folder: epath.Path) -> dict[str, epath.Path]:
+    found = {}
+    for root, _, names in folder.walk():
+        for name in names:
+            path = epath.Path(root) / name
+            found[os.fspath(path)[len(os.fspath(folder)) + 1 :]] = path
+    return {name: found[name] for name in sorted(found) if name not in (NAME, f".{NAME}.tmp")}
+
+
+def _up_to(path: epath.Path, folder: epath.Path) -> list[epath.Path]:
+    """The folders of a path, up to and with `folder`."""
+    found = [path.parent]
+    while found[-1] != folder:
+        found.append(found[-1].parent)
+    return found
+
+
+def _digest(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

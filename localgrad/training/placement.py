@@ -1,0 +1,103 @@
+"""Where a run is carried out, resolved, and what of it belongs to what the run computes.
+
+Stages, cuts and the engine are free where the pipeline is a reordering of the same operations.  Micro-batches and data
+shards are not: statistics, dropout and coupled losses are of each part, and a mean of means rounds otherwise.  Nor are
+delays, which follow from the stages.  These are saved as resolved, and a workdir goes on with the same ones only.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from localgrad.base import Model
+from localgrad.pipeline import delays_of, make_plan, micro_batches_of, signal_of
+from localgrad.training.config import Config
+
+
+def resolve(config: Config, model: Model) -> Config:
+    """The configuration with its engine, micro-batches and cuts as they will be, where it left them open.
+
+    Raises:
+      ValueError: for an engine that cannot do what is asked of it, or stages and parts that cannot be.
+    """
+    one_process = jax.process_count() == 1
+    found = _resolved(config, model, one_process)
+    if found.engine == "sequential":
+        if config.data_parallel > 1 or not one_process:
+            raise ValueError(
+                "--engine=sequential runs on one device: leave out --data_parallel, and the other processes."
+            )
+        if _cuts_batches(config, model):
+            raise ValueError(
+                f"--engine=sequential trains on whole batches: leave out --micro_batches={config.micro_batches}, or "
+                "say --engine=spmd."
+            )
+    return found
+
+
+def _resolved(config: Config, model: Model, one_process: bool) -> Config:
+    one_device = config.stages == config.data_parallel == 1 and one_process
+    auto = "sequential" if one_device and not _cuts_batches(config, model) else "spmd"
+    engine = auto if config.engine == "auto" else config.engine
+    parts, cuts = 1, config.cuts
+    if engine == "spmd":
+        parts = micro_batches_of(model, config.stages, config.data_parallel, config.micro_batches)
+    if engine == "spmd" or _late(config, model):
+        cuts = make_plan(model, config.stages, config.cuts).cuts
+    return dataclasses.replace(config, engine=engine, micro_batches=parts, cuts=cuts)
+
+
+def delays(config: Config, model: Model) -> tuple[int, ...] | None:
+    """By how many batches each block of a resolved run learns late; None where nothing is."""
+    found = delays_of(config.cuts) if _late(config, model) and config.cuts is not None else ()
+    return found if any(found) else None
+
+
+def check_placement(config: Config, saved: dict[str, Any], model: Model) -> None:
+    """Refuses to go on with a run on a placement that would change what it computes.
+
+    Args:
+      config: resolved.
+      saved: the configuration that the run was begun with, resolved or not.
+      model: the model of both.
+
+    Raises:
+      ValueError: naming each flag that differs, with both values.
+    """
+    before = _resolved(Config.from_json(saved), model, one_process=True)
+    names = ("micro_batches", "data_parallel")
+    differing = [(name, getattr(before, name), getattr(config, name)) for name in names]
+    differing = [each for each in differing if each[1] != each[2]]
+    if differing:
+        says = "; ".join(f"{name} is {there} there and {here} here" for name, there, here in differing)
+        flags = " ".join(f"--{name}={there}" for name, there, _ in differing)
+        raise ValueError(
+            f"{config.workdir} holds a run that would compute something else from here on: {says}. Say {flags}, or "
+            "give this run another --workdir."
+        )
+    if config.new_delays or not (_late(config, model) or _late(before, model)):
+        return
+    if delays(before, model) != delays(config, model):
+        raise ValueError(
+            f"{config.workdir} was trained with --staleness=delayed on --stages={before.stages} "
+            f"--cuts={_flag(before.cuts)}, and updates would be late by others on --stages={config.stages} "
+            f"--cuts={_flag(config.cuts)}: it would be another run. Keep the stages, or say --new_delays."
+        )
+    if delays(config, model) and (before.engine, config.engine) == ("sequential", "spmd"):
+        raise ValueError(
+            f"{config.workdir} was trained with --engine=sequential, whose batches in flight the pipeline cannot take "
+            "over: say --engine=sequential, or --new_delays, which learns from them before it goes on."
+        )
+
+
+def _cuts_batches(config: Config, model: Model) -> bool:
+    return signal_of(model) == "cotangent" and config.micro_batches not in (None, 1)
+
+
+def _late(config: Config, model: Model) -> bool:
+    return signal_of(model) == "error" and config.staleness == "delayed"
+
+
+def _flag(cuts: tuple[int, ...] | None) -> str:
+    return "None" if cuts is None else ",".join(map(str, cuts))
