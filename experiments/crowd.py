@@ -90,7 +90,7 @@ def start(
     return found
 
 
-def wait_until(true: Callable[[], bool], processes: Sequence[Process], limit: float = 300.0) -> bool:
+def wait_until(true: Callable[[], bool], processes: Sequence[Process], limit: float = 900.0) -> bool:
     """Waits for something to become true while all processes run; whether it did."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline and all(each.popen.poll() is None for each in processes):

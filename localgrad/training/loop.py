@@ -24,7 +24,7 @@ from localgrad.training.evaluation import make_evaluator
 from localgrad.training.job import Job
 from localgrad.training.meter import DivergedError, Meter
 
-_ONE_STOP = 1.0  # seconds in which several signals ask for the same stop
+_ONE_STOP = 3.0  # seconds in which several signals ask for the same stop
 _INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
 
 
