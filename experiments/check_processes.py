@@ -203,8 +203,7 @@ def check_start(row: Start, folder: Path) -> dict[str, Any]:
     """A run that must not begin."""
     given = row.given(folder)
     kept = given.pop("keep", None)
-    limit = 400.0 if row.ends[0][0] == 0 else 150.0  # a run that begins goes on to its end
-    found = crowd.endings(crowd.start(folder / "run", row.stages, **given), limit=limit)
+    found = crowd.endings(crowd.start(folder / "run", row.stages, **given))
     if kept is not None:
         kept.close()
     ends = {i: (status, re.escape(words)) for i, (status, words) in row.ends.items()}
@@ -228,7 +227,7 @@ def check_fault(row: Fault, expected: Callable[[int], str], folder: Path) -> dic
     elif row.status == 0:
         time.sleep(row.seconds)
         victim[row.victim].popen.send_signal(signal.SIGCONT)
-        found = crowd.endings(processes, at, limit=400.0)
+        found = crowd.endings(processes, at)
     else:
         found = crowd.endings(others, at)
         time.sleep(max(0.0, at + row.seconds - time.monotonic()))
@@ -237,7 +236,7 @@ def check_fault(row: Fault, expected: Callable[[int], str], folder: Path) -> dic
         found |= crowd.endings(victim, woken)  # it hears that the others have gone
         result["woken_after"] = row.seconds
     ends = dict.fromkeys(found, (row.status, row.words))
-    again = crowd.endings(crowd.start(workdir, row.stages, run=run_of(row.stages)), limit=400.0)
+    again = crowd.endings(crowd.start(workdir, row.stages, run=run_of(row.stages)))
     digest = digest_of(workdir)
     result |= {
         "ends": {i: crowd.as_row(ending) for i, ending in sorted(found.items())},
@@ -318,7 +317,7 @@ def check_launcher(stops: int, seed: int, folder: Path) -> dict[str, Any]:
 def undisturbed(folder: Path, count: int) -> str:
     """The digest of a run that nothing happens to."""
     workdir = folder / f"undisturbed{count}"
-    ends = crowd.endings(crowd.start(workdir, count, run=run_of(count)), limit=400.0)
+    ends = crowd.endings(crowd.start(workdir, count, run=run_of(count)))
     digest = digest_of(workdir)
     if digest is None:
         raise RuntimeError(f"the run that nothing happens to failed: {ends}")

@@ -16,6 +16,7 @@ RUN = (
     "--method=al", "--net=mlp", "--widths=24,16", "--target_width=16", "--dropout=0.1", "--dataset=digits",
     "--epochs=8", "--batches_per_call=3", "--checkpoint_every_steps=11",
 )  # fmt: skip
+_QUICK = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles in less time
 _DUMPS = re.compile(r"Traceback|Check failure|^[EFW]\d{4} |absl::|terminate called|Aborted|Segmentation", re.MULTILINE)
 
 
@@ -50,7 +51,7 @@ def launch(command: Sequence[str], folder: Path, name: str, environment: Mapping
     with out.open("w") as stdout, err.open("w") as stderr:
         popen = subprocess.Popen(
             command, cwd=ROOT, stdout=stdout, stderr=stderr, start_new_session=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable, **(environment or {})},
+            env={**os.environ, **_QUICK, "PYTHON": sys.executable, **(environment or {})},
         )  # fmt: skip
     return Process(popen, out, err, time.monotonic())
 
@@ -90,7 +91,7 @@ def start(
     return found
 
 
-def wait_until(true: Callable[[], bool], processes: Sequence[Process], limit: float = 300.0) -> bool:
+def wait_until(true: Callable[[], bool], processes: Sequence[Process], limit: float = 900.0) -> bool:
     """Waits for something to become true while all processes run; whether it did."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline and all(each.popen.poll() is None for each in processes):
@@ -105,7 +106,7 @@ def said(process: Process, text: str) -> Callable[[], bool]:
     return lambda: text in process.out.read_text()
 
 
-def endings(processes: Mapping[int, Process], since: float | None = None, limit: float = 150.0) -> dict[int, Ending]:
+def endings(processes: Mapping[int, Process], since: float | None = None, limit: float = 600.0) -> dict[int, Ending]:
     """Waits for processes to end, and kills those that do not within `limit` seconds.
 
     Args:

@@ -26,7 +26,7 @@ from localgrad.training.job import Job
 from localgrad.training.lock import owned
 from localgrad.training.meter import Meter
 
-_ONE_STOP = 1.0  # seconds in which several signals ask for the same stop
+_ONE_STOP = 3.0  # seconds in which several signals ask for the same stop
 _INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
 
 
