@@ -49,6 +49,7 @@ def from_linen(
         and dtype of its input.
 
     Examples:
+      >>> import jax.numpy as jnp
       >>> from flax import linen
       >>> block = from_linen(linen.Dense(3))
       >>> params, state = block.init(jax.random.key(0), jax.ShapeDtypeStruct((8, 4), jnp.float32))
@@ -109,6 +110,7 @@ def from_nnx(
         `from_linen`.
 
     Examples:
+      >>> import jax.numpy as jnp
       >>> block = from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
       >>> params, state = block.init(jax.random.key(0), jax.ShapeDtypeStruct((8, 4), jnp.float32))
       >>> {path: x.shape for path, x in params.items()}
