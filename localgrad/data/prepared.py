@@ -66,7 +66,10 @@ def _reader(builder: Any, folder: Path) -> Any:
         def read_array_records(split: str) -> Iterator[dict[str, Any]]:
             source = builder.as_data_source(split)
             for start in range(0, len(source), _CHUNK):
-                yield from source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+                raw = source.data_source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+                if not all(raw):  # what a file that was cut short gives, without a word
+                    raise ValueError("a record is empty: the file is cut short")
+                yield from map(builder.info.features.deserialize_example_np, raw)
 
         return read_array_records
     try:
