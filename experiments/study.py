@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import numpy as np
 from absl import flags
 
 from experiments import host, setup
+from experiments.rows import about_kept, chosen_rows, kept_rows, where
 from localgrad.training import Config, DivergedError, Interrupted, prepare_all, run
 
 FLAGS = flags.FLAGS
-ABOUT = ("command", "XLA_FLAGS", "machine", "host", "versions", "commit")  # what `provenance` says
 
 
 def define_flags(name: str) -> None:
@@ -58,7 +58,7 @@ def run_rows(
     setup.devices(1)
     try:
         chosen = chosen_rows(rows, FLAGS.rows)
-        kept = kept_rows(name, title, [row for row in rows if row not in chosen])
+        kept = kept_rows(Path(FLAGS.out) / f"{name}.json", title, [row for row in rows if row not in chosen])
     except ValueError as error:
         return setup.refuse(str(error))
     small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
@@ -93,65 +93,9 @@ def run_rows(
         for row, summary in found.items()
     ]
     more, says = conclude(found) if conclude else ({}, "")
-    note = f"{title}. Mean and deviation of {FLAGS.trials} trials. {says} {_of_kept(kept)}".strip()
+    note = f"{title}. Mean and deviation of {FLAGS.trials} trials. {says} {about_kept(kept)}".strip()
     write(name, header, cells, {"title": title, "rows": found, **more}, note)
     return 0
-
-
-def chosen_rows(rows: Iterable[str], words: Sequence[str] | None) -> list[str]:
-    """The rows that `--rows` names, each entry one in full or all that have its words in their names.
-
-    Without it they are all of them.
-
-    Raises:
-      ValueError: for an entry that names none.
-
-    Examples:
-      >>> rows = ["movies bilstm bp", "movies transformer bp", "movies transformer al"]
-      >>> chosen_rows(rows, ["transformer bp", "al"])
-      ['movies transformer bp', 'movies transformer al']
-    """
-    rows = list(rows)
-    if words is None:
-        return rows
-    with_words = lambda entry: [row for row in rows if set(entry.split()) <= set(row.split())]
-    named = {entry: [entry] if entry in rows else with_words(entry) for entry in words}
-    for entry, those in named.items():
-        if not those or not entry.strip():
-            raise ValueError(f"--rows={entry}: no row has these words in its name; the rows are {', '.join(rows)}.")
-    return [row for row in rows if any(row in those for those in named.values())]
-
-
-def kept_rows(name: str, title: str, rows: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Rows of `NAME.json` that this run does not train, each with what the file says of its making (`provenance`).
-
-    Raises:
-      ValueError: if the file is of another table.
-    """
-    path = Path(FLAGS.out) / f"{name}.json"
-    if not rows or not path.exists():
-        return {}
-    before = json.loads(path.read_text())
-    if before["title"] != title:
-        raise ValueError(
-            f"--rows replaces rows of a table, and {path} is another one, {before['title']!r} where this run's is "
-            f"{title!r}: give another --out, or leave --rows out."
-        )
-    about = {key: before[key] for key in ABOUT if key in before}
-    return {row: {"provenance": about, **before["rows"][row]} for row in rows if row in before["rows"]}
-
-
-def _of_kept(kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """A sentence on the rows that another run wrote."""
-    by: dict[tuple[str, str, int], list[str]] = {}
-    for row, summary in kept.items():
-        about, digests = summary["provenance"], summary.get("params_sha256")
-        trials = len(digests) if isinstance(digests, list) else 1
-        by.setdefault((about["command"], _where(about["machine"]), trials), []).append(row)
-    return " ".join(
-        f"Of an earlier run, `{command}` on {where}, {trials} trial{'s' * (trials > 1)} each: {'; '.join(rows)}."
-        for (command, where, trials), rows in by.items()
-    )
 
 
 def records(workdir: Path, split: str) -> list[dict[str, Any]]:
@@ -225,11 +169,6 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _where(machine: Mapping[str, Any]) -> str:
-    """The machine of a `provenance`, in a few words."""
-    return machine["device"] if machine["backend"] != "cpu" else f"{machine['cores']} CPU cores"
-
-
 def _processor() -> str:
     """The processor's name, where the system tells it."""
     about = Path("/proc/cpuinfo")
@@ -257,6 +196,6 @@ def write(
     about = provenance()
     (folder / f"{name}.json").write_text(json.dumps({**about, **result}, indent=2) + "\n")
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]
-    text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {_where(about['machine'])}."])
+    text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {where(about['machine'])}."])
     (folder / f"{name}.md").write_text(text + "\n")
     setup.say(f"\n{text}\n\nwrote {folder / name}.json and .md")

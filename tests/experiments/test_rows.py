@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from experiments import study
+from experiments.rows import about_kept, chosen_rows, kept_rows
 
 ROWS = [
     "movies bilstm bp",
@@ -30,19 +29,18 @@ MACHINE = {"cores": 3, "backend": "cpu", "device": "cpu"}
     ],
 )
 def test_rows_are_chosen_by_words_of_their_names(entries: list[str] | None, expected: list[str]) -> None:
-    assert study.chosen_rows(ROWS, entries) == expected
+    assert chosen_rows(ROWS, entries) == expected
 
 
 @pytest.mark.parametrize("entry", ["lstm", "", "bilstm transformer"])
 def test_an_entry_that_names_no_row_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=f"--rows={entry}: no row has these words .* the rows are movies bilstm bp"):
-        study.chosen_rows(ROWS, ["bp", entry])
+        chosen_rows(ROWS, ["bp", entry])
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path) -> Path:
     """A result file of an earlier run."""
-    monkeypatch.setattr(study, "FLAGS", SimpleNamespace(out=str(tmp_path)))
     about = {"command": "python -m before", "machine": MACHINE, "versions": {"jax": "0"}, "commit": "abc"}
     rows: dict[str, Any] = {"a": {"test_accuracy": 1.0, "params_sha256": "x"}, "b": {"params_sha256": ["y", "z"]}}
     (tmp_path / "table.json").write_text(json.dumps({**about, "title": "a table", "rows": rows, "more": 1}))
@@ -50,21 +48,21 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rows_that_are_kept_say_which_run_made_them(file: Path) -> None:
-    kept = study.kept_rows("table", "a table", ["a", "b", "new"])
+    kept = kept_rows(file, "a table", ["a", "b", "new"])
     assert list(kept) == ["a", "b"] and kept["a"]["test_accuracy"] == 1.0
     assert kept["a"]["provenance"] == {
         "command": "python -m before", "machine": MACHINE, "versions": {"jax": "0"}, "commit": "abc",
     }  # fmt: skip
-    says = study._of_kept(kept)
+    says = about_kept(kept)
     assert "`python -m before` on 3 CPU cores, 1 trial each: a." in says and "2 trials each: b." in says
     # kept a second time, a row keeps the run that made it, not the one that kept it
     content = json.loads(file.read_text()) | {"command": "python -m after", "rows": kept}
     file.write_text(json.dumps(content))
-    assert study.kept_rows("table", "a table", ["a"])["a"]["provenance"]["command"] == "python -m before"
+    assert kept_rows(file, "a table", ["a"])["a"]["provenance"]["command"] == "python -m before"
 
 
 def test_another_table_is_not_mixed_in(file: Path) -> None:
     with pytest.raises(ValueError, match="is another one, 'a table' where this run's is 'of 12 epochs'"):
-        study.kept_rows("table", "of 12 epochs", ["a"])
-    assert study.kept_rows("table", "of 12 epochs", []) == {}  # all rows run: nothing is kept, the file is replaced
-    assert study.kept_rows("not_there", "of 12 epochs", ["a"]) == {}
+        kept_rows(file, "of 12 epochs", ["a"])
+    assert kept_rows(file, "of 12 epochs", []) == {}  # all rows run: nothing is kept, the file is replaced
+    assert kept_rows(file.with_name("not_there.json"), "of 12 epochs", ["a"]) == {}
