@@ -1,10 +1,12 @@
-"""Trains a network with a local learning rule.
+r"""Trains a network with a local learning rule.
 
-    python -m experiments.train --method=al --net=mlp --dataset=digits --stages=4 --epochs=30 --workdir=runs/digits
+    python -m experiments.train --method=al --profile=iclr_head --net=mlp --dataset=digits --stages=4 --epochs=30 \
+      --learning_rate=3e-3 --workdir=runs/digits
 
 The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops.  Several processes train
 one network when each is started with `--coordinator=HOST:PORT --num_processes=N --process_id=I`, or, where the cluster
-says those itself (TPU pods, SLURM), with `--coordinator=auto`.
+says those itself (TPU pods, SLURM), with `--coordinator=auto`.  Without `--method` and `--profile` it is `al` in its
+form `iclr_head`.
 """
 
 import dataclasses
@@ -27,6 +29,9 @@ from localgrad.training import (
 )
 from localgrad.training.options import rejoined
 
+# Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
+# spends most of a short run on its codes and is at chance until they are there.
+_FIRST_PROFILE = "iclr_head"
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
 _SAYS = setup.attribute_docs(Config)
 
@@ -77,6 +82,8 @@ def config_from_flags() -> Config:
     values["augment"] = tuple(values["augment"])
     for name in ("method_options", "net_options"):
         values[name] = rejoined(values[name])
+    if not FLAGS["method"].present and values["profile"] is None:
+        values["profile"] = _FIRST_PROFILE
     return Config(**values)
 
 

@@ -126,10 +126,10 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     count = config.trials if config.trials > 1 else None
     if count is not None:
         model = trials(model, count)
-    config = resolve(config, model)
     saved = saved_config(config.workdir) if resume else None
     if saved is not None:
         check_placement(config, saved, model)
+    config = resolve(config, model)
     growing = config.grow_from is not None and Checkpoints(folder_of(config.workdir) / "checkpoints").find() is None
     begin = _growing(model, config) if growing else partial(init, model)
 

@@ -54,18 +54,19 @@ def delays(config: Config, model: Model) -> tuple[int, ...] | None:
     return found if any(found) else None
 
 
-def check_placement(config: Config, saved: dict[str, Any], model: Model) -> None:
+def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
     """Refuses to go on with a run on a placement that would change what it computes.
 
     Args:
-      config: resolved.
+      given: the configuration to go on with, as the user gave it.
       saved: the configuration that the run was begun with, resolved or not.
       model: the model of both.
 
     Raises:
       ValueError: naming each flag that differs, with both values.
     """
-    before = _resolved(Config.from_json(saved), model, one_process=True)
+    begun = Config.from_json(saved)
+    before, config = _resolved(begun, model, one_process=True), resolve(given, model)
     names = ("micro_batches", "data_parallel")
     differing = [(name, getattr(before, name), getattr(config, name)) for name in names]
     differing = [each for each in differing if each[1] != each[2]]
@@ -81,8 +82,8 @@ def check_placement(config: Config, saved: dict[str, Any], model: Model) -> None
     if delays(before, model) != delays(config, model):
         raise ValueError(
             f"{config.workdir} was trained with --staleness=delayed on --stages={before.stages} "
-            f"--cuts={_flag(before.cuts)}, and updates would be late by others on --stages={config.stages} "
-            f"--cuts={_flag(config.cuts)}: it would be another run. Keep the stages, or say --new_delays."
+            f"--cuts={_flag(begun.cuts)}, and updates would be late by others on --stages={config.stages} "
+            f"--cuts={_flag(given.cuts)}: it would be another run. Keep the stages, or say --new_delays."
         )
     if delays(config, model) and (before.engine, config.engine) == ("sequential", "spmd"):
         raise ValueError(
