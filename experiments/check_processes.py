@@ -7,7 +7,7 @@ nobody disturbed; and after a launcher nobody may be left.
 
     python -m experiments.check_processes
 
-Expect every row `as_it_should`; a quarter of an hour on two idle cores, where the longest ending takes 37 s.
+Expect every row `as_it_should`; about twenty minutes on two idle cores. A busy machine takes longer to start.
 """
 
 import gzip
