@@ -301,7 +301,7 @@ def _line(error: BaseException) -> str:
     while not isinstance(error, OSError) and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) < 300 else text[:300] + " ..."
+    return text if len(text) < 600 else f"{text[:300]} ... {text[-300:]}"
 
 
 def _spec(leaf: Any) -> jax.ShapeDtypeStruct:
