@@ -1,6 +1,6 @@
 r"""Trains a network with a local learning rule.
 
-    python -m experiments.train --method=al --profile=iclr_head --net=mlp --dataset=digits --stages=4 --epochs=30 \
+    python -m experiments.train --method=al --profile=iclr_head --net=mlp --dataset=digits --stages=4 --epochs=40 \
       --learning_rate=3e-3 --workdir=runs/digits
 
 The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops.  Several processes train

@@ -11,4 +11,4 @@ python=$(find_python 11 ${PYTHON:-} python3 python3.13 python3.12 python3.11 pyt
 environment .venv "$python" ""
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 exec .venv/bin/python -m experiments.train --method=al --profile=iclr_head --net=mlp --dataset=digits --stages=4 \
-  --epochs=30 --learning_rate=3e-3 --workdir=runs/quickstart "$@"
+  --epochs=40 --learning_rate=3e-3 --workdir=runs/quickstart "$@"

@@ -143,6 +143,7 @@ class Checkpoints:
         meta: dict[str, Any],
         validation: float | None = None,
         live: PyTree = None,
+        digest: Callable[[tuple[BlockState, ...]], list[str]] = lambda states: [],
         **facts: Any,
     ) -> None:
         """Saves the state after `step` batches, and the engine's own if given; nothing if that is saved already.
@@ -150,6 +151,7 @@ class Checkpoints:
         Args:
           step, states, meta, live: see `Checkpoint`.
           validation: accuracy, of a step at the end of an epoch.
+          digest: of the states, for the manifest; worked out in the background.
           facts: more for the manifest.
 
         Raises:
@@ -172,7 +174,8 @@ class Checkpoints:
         def finish() -> None:
             manager.wait_until_finished()
             if jax.process_index() == 0:
-                manifest.write(self.folder / str(step), step, validation=validation, **facts)
+                content = {"validation": validation, "params_sha256": digest(host), **facts}
+                manifest.write(self.folder / str(step), step, **content)
 
         self._writing = step, self._thread.submit(finish)
 
@@ -301,7 +304,7 @@ def _line(error: BaseException) -> str:
     while not isinstance(error, OSError) and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) < 300 else text[:300] + " ..."
+    return text if len(text) < 600 else f"{text[:300]} ... {text[-300:]}"
 
 
 def _spec(leaf: Any) -> jax.ShapeDtypeStruct:

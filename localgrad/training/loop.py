@@ -123,9 +123,9 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
 
     def save(position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
         meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": records}
-        digests = [params_sha256(one) for one in by_trial(jax.device_get(states), model.trials)] if main else []
+        digest = lambda states: [params_sha256(one) for one in by_trial(states, model.trials)]
         live = position.engine_state if late else None
-        checkpoints.save(position.step, states, meta, accuracy, live, **facts, params_sha256=digests)
+        checkpoints.save(position.step, states, meta, accuracy, live, digest, **facts)
 
     def advance(position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
