@@ -28,7 +28,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     Examples:
       >>> from localgrad import data
       >>> fingerprint(data.get("digits", "test"))["shape"]
-      '(179, 8, 8, 1) uint8'
+      '(300, 8, 8, 1) uint8'
     """
     inputs = dataset.inputs
     row_bytes = max(1, inputs[:1].nbytes)
