@@ -69,7 +69,7 @@ def test_a_three_layer_head_is_three_dense_layers(x64: None, random_states: Call
     head = state.params["head"]
     assert [head[f"Dense_{i}"]["kernel"].shape for i in range(len(head))] == [(7, 6), (6, 5), (5, 3)]
     x = jnp.asarray(np.random.default_rng(0).normal(size=spec.shape))
-    (h,) = model.features(states, x)
+    h, _ = model.features(states, x)
     for i in range(3):
         h = h @ head[f"Dense_{i}"]["kernel"] + np.asarray(head[f"Dense_{i}"]["bias"])[None]
         h = np.maximum(h, 0) if i < 2 else h

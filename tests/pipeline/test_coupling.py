@@ -44,7 +44,8 @@ class Linen(nn.Module):
             return (x - x.mean(0, keepdims=True)) / (x.std(0, keepdims=True) + 1e-3)
         if self.norm == "counts":  # a model state that has nothing to do with the examples
             calls = self.variable("count", "n", lambda: jnp.zeros((), x.dtype))
-            calls.value = calls.value + 1 if train else calls.value
+            if train:
+                calls.value = calls.value + 1
         return nn.GroupNorm(2)(x) if self.norm == "group" else x
 
 
@@ -72,7 +73,7 @@ def model_of(method, network, batch=1, count=None, **options):
         pytest.param(1, partial(model_of, dfa, mlp((8,))), id="dfa"),
         pytest.param(1, partial(model_of, early_exit, [from_linen(Linen("group"))]), id="group norm"),
         pytest.param(1, partial(model_of, early_exit, [from_linen(Linen("counts"))]), id="a counter"),
-        pytest.param(1, partial(model_of, dgl, mlp((8, 8)), aux="mlp"), id="dgl, mlp"),
+        pytest.param(1, partial(model_of, dgl, mlp((8, 8)), aux="hidden"), id="dgl, hidden"),
         pytest.param(1, partial(model_of, predsim, mlp((8,)), beta=0.0), id="pred"),
         pytest.param(2, partial(model_of, predsim, mlp((8,)), beta=0.01), id="predsim"),
         pytest.param(2, partial(model_of, predsim, mlp((8,)), beta=1.0), id="sim"),

@@ -60,5 +60,5 @@ def test_word_vectors_come_from_a_file(tmp_path: Path) -> None:
         prepare(config(tmp_path, word_vectors=str(path), net_options=("embed_width=5",)))
     with pytest.raises(ValueError, match="--word_vectors are of words, and digits holds images"):
         prepare(config(tmp_path, word_vectors=str(path), net="mlp", dataset="digits", net_options=()))
-    with pytest.raises(FileNotFoundError, match="no word vectors at"):
+    with pytest.raises(FileNotFoundError, match="is not there. Give a text file"):
         prepare(config(tmp_path, word_vectors=str(tmp_path / "none.txt")))
