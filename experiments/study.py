@@ -93,7 +93,7 @@ def run_rows(
         for row, summary in found.items()
     ]
     more, says = conclude(found) if conclude else ({}, "")
-    note = f"{title}. Mean and deviation of {FLAGS.trials} trials. {says} {about_kept(kept)}".strip()
+    note = " ".join(filter(None, [f"{title}. Mean and deviation of {FLAGS.trials} trials.", says, about_kept(kept)]))
     write(name, header, cells, {"title": title, "rows": found, **more}, note)
     return 0
 
