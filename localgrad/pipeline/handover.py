@@ -124,7 +124,8 @@ def hand_over(model: Model, cuts: Sequence[int], state: BroadcastState, fed: int
                 rings[i] = stashes[i].write(rings[i], jnp.int32(batch), stash[i].keep([whole]))
     pending = Pending(jnp.int32(fed), numbers, rings, signal_ring)
     by_block = jnp.stack([ok[s] for s, span in enumerate(layout.blocks) for _ in span])
-    return SequentialState(tuple(block for stage in blocks for block in stage), state.key, by_block, pending)
+    own_key = jnp.array(state.key, copy=True)  # running donates it: the caller keeps theirs
+    return SequentialState(tuple(block for stage in blocks for block in stage), own_key, by_block, pending)
 
 
 def _parts(model: Model, cuts: Sequence[int]) -> tuple[Layout, Halves, Slots]:
