@@ -126,7 +126,8 @@ def hand_over(model: Model, cuts: Sequence[int], state: BroadcastState, fed: int
     pending = Pending(jnp.int32(fed), numbers, rings, signal_ring)
     by_block = jnp.stack([ok[s] for s, span in enumerate(layout.blocks) for _ in span])
     states = tuple(block for stage in blocks for block in stage)
-    return SequentialState(states, state.key, state.next_id, by_block, pending)
+    own_key, own_id = (jnp.array(x, copy=True) for x in (state.key, state.next_id))  # running donates them
+    return SequentialState(states, own_key, own_id, by_block, pending)
 
 
 def _parts(model: Model, cuts: Sequence[int]) -> tuple[Layout, Halves, Slots]:

@@ -122,7 +122,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
         return _Position(step, state, Meter(names, step, saved.meta["sums"])), saved.meta
 
     def save(position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
-        meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": records}
+        meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": [*records]}
         digest = lambda states: [params_sha256(one) for one in by_trial(states, model.trials)]
         live = position.engine_state if late else None
         checkpoints.save(position.step, states, meta, accuracy, live, digest, **facts)
