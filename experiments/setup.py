@@ -14,6 +14,7 @@ from localgrad import processes
 
 FLAGS = flags.FLAGS
 _OWN = ("coordinator", "process_id", "data_dir")  # flags in which the processes of a run may differ
+_DEVICES = 1024  # as many as a CPU may pretend to be; far more of them take minutes to make, or do not fit a number
 
 
 def define_process_flags() -> None:
@@ -44,6 +45,11 @@ def devices(count: int, *, x64: bool = False) -> None:
     if FLAGS.coordinator is None:
         if (FLAGS.num_processes, FLAGS.process_id) != (None, None):
             raise ValueError("--coordinator, --num_processes and --process_id go together; one of them is missing.")
+        if count > _DEVICES:
+            raise ValueError(
+                f"stages times data_parallel is {count}: more than {_DEVICES} devices are not in one machine; start "
+                "several processes, --coordinator=HOST:PORT."
+            )
         jax.config.update("jax_num_cpu_devices", count)
         return
     place = processes.place(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)

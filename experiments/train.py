@@ -27,6 +27,7 @@ from localgrad.training import (
     prepare_all,
     run,
 )
+from localgrad.training.memory import check_memory
 from localgrad.training.options import rejoined
 
 # Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
@@ -106,7 +107,11 @@ def main(argv: list[str]) -> int:
             setup.say("\n" + format_seconds(jobs[0].model, seconds, balance(seconds, config.stages)))
         return 0
     try:
+        for job in jobs:
+            check_memory(job.model, config.stages)
         summary = run(config, jobs, setup.say)
+    except ValueError as error:  # what only a look at the devices, or at what is saved, shows
+        return setup.refuse(str(error))
     except DivergedError as error:
         return setup.refuse(f"{error}. {' '.join(error.__notes__)}", code=1)
     except InUseError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from localgrad.data import VOCABULARY
 from localgrad.pipeline import STALENESS
+from localgrad.training.kinds import shown, wrong
 
 # Fields that say where and how a run is carried out: a workdir may be resumed with others where they do not change what
 # it computes, see `localgrad.training.placement`.
@@ -118,6 +119,10 @@ class Config:
     workdir: str = "runs/latest"
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            expected = wrong(field.type, getattr(self, field.name))
+            if expected:
+                raise ValueError(f"--{field.name} is {expected}; got {shown(getattr(self, field.name))}.")
         for name, least in (
             ("batch_size", 1), ("epochs", 1), ("trials", 1), ("stages", 1), ("data_parallel", 1),
             ("batches_per_call", 1), ("checkpoint_every_steps", 0), ("seed", 0),

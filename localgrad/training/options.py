@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from localgrad.training.kinds import shown, wrong
+
 
 def bind(
     kind: str, name: str, function: Callable, given: Mapping[str, Any], pairs: Sequence[str], own: Sequence[str] = ()
@@ -20,7 +22,8 @@ def bind(
       own: arguments that are not the user's to give.
 
     Raises:
-      ValueError: for a pair that is none, or an argument that the function does not take, naming those that it does.
+      ValueError: for a pair that is none, an argument that the function does not take, naming those that it does, or a
+        value of a pair that is not of the annotated type.
 
     Examples:
       >>> from localgrad.blocks import mlp
@@ -28,7 +31,8 @@ def bind(
       {'widths': (8, 8), 'dropout': 0.5}
     """
     fixed = function.keywords if isinstance(function, partial) and kind == "method" else {}
-    takes = [key for key in inspect.signature(function).parameters if key not in (*own, *fixed)]
+    parameters = inspect.signature(function).parameters
+    takes = [key for key in parameters if key not in (*own, *fixed)]
     found = {key: value for key, value in given.items() if value is not None}
     for pair in pairs:
         key, separator, text = pair.partition("=")
@@ -38,6 +42,12 @@ def bind(
     for key in found:
         if key not in takes:
             raise ValueError(f"{kind} {name!r} has no option {key!r}; it has {', '.join(takes) or 'none'}.")
+    for key in set(found) - {key for key, value in given.items() if value is not None}:
+        expected = wrong(parameters[key].annotation, found[key])
+        if expected:
+            raise ValueError(
+                f"--{kind}_options holds a value of the wrong type: {key} is {expected}; got {shown(found[key])}."
+            )
     return found
 
 
@@ -72,5 +82,5 @@ def call(kind: str, make: Callable[[], Any]) -> Any:
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the last two of deep nesting
         return text
