@@ -200,7 +200,13 @@ def restore(job: Job, workdir: str | PathLike, *, best: bool = False, log: Calla
       FileNotFoundError: if it has none yet, or none that can be used.
       ValueError: if it is of another network.
     """
-    checkpoints = Checkpoints(folder_of(workdir) / "checkpoints", log)
+    folder, saved = folder_of(workdir), saved_config(workdir)
+
+    def accept(found: dict[str, Any]) -> None:
+        if saved is not None:
+            check_same(Config.from_json(saved), found.get("config", saved), folder)
+
+    checkpoints = Checkpoints(folder / "checkpoints", log, accept)
     found = checkpoints.restore(specs(job.model)[0], best=best)
     if best and found is not None:
         _check_best(checkpoints, found.step, log)
