@@ -244,10 +244,17 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=560, help="about how many")
     parser.add_argument("--seed", type=int, default=0, help="seeds them")
     parser.add_argument("--only", type=int, help="the number of one case, to be shown")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds of a processor that a case may take; ten times that by the clock")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        help="seconds of a processor that a case may take; ten times that by the clock",
+    )
     parser.add_argument("--workers", type=int, default=4, help="processes of `train`")
     parser.add_argument("--out", default="experiments/results/check_refusals.json", help="file to write")
-    parser.add_argument("--scratch", help="folder to work in, which is kept: a later call finds the run and the set there")
+    parser.add_argument(
+        "--scratch", help="folder to work in, which is kept: a later call finds the run and the set there"
+    )
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     cases = chosen(options.seed, options.cases if options.only is None else 10**6)
@@ -292,7 +299,14 @@ def report(cases: dict[int, Case], results: dict[int, dict[str, Any]], options: 
         told = {kind: next((results[n]["why"] for n, c in cases.items() if c.kind == kind
                             and results[n]["ended"] == "refused"), "") for kind in counts}  # fmt: skip
         line = f"python -m experiments.check_refusals --cases={options.cases} --seed={options.seed}"
-        result = {"command": line, "cases": len(cases), **total, "by_kind": counts, "a_refusal_of_each": told, "faults": faults}
+        result = {
+            "command": line,
+            "cases": len(cases),
+            **total,
+            "by_kind": counts,
+            "a_refusal_of_each": told,
+            "faults": faults,
+        }
         Path(options.out).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         print(f"wrote {options.out}")
     return 1 if faults else 0

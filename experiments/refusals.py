@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 from localgrad.blocks import NETWORKS, TEXT_NETWORKS
 from localgrad.methods import METHODS
 
-TRAIN, EVALUATE, DATA, STUDY = "experiments.train", "experiments.evaluate", "localgrad.data.__main__", "experiments.al_depth"
+TRAIN, EVALUATE, DATA, STUDY = (
+    "experiments.train",
+    "experiments.evaluate",
+    "localgrad.data.__main__",
+    "experiments.al_depth",
+)
 SMALL = ("--dataset=digits", "--widths=8,8,8", "--target_width=8", "--batch_size=32", "--limit=96", "--epochs=1")
 PLAN = ("--dry_run", "--workdir={base}/run")
 
@@ -89,7 +94,15 @@ def names() -> Iterator[Case]:
             yield _train("name", (f"--{name}={value}",), nonsense=True)
     for value in ("", "crop,", "flip,flip", "spin", ",", "crop, flip", "x" * 999):
         yield _train("name", (f"--augment={value}",))
-    for line in (("--nosuch=1",), ("more",), ("--method",), ("--norm=maybe",), ("--resident=2",), ("--measure",), ("--",)):
+    for line in (
+        ("--nosuch=1",),
+        ("more",),
+        ("--method",),
+        ("--norm=maybe",),
+        ("--resident=2",),
+        ("--measure",),
+        ("--",),
+    ):
         yield Case("name", TRAIN, (*SMALL, *(f for f in PLAN if line != ("--measure",) or f != "--dry_run"), *line),
                    nonsense=line != ("--",))  # fmt: skip
 
@@ -173,7 +186,9 @@ def damaged_files(files: Callable[[str], Sequence[str]], damages: Sequence[str])
     same = (*SMALL, "--workdir={base}/run")
     for file, damage in itertools.product(files("run"), damages):
         yield Case("damaged workdir", TRAIN, same, "run", f"{damage} of {file}")
-        yield Case("damaged workdir", EVALUATE, ("--workdir={base}/run", "--out={base}/out"), "run", f"{damage} of {file}")
+        yield Case(
+            "damaged workdir", EVALUATE, ("--workdir={base}/run", "--out={base}/out"), "run", f"{damage} of {file}"
+        )
     grown = (*SMALL, "--widths=8,8,8,8", "--workdir={base}/new", "--grow_from={base}/run", "--dry_run")
     for file, damage in itertools.product(files("run"), damages):
         yield Case("damaged workdir", TRAIN, grown, "run", f"{damage} of {file}")

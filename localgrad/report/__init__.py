@@ -12,6 +12,7 @@ from localgrad.report.figures import draw_curves as draw_curves
 from localgrad.report.figures import draw_embeddings as draw_embeddings
 from localgrad.report.figures import draw_lines as draw_lines
 from localgrad.report.figures import draw_panels as draw_panels
+from localgrad.report.figures import shows_curves as shows_curves
 from localgrad.report.ledger import Ledger as Ledger
 from localgrad.report.ledger import format_ledger as format_ledger
 from localgrad.report.ledger import format_seconds as format_seconds

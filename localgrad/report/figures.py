@@ -1,10 +1,15 @@
 """Figures of a run, drawn from its records."""
 
+import hashlib
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def draw_curves(records: Sequence[dict[str, Any]], path: Path | BinaryIO) -> None:
@@ -33,7 +38,24 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path | BinaryIO) -> Non
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png", metadata={"Description": _drawn_from(records)})
+
+
+def shows_curves(content: bytes, records: Sequence[dict[str, Any]]) -> bool:
+    """Whether a file's content is a whole PNG, undamaged, that `draw_curves` drew from these records."""
+    at = len(_PNG)
+    if not content.startswith(_PNG) or _drawn_from(records).encode() not in content:
+        return False
+    while at < len(content):  # each chunk is its length, its kind, its data, and a checksum of the latter two
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if zlib.crc32(content[at + 4 : end - 4]).to_bytes(4, "big") != content[end - 4 : end]:
+            return False
+        kind, at = content[at + 4 : at + 8], end
+    return kind == b"IEND"
+
+
+def _drawn_from(records: Sequence[dict[str, Any]]) -> str:
+    return f"records {hashlib.sha256(json.dumps(list(records)).encode()).hexdigest()}"
 
 
 def draw_anytime(curves: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> None:

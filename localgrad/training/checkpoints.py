@@ -18,6 +18,7 @@ from localgrad.training import manifest
 from localgrad.training.workdir import is_local
 
 _ASIDE = "damaged"  # where checkpoints go that cannot be used
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of one that is being written
 
 
 class Checkpoint(NamedTuple):
@@ -67,13 +68,19 @@ class Checkpoints:
     Args:
       folder: where they are; made at the first `save`.
       log: takes a line of text for the user.
+      accept: raises a ValueError for the manifest of a checkpoint that is whole, but of another run.
     """
 
-    def __init__(self, folder: str | PathLike, log: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        folder: str | PathLike,
+        log: Callable[[str], None] = lambda line: None,
+        accept: Callable[[dict[str, Any]], None] = lambda found: None,
+    ):
         self.folder = epath.Path(folder)
         if is_local(self.folder):
             self.folder = self.folder.resolve()  # orbax wants the whole path
-        self._log = log
+        self._log, self._accept = log, accept
         self._orbax: ocp.CheckpointManager | None = None
         self._thread = ThreadPoolExecutor(1)
         self._writing: tuple[int, Future] | None = None
@@ -85,7 +92,20 @@ class Checkpoints:
         """The steps that there are folders for, sound or not, the newest first."""
         if not self.folder.is_dir():
             return []
-        return sorted((int(child.name) for child in self.folder.iterdir() if child.name.isdigit()), reverse=True)
+        return sorted((int(child.name) for child in self.folder.iterdir() if _is_step(child.name)), reverse=True)
+
+    def review(self, sound: int | None = None) -> None:
+        """Names each checkpoint that cannot be used, and whatever is none; `find` looks no further than it must.
+
+        Args:
+          sound: a step that was found sound just now.
+        """
+        for step in self.steps():
+            if step != sound:
+                self._sound(step)
+        for child in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if not (_is_step(child.name) or child.name == _ASIDE or _UNFINISHED in child.name):
+                self._log(f"{child} is no checkpoint: the name of one is its number of batches, and nothing else")
 
     def find(self, before: int | None = None, *, best: bool = False) -> dict[str, Any] | None:
         """The manifest of the newest sound checkpoint, at or before a step, or None; damaged ones are named.
@@ -108,15 +128,24 @@ class Checkpoints:
         if best:
             steps = self._by_validation(steps)
         for step in steps:
-            try:
-                return manifest.check(self.folder / str(step))
-            except (manifest.DamagedError, OSError) as error:
-                if step not in self._damaged:
-                    self._log(f"checkpoint {step} in {self.folder} cannot be used: {error}")
-                self._damaged[step] = str(error)
+            found = self._sound(step)
+            if found is not None:
+                return found
         if steps:
             self._log(f"no checkpoint in {self.folder} can be used")
         return None
+
+    def _sound(self, step: int) -> dict[str, Any] | None:
+        """The manifest of a checkpoint that can be used; one that cannot is named, once."""
+        try:
+            found = manifest.check(self.folder / str(step))
+            self._accept(found)
+        except (ValueError, OSError) as error:  # of which `DamagedError` is one
+            if step not in self._damaged:
+                self._log(f"checkpoint {step} in {self.folder} cannot be used: {error}")
+            self._damaged[step] = str(error)
+            return None
+        return found
 
     def _by_validation(self, steps: Sequence[int]) -> list[int]:
         found = {step: self._validation(step) for step in steps}
@@ -276,7 +305,7 @@ class Checkpoints:
             folder = self.folder / str(step)
             try:
                 manifest.read(folder)
-            except manifest.DamagedError as error:
+            except (manifest.DamagedError, OSError) as error:
                 self._damaged.setdefault(step, str(error))
             if step in self._damaged:
                 aside = self.folder / _ASIDE / str(step)
@@ -297,6 +326,11 @@ class Checkpoints:
                 if folder.exists() and not (folder / manifest.NAME).exists():
                     folder.rmtree()
         return SaveError(f"the checkpoint of step {step} could not be written to {self.folder}: {_line(error)}")
+
+
+def _is_step(name: str) -> bool:
+    """Whether a folder's name is that of a checkpoint: a whole number as Python writes it, so not `036` or `³`."""
+    return name.isdecimal() and str(int(name)) == name
 
 
 def _line(error: BaseException) -> str:

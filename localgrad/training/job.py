@@ -18,6 +18,7 @@ from localgrad.pipeline import init, sequential, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
+from localgrad.training.lock import InUseError
 from localgrad.training.optimizers import make_optimizer
 from localgrad.training.options import bind, call
 from localgrad.training.placement import check_placement, delays, resolve
@@ -130,7 +131,7 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     if saved is not None:
         check_placement(config, saved, model)
     config = resolve(config, model)
-    growing = config.grow_from is not None and Checkpoints(folder_of(config.workdir) / "checkpoints").find() is None
+    growing = config.grow_from is not None and checkpoints_of(config).find() is None
     begin = _growing(model, config) if growing else partial(init, model)
 
     engine = _engine(config, model)
@@ -162,6 +163,30 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     )
 
 
+def checkpoints_of(config: Config, log: Callable[[str], None] = lambda line: None) -> Checkpoints:
+    """The checkpoints of a run; one of a run of another configuration is none of them."""
+    folder = folder_of(config.workdir)
+    accept = lambda found: check_same(config, found["config"], folder)
+    return Checkpoints(folder / "checkpoints", log, accept)
+
+
+def check_still(config: Config, jobs: Sequence[Job]) -> None:
+    """Looks again at a workdir that is owned now: another may have owned it since `prepare` looked.
+
+    Raises:
+      InUseError: if a run of another configuration, or on another placement, was begun in it meanwhile.
+    """
+    try:
+        check_workdir(config)
+        for job in jobs:
+            saved = saved_config(job.config.workdir)
+            if saved is not None:
+                check_same(job.config, saved, folder_of(job.config.workdir))
+                check_placement(job.config, saved, job.model)
+    except ValueError as error:
+        raise InUseError(f"another run was begun in {config.workdir} meanwhile: {error}") from None
+
+
 def restore(job: Job, workdir: str | PathLike, *, best: bool = False, log: Callable[[str], None] = print) -> Checkpoint:
     """The newest sound checkpoint of a run, or the best on validation.
 
@@ -175,8 +200,16 @@ def restore(job: Job, workdir: str | PathLike, *, best: bool = False, log: Calla
       FileNotFoundError: if it has none yet, or none that can be used.
       ValueError: if it is of another network.
     """
-    checkpoints = Checkpoints(folder_of(workdir) / "checkpoints", log)
+    folder, saved = folder_of(workdir), saved_config(workdir)
+
+    def accept(found: dict[str, Any]) -> None:
+        if saved is not None:
+            check_same(Config.from_json(saved), found.get("config", saved), folder)
+
+    checkpoints = Checkpoints(folder / "checkpoints", log, accept)
     found = checkpoints.restore(specs(job.model)[0], best=best)
+    if best and found is not None:
+        _check_best(checkpoints, found.step, log)
     some = checkpoints.steps()
     checkpoints.close()
     if found is None and some:
@@ -184,6 +217,16 @@ def restore(job: Job, workdir: str | PathLike, *, best: bool = False, log: Calla
     if found is None:
         raise FileNotFoundError(f"{workdir} has no checkpoint yet: let the run reach its first one.")
     return found
+
+
+def _check_best(checkpoints: Checkpoints, step: int, log: Callable[[str], None]) -> None:
+    """Says so if the best on validation, by the newest records, is gone, and another stands in for it."""
+    newest = checkpoints.find()
+    records = [] if newest is None else checkpoints.meta(newest["step"])["records"]
+    validation = {record["step"]: np.mean(record["accuracy"]) for record in records if record["split"] == "validation"}
+    best = max(validation, key=lambda step: (validation[step], -step), default=step)
+    if best != step:
+        log(f"the best on validation was checkpoint {best}, which is lost; {step} is the best of those that are left")
 
 
 def read_config(workdir: str | PathLike) -> Config:

@@ -84,8 +84,10 @@ def _take(path: epath.Path) -> int:
 
 def _lives(before: Any, locked: bool) -> bool:
     """Whether the owner that a file names is still there, though the operating system would give the lock."""
-    if not isinstance(before, dict) or not {"host", "pid", "seen"} <= set(before):
-        return False
+    if not isinstance(before, dict) or not all(
+        isinstance(before.get(name), kind) for name, kind in (("host", str), ("pid", int), ("seen", int | float))
+    ):
+        return False  # damaged
     if before["host"] == socket.gethostname():
         return not locked and before["pid"] != os.getpid() and _runs(before["pid"])
     return time.time() - before["seen"] < GONE

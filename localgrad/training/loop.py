@@ -20,9 +20,8 @@ from localgrad.pipeline import hand_over, pipeline_state, specs
 from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves, params_sha256
 from localgrad.training import workdir
-from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.evaluation import make_evaluator
-from localgrad.training.job import Job
+from localgrad.training.job import Job, check_still, checkpoints_of
 from localgrad.training.lock import owned
 from localgrad.training.meter import Meter
 
@@ -39,11 +38,12 @@ class Interrupted(Exception):  # noqa: N818  # not an error: the run was asked t
 
 
 class Outcome(NamedTuple):
-    """A finished run: the states of its blocks, its records, and the rate of training."""
+    """A finished run: the states of its blocks, its records, the rate of training, and what made its last states."""
 
     states: tuple[BlockState, ...]
     records: list[dict[str, Any]]
     examples_per_sec: float
+    made_on: dict[str, Any]  # stages and versions, as the last checkpoint has them
 
 
 class _Position(NamedTuple):
@@ -77,6 +77,7 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
         return train(job, log)
     workdir.make_folder(folder)
     with owned(folder):
+        check_still(job.config, [job])
         return train(job, log)
 
 
@@ -85,8 +86,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
     config, model, engine = job.config, job.model, job.engine
     folder = workdir.folder_of(config.workdir)
     main = jax.process_index() == 0
-    if main:
-        workdir.write_json(folder / "config.json", config.to_json())
+    told = workdir.replace_config(folder / "config.json", config.to_json()) if main else ""
     records_path = folder / "metrics.jsonl"
     steps_per_epoch = job.source.steps_per_epoch
     keys = trial_keys(config.seed, model.trials)
@@ -94,18 +94,18 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
     like = specs(model)[0]
     late = engine.plan.schedule == "delayed"  # what is in flight belongs to the run
     facts = {"config": config.to_json(), "versions": versions()}
-    checkpoints = Checkpoints(folder / "checkpoints", log if main else lambda line: None)
+    checkpoints = checkpoints_of(config, log if main else lambda line: None)
     evaluate = make_evaluator(model)
     records: list[dict[str, Any]] = []
 
-    def start(before: int | None = None) -> tuple[_Position, dict[str, Any]]:
-        """The newest sound position (at or before a step), or the very first one."""
+    def start(before: int | None = None) -> tuple[_Position, dict[str, Any], dict[str, Any]]:
+        """The newest sound position (at or before a step), or the very first one; its JSON object and its manifest."""
         own_key = fold_in(keys, _TRAIN)
         fresh = lambda: engine.load(job.begin(fold_in(keys, _INIT)), own_key)
         found = checkpoints.find(before)
         if found is None:
             processes.agree(lambda: {"the checkpoint": None})
-            return _Position(0, fresh(), Meter(names, 0)), {}
+            return _Position(0, fresh(), Meter(names, 0)), {}, facts
         step = found["step"]
         crosses = found["config"]["engine"] != config.engine
         if not late or config.new_delays:
@@ -119,7 +119,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
             saved = checkpoints.load(step, like, fresh())
             state = saved.live
         processes.agree(lambda: {"the checkpoint": [step, params_sha256(saved.states)]})
-        return _Position(step, state, Meter(names, step, saved.meta["sums"])), saved.meta
+        return _Position(step, state, Meter(names, step, saved.meta["sums"])), saved.meta, found
 
     def save(position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
         meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": [*records]}
@@ -151,7 +151,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
 
     def rescue(error: DivergedError) -> DivergedError:
         """Trains anew up to the batch that failed, from the last checkpoint, and saves the state before it."""
-        position, _ = start(before=error.batch)
+        position, *_ = start(before=error.batch)
         with tqdm(disable=True) as bar:
             position = advance(position, error.batch, lambda: 0, bar)
         states = settle(position)
@@ -163,12 +163,17 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
         return error
 
     try:
-        position, meta = start()
+        position, meta, found = start()
         records += meta.get("records", [])
-        if main:  # a checkpoint has the records up to its step, the file may have lost some
-            workdir.write_records(records_path, records)
         if position.step:
             log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
+        elif checkpoints.steps():
+            log(f"beginning {folder} again at batch 0")
+        if main:
+            checkpoints.review(position.step)
+            if told:
+                log(told)
+            workdir.restore_records(records_path, records, log)
         with (
             _stop_signals() as stopped,
             tqdm(
@@ -182,7 +187,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
                 stop_at = _next_stop(position.step, config.checkpoint_every_steps, epoch_end)
                 began = time.perf_counter()
                 position = advance(position, stop_at, stopped, bar)
-                states = settle(position)
+                states, found = settle(position), facts
                 seconds += time.perf_counter() - began
                 accuracy = None
                 if position.step == epoch_end:
@@ -206,16 +211,26 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
     finally:
         checkpoints.close()
     if main:
-        curves = io.BytesIO()
-        draw_curves(records, curves)
-        workdir.write_bytes(folder / "curves.png", curves.getvalue())
-    return Outcome(states, records, steady_rate(records))
+        workdir.write_bytes(folder / "curves.png", curves(records))
+    return Outcome(states, records, steady_rate(records), made_on(found))
+
+
+def curves(records: Sequence[dict[str, Any]]) -> bytes:
+    """The content of `curves.png`."""
+    drawn = io.BytesIO()
+    draw_curves(records, drawn)
+    return drawn.getvalue()
 
 
 def steady_rate(records: Sequence[dict[str, Any]]) -> float:
     """Examples a second, the median over the epochs; the first compiles."""
     rates = [record["examples_per_sec"] for record in records if record["split"] == "train"]
     return float(np.median(rates[1:] or rates)) if rates else 0.0
+
+
+def made_on(found: dict[str, Any]) -> dict[str, Any]:
+    """On how many stages, and by which versions, a checkpoint was made, by its manifest."""
+    return {"stages": found["config"]["stages"], "versions": found["versions"]}
 
 
 def by_trial(states: PyTree, trials: int | None) -> list[PyTree]:

@@ -35,8 +35,7 @@ def write(folder: epath.Path, step: int, **facts: Any) -> None:
             sync(path)
     sizes = {name: {"bytes": path.stat().length, "sha256": _digest(path)} for name, path in files.items()}
     content = {"step": step, **facts, "files": sizes}
-    text = json.dumps({"sha256": hashlib.sha256(_text(content)).hexdigest(), **content}, indent=1)
-    write_bytes(folder / NAME, text.encode())
+    write_bytes(folder / NAME, _whole(content))
 
 
 def read(folder: epath.Path) -> dict[str, Any]:
@@ -48,12 +47,14 @@ def read(folder: epath.Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.exists():
         raise DamagedError(f"it has no {NAME}: its writing was cut off, or an earlier version made it")
+    raw = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes().decode())
-        digest = content.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(raw.decode())
+        del content["sha256"]
+        whole = _whole(content)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError(f"its {NAME} is damaged") from None
-    if digest != hashlib.sha256(_text(content)).hexdigest():
+    if raw != whole:  # to the byte: a bit that turns 1e-05 into 1E-05 is damage too
         raise DamagedError(f"its {NAME} is damaged")
     if str(content["step"]) != folder.name:
         raise DamagedError(f"it was renamed: it is the checkpoint of step {content['step']}")
@@ -81,16 +82,21 @@ def check(folder: epath.Path) -> dict[str, Any]:
     return content
 
 
-def _text(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
+def _whole(content: dict[str, Any]) -> bytes:
+    """The text of a manifest, with a digest of all else that it says."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"sha256": digest, **content}, indent=1).encode()
 
 
 def _files(folder: epath.Path) -> dict[str, epath.Path]:
     found = {}
-    for root, _, names in folder.walk():
-        for name in names:
+    for root, folders, names in folder.walk():
+        for name in (*folders, *names):
             path = epath.Path(root) / name
-            found[os.fspath(path)[len(os.fspath(folder)) + 1 :]] = path
+            if os.path.islink(path):  # what it leads to may change, and is perhaps not of the run
+                raise DamagedError(f"its {os.fspath(path)[len(os.fspath(folder)) + 1 :]} is a link")
+            if name in names:
+                found[os.fspath(path)[len(os.fspath(folder)) + 1 :]] = path
     return {name: found[name] for name in sorted(found) if name not in (NAME, f".{NAME}.tmp")}
 
 

@@ -1,21 +1,21 @@
 """A run from its configuration to its summary."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 
 from localgrad.pipeline import specs
-from localgrad.report import Ledger, ledger, params_sha256, table
+from localgrad.report import Ledger, ledger, params_sha256, shows_curves, table
 from localgrad.training import workdir
-from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
-from localgrad.training.job import Job, check_workdir, prepare
+from localgrad.training.job import Job, check_still, check_workdir, checkpoints_of, prepare
 from localgrad.training.lock import owned
-from localgrad.training.loop import by_trial, fit, steady_rate, train, versions
+from localgrad.training.loop import by_trial, curves, fit, made_on, steady_rate, train
 
 # What of a summary is measured; with several trials each becomes a mean, a deviation and its values.
 _FIGURES = (
@@ -63,54 +63,105 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
     """
     folder = workdir.folder_of(config.workdir)
     workdir.check_folder(folder)
-    done = _finished(folder, jobs, log)
+    main = jax.process_index() == 0
+    done = _finished(config, jobs, log)
     if done is not None:
+        if main:
+            _repair(folder, done, log)
         log(f"{folder} is a finished run; give another --workdir to train anew")
-        return done
-    if jax.process_index() != 0:
+        return done.summary
+    if not main:
         for job in jobs:
             train(job, log)
         return {}
     workdir.make_folder(folder)
     with owned(folder):
+        check_still(config, jobs)
         alone = len(jobs) == 1
-        placed = {name: getattr(jobs[0].config, name) for name in ("engine", "cuts", "micro_batches")}
-        workdir.write_json(folder / "config.json", dataclasses.replace(config, **placed).to_json())
+        if not alone:
+            told = workdir.replace_config(folder / "config.json", _placed(config, jobs[0].config.to_json()))
+            if told:
+                log(told)
         outcomes = [train(job, log) if alone else fit(job, log) for job in jobs]
         parts = []
         for job, outcome in zip(jobs, outcomes, strict=True):
             digests = [params_sha256(states) for states in by_trial(outcome.states, job.model.trials)]
-            parts += summaries(job, outcome.records, digests)
+            parts += summaries(job, outcome.records, digests, outcome.made_on)
         summary = merge(parts)
         workdir.write_json(folder / "summary.json", summary)
     return summary
 
 
-def _finished(folder: epath.Path, jobs: Sequence[Job], log: Callable[[str], None]) -> dict[str, Any] | None:
-    """The summary of a run that is done, or None; one that is damaged, or of other checkpoints, does not count."""
+class _Done(NamedTuple):
+    """What a finished run comes to, by its last checkpoints: its summary, its files' contents, and its records."""
+
+    summary: dict[str, Any]
+    contents: dict[epath.Path, bytes]
+    records: dict[epath.Path, list[dict[str, Any]]]
+
+
+def _finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None]) -> _Done | None:
+    """What a run that is done comes to, or None; whether it is, its last checkpoints say, and not its summary."""
+    folder = workdir.folder_of(config.workdir)
+    parts, contents, drawn, some = [], {}, {}, False
+    for job in jobs:
+        home = workdir.folder_of(job.config.workdir)
+        checkpoints = checkpoints_of(job.config, log)
+        steps = checkpoints.steps()
+        some = some or bool(steps)
+        found = checkpoints.find() if steps and steps[0] >= job.total_steps else None
+        records = [] if found is None else checkpoints.meta(found["step"])["records"]
+        if found is None or found["step"] != job.total_steps or not records:
+            break
+        if jax.process_index() == 0:
+            checkpoints.review(found["step"])
+        contents |= {
+            home / "config.json": workdir.as_json(found["config"]),
+            home / "metrics.jsonl": workdir.as_lines(records),
+        }
+        drawn[home] = records
+        parts += summaries(job, records, found["params_sha256"], made_on(found))
+    else:
+        if len(jobs) > 1:
+            last = json.loads(contents[workdir.folder_of(jobs[-1].config.workdir) / "config.json"])
+            contents[folder / "config.json"] = workdir.as_json(_placed(config, last))
+        summary = merge(parts)
+        return _Done(summary, {**contents, folder / "summary.json": workdir.as_json(summary)}, drawn)
     path = folder / "summary.json"
-    if not path.exists():
+    if some or not path.exists():
         return None
     summary = workdir.read_json(path)
     if not isinstance(summary, dict) or "params_sha256" not in summary:
         log(f"{path} is damaged and is made anew")
         return None
-    parts = []
-    for job in jobs:
-        checkpoints = Checkpoints(workdir.folder_of(job.config.workdir) / "checkpoints", log)
-        found = checkpoints.find()
-        if found is None:  # somebody may have deleted the checkpoints of a run that is done
-            return summary
-        records = checkpoints.meta(found["step"])["records"]
-        if found["step"] != job.total_steps or not records:
-            break
-        parts += summaries(job, records, found["params_sha256"])
-    else:
-        free = ("versions", "stages")
-        if all(summary.get(key) == value for key, value in merge(parts).items() if key not in free):
-            return summary
-    log(f"{path} does not match the newest checkpoint and is made anew")
-    return None
+    return _Done(summary, {}, {})  # somebody deleted the checkpoints of a run that is done, which takes much room
+
+
+def _repair(folder: epath.Path, done: _Done, log: Callable[[str], None]) -> None:
+    """Gives a finished run the files back that are lost or damaged; touches nothing where there are none."""
+
+    def differs(path: epath.Path, content: bytes) -> bool:
+        return not path.exists() or path.read_bytes() != content
+
+    def undrawn(home: epath.Path) -> bool:
+        path = home / "curves.png"
+        return not path.exists() or not shows_curves(path.read_bytes(), done.records[home])
+
+    wrong = [path for path, content in done.contents.items() if differs(path, content)]
+    unseen = [home for home in done.records if undrawn(home)]
+    if not wrong and not unseen:
+        return
+    with owned(folder):
+        for path in wrong:
+            workdir.renew(path, done.contents[path], log)
+        for home in unseen:
+            workdir.renew(home / "curves.png", curves(done.records[home]), log)
+
+
+def _placed(config: Config, of_trial: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run of several trials, placed as one of them was."""
+    names = ("trials", "seed", "workdir", "grow_from")
+    return {**of_trial, **{name: getattr(config, name) for name in names}}
 
 
 def make_ledger(job: Job) -> Ledger:
@@ -118,8 +169,10 @@ def make_ledger(job: Job) -> Ledger:
     return ledger(job.model, specs(job.model)[0], job.engine.plan, job.total_steps)
 
 
-def summaries(job: Job, records: Sequence[dict[str, Any]], digests: Sequence[str]) -> list[dict[str, Any]]:
-    """One summary a trial, of a run's records and the digests of its networks."""
+def summaries(
+    job: Job, records: Sequence[dict[str, Any]], digests: Sequence[str], made: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """One summary a trial, of a run's records, the digests of its networks, and where its last states were made."""
     config, book = job.config, make_ledger(job)
     count = job.model.trials
     of = lambda value, trial: value if count is None else value[trial]
@@ -133,7 +186,7 @@ def summaries(job: Job, records: Sequence[dict[str, Any]], digests: Sequence[str
                 "method": config.method,
                 "net": config.net,
                 "dataset": config.dataset,
-                "stages": config.stages,
+                "stages": made["stages"],
                 "steps": job.total_steps,
                 "test_accuracy": of(test[-1]["accuracy"], trial),
                 "validation_accuracy": of(validation[-1]["accuracy"], trial),
@@ -147,7 +200,7 @@ def summaries(job: Job, records: Sequence[dict[str, Any]], digests: Sequence[str
                 "params": {"effective": book.effective, "affiliated": book.affiliated},
                 "examples_per_sec": steady_rate(records),
                 "params_sha256": digests[trial],
-                "versions": versions(),
+                "versions": made["versions"],
             }
         )
     return results

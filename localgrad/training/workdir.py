@@ -6,6 +6,7 @@ Nothing is written through a symbolic link that leads out of the folder.
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -40,7 +41,8 @@ def check_folder(folder: epath.Path) -> None:
     home = os.path.realpath(folder)
     steps = folder / "checkpoints"
     inner = [steps / name for name in os.listdir(steps)] if os.path.isdir(steps) else []
-    for path in [*(folder / name for name in _OWN), *inner]:
+    trials = [folder / name for name in os.listdir(folder) if name.startswith("trial")] if folder.exists() else []
+    for path in [*(folder / name for name in _OWN), *inner, *trials]:
         end = os.path.realpath(path)
         if os.path.islink(path) and os.path.commonpath([home, end]) != home:
             raise ValueError(
@@ -48,11 +50,55 @@ def check_folder(folder: epath.Path) -> None:
                 "another folder."
             )
         wants_folder = path == steps
-        if os.path.lexists(path) and path.parent == folder and os.path.isdir(path) != wants_folder:
-            found = "a folder" if os.path.isdir(path) else "no folder"
+        fits = os.path.isdir(path) if wants_folder else os.path.isfile(path) or not os.path.exists(path)
+        if os.path.lexists(path) and path.name in _OWN and path.parent == folder and not fits:
+            found = "a folder" if os.path.isdir(path) else "no folder" if wants_folder else "no file"
             raise ValueError(
                 f"--workdir={folder}: {path} is {found}, where a run keeps {'one' if wants_folder else 'a file'}."
             )
+
+
+def renew(path: epath.Path, content: bytes, log: Callable[[str], None]) -> None:
+    """Gives a file back the content that it should have, and says so; nothing if it has it."""
+    found = path.read_bytes() if path.exists() else None
+    if found != content:
+        log(f"{path} {'is missing' if found is None else 'is not as the run left it'} and is made anew")
+        write_bytes(path, content)
+
+
+def replace_config(path: epath.Path, config: dict[str, Any]) -> str:
+    """Replaces a run's `config.json`, and returns what there is to tell of the one before; "" if it was the same.
+
+    A first call of a run finds none, and one on another placement finds another; else it was lost or damaged.
+    """
+    before, content = path.read_bytes() if path.exists() else None, as_json(config)
+    if before == content:
+        return ""
+    found = read_json(path)
+    write_bytes(path, content)
+    if before is None:
+        begun = any((path.parent / name).exists() for name in ("metrics.jsonl", "checkpoints"))
+        return f"{path} is missing and is made anew" if begun else ""
+    if not isinstance(found, dict):
+        return f"{path} is damaged and is made anew"
+    names = dict.fromkeys([*config, *found])
+    changed = [f"{name} was {found.get(name)!r} and is {config.get(name)!r}" for name in names]
+    changed = [said for name, said in zip(names, changed, strict=True) if found.get(name) != config.get(name)]
+    return f"{path} is made anew: {'; '.join(changed) or 'it is not as the run left it'}"
+
+
+def restore_records(path: epath.Path, records: list[dict[str, Any]], log: Callable[[str], None]) -> None:
+    """Gives the file of records those of the checkpoint that a run goes on from, and says so if it had others."""
+    before, content = path.read_bytes() if path.exists() else None, as_lines(records)
+    if before == content:
+        return
+    if before is None and records:
+        log(f"{path} is missing and is made anew")
+    elif before is not None and not before.startswith(content):
+        log(f"{path} is not as the run left it and is made anew")
+    elif before:  # a kill, say, between the records of an epoch and its checkpoint
+        log(f"{path} had records that are of no checkpoint; they are made again")
+    write_bytes(path, content)
 
 
 def make_folder(folder: epath.Path) -> None:
@@ -68,7 +114,12 @@ def make_folder(folder: epath.Path) -> None:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Replaces a file by a JSON text, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_bytes(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """The JSON text that a file holds."""
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_json(path: epath.Path) -> Any:
@@ -82,7 +133,7 @@ def read_json(path: epath.Path) -> Any:
 def append_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
     """Appends one JSON object a line, and waits until the disk has them."""
     path = epath.Path(path)
-    text = "".join(json.dumps(record) + "\n" for record in records).encode()
+    text = as_lines(records)
     if not is_local(path):  # an object of a cloud cannot grow
         write_bytes(path, (path.read_bytes() if path.exists() else b"") + text)
         return
@@ -116,7 +167,12 @@ def rewind_records(path: epath.Path, step: int) -> list[dict[str, Any]]:
 
 def write_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
     """Replaces the records of a file."""
-    write_bytes(epath.Path(path), "".join(json.dumps(record) + "\n" for record in records).encode())
+    write_bytes(epath.Path(path), as_lines(records))
+
+
+def as_lines(records: list[dict[str, Any]]) -> bytes:
+    """Records as a file holds them, one JSON object a line."""
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
 
 
 def write_bytes(path: epath.Path, content: bytes) -> None:

@@ -1,12 +1,14 @@
 """Checkpoints alone: what is kept, what is given back, and what is noticed."""
 
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 from localgrad.base import BlockState
 from localgrad.training import SaveError, manifest
@@ -118,7 +120,43 @@ def rewrite(folder):
     path.write_text(path.read_text().replace('"learning_rate": 0.1', '"learning_rate": 0.9'))
 
 
+def capital(folder):
+    """A bit that changes no number."""
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("1e-05", "1E-05"))
+
+
+def link(folder):
+    """Out of the run, to the same content."""
+    path = max(files(folder / "blocks"), key=lambda path: path.stat().st_size)
+    outside = folder.parent.parent / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+def link_folder(folder):
+    (folder / "blocks").rename(folder.parent.parent / "outside")
+    (folder / "blocks").symlink_to(folder.parent.parent / "outside")
+
+
+def manifest_folder(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
+
+
+def manifest_of_another(folder):
+    other = Checkpoints(folder.parent.parent / "other")
+    other.save(7, (state(1), state(2)), {"sums": []}, config={"learning_rate": 0.1})
+    other.close()
+    shutil.copy(folder.parent.parent / "other" / "7" / "manifest.json", folder)
+
+
 DAMAGE = {
+    "another way to write a number": (capital, "manifest.json is damaged"),
+    "a link to a file": (link, "is a link"),
+    "a link to a folder": (link_folder, "blocks is a link"),
+    "a folder for a manifest": (manifest_folder, "directory"),
+    "the manifest of another": (manifest_of_another, "file "),
     "one bit": (flip, "is damaged"),
     "cut short": (shorten, "bytes and had"),
     "an empty file": (lambda folder: (folder / "meta" / "metadata").write_bytes(b""), "0 bytes"),
@@ -134,7 +172,7 @@ DAMAGE = {
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind, checkpoints, said, tmp_path):
     damage, says = DAMAGE[kind]
-    save(checkpoints, 3, 7, config={"learning_rate": 0.1})
+    save(checkpoints, 3, 7, config={"learning_rate": 0.1, "floor": 1e-5})
     checkpoints.close()
     damage(tmp_path / "checkpoints" / "7")
     after = Checkpoints(tmp_path / "checkpoints", said.append)
@@ -153,6 +191,76 @@ def test_a_renamed_checkpoint_is_not_of_its_step(checkpoints, said, tmp_path):
     assert checkpoints.restore(like()) is None
     assert "it was renamed: it is the checkpoint of step 3" in said[0]
     assert said[-1].startswith("no checkpoint in")
+
+
+def test_checkpoints_that_were_swapped_are_both_named(checkpoints, said, tmp_path):
+    save(checkpoints, 3, 5)
+    three, five = (tmp_path / "checkpoints" / name for name in ("3", "5"))
+    three.rename(tmp_path / "three")
+    five.rename(three)
+    (tmp_path / "three").rename(five)
+    assert checkpoints.restore(like()) is None
+    assert ["it was renamed" in line for line in said] == [True, True, False]
+
+
+def test_no_bit_of_a_manifest_turns_unnoticed(checkpoints, tmp_path):
+    save(checkpoints, 3, config={"learning_rate": 1e-5, "name": "ä", "cuts": None}, validation=90.0)
+    folder = epath.Path(tmp_path / "checkpoints" / "3")
+    path, whole = folder / "manifest.json", (folder / "manifest.json").read_bytes()
+    choose = np.random.default_rng(0)
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << int(choose.integers(8))]) + whole[at + 1 :])
+        with pytest.raises(manifest.DamagedError, match=r"manifest\.json is damaged"):
+            manifest.read(folder)
+    path.write_bytes(whole)
+    assert manifest.check(folder)["step"] == 3
+
+
+@pytest.mark.parametrize("name", ["036", "³", "٣", "3.bak", "+3", "x"])
+def test_what_is_no_checkpoint_is_named_and_in_nobodys_way(name, checkpoints, said, tmp_path):
+    save(checkpoints, 3, 5)
+    checkpoints.close()
+    (tmp_path / "checkpoints" / "5").rename(tmp_path / "checkpoints" / name)
+    after = Checkpoints(tmp_path / "checkpoints", said.append)
+    assert after.restore(like()).step == 3
+    after.review(3)
+    assert [f"{name} is no checkpoint" in line for line in said] == [True]
+    save(after, 5)
+    assert after.restore(like()).step == 5
+    after.close()
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_and_set_aside(checkpoints, said, tmp_path):
+    save(checkpoints, 3, config={"seed": 0})
+    save(checkpoints, 5, config={"seed": 1})
+    checkpoints.close()
+
+    def accept(found):
+        if found["config"] != {"seed": 0}:
+            raise ValueError("it has another seed")
+
+    after = Checkpoints(tmp_path / "checkpoints", said.append, accept)
+    assert after.restore(like()).step == 3
+    assert "checkpoint 5" in said[0] and said[0].endswith("cannot be used: it has another seed")
+    save(after, 5, config={"seed": 0})
+    assert after.restore(like()).step == 5
+    after.close()
+
+
+def test_a_review_names_what_find_does_not_look_at(checkpoints, said, tmp_path):
+    """The best alone is damaged: a run goes on from the newest, and the damage would be found too late."""
+    for step, validation in ((3, 90.0), (5, 70.0), (7, 80.0)):
+        save(checkpoints, step, validation=validation)
+    checkpoints.close()
+    flip(tmp_path / "checkpoints" / "3")
+    after = Checkpoints(tmp_path / "checkpoints", said.append)
+    assert after.restore(like()).step == 7 and not said
+    after.review(7)
+    assert len(said) == 1 and "checkpoint 3 in" in said[0]
+    assert after.restore(like(), best=True).step == 7
+    save(after, 9)
+    assert set(after.steps()) == {7, 9}
+    after.close()
 
 
 def test_looking_changes_nothing(checkpoints, tmp_path):

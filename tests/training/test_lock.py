@@ -58,7 +58,15 @@ def test_an_owner_on_another_machine_lives_while_it_touches_the_file(age, free, 
         assert json.loads((tmp_path / ".lock").read_text()) == content
 
 
-def test_a_damaged_file_locks_nobody_out(tmp_path):
-    (tmp_path / ".lock").write_bytes(b"\xff{")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff{", b"[]", b"{}", b'{"host": "elsewhere", "pid": 1}',
+        b'{"host": "elsewhere", "pid": "1", "seen": 1e99}', b'{"host": 1, "pid": 1, "seen": 1e99}',
+        b'{"host": "elsewhere", "pid": 1, "seen": "now"}',
+    ],
+)  # fmt: skip
+def test_a_damaged_file_locks_nobody_out(content, tmp_path):
+    (tmp_path / ".lock").write_bytes(content)
     with owned(epath.Path(tmp_path)):
         pass

@@ -17,8 +17,10 @@ from localgrad.training import (
     Config,
     DivergedError,
     Interrupted,
+    InUseError,
     SaveError,
     format_summary,
+    loop,
     make_evaluator,
     manifest,
     prepare_all,
@@ -103,6 +105,107 @@ def test_a_summary_that_is_not_of_its_checkpoint_is_made_anew(content, finished)
     assert found == summary == json.loads((folder / "summary.json").read_text())
     assert "summary.json" in said[0] and said[0].endswith("made anew")
     assert not [line for line in said if line.startswith("epoch")]
+
+
+def lines(change):
+    def edit(folder):
+        path = folder / "metrics.jsonl"
+        path.write_bytes(change(path.read_bytes()))
+
+    return edit
+
+
+def json_field(name, field, value):
+    def edit(folder):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, field: value}, indent=2) + "\n")
+
+    return edit
+
+
+def turn_a_bit(name, at=0.5):
+    def edit(folder):
+        path = next(folder.glob(name))
+        content = bytearray(path.read_bytes())
+        content[int(at * len(content))] ^= 1
+        path.write_bytes(content)
+
+    return edit
+
+
+def other_curves(folder):
+    (folder / "curves.png").write_bytes(loop.curves([]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        pytest.param(lines(lambda content: content[:-1]), "metrics.jsonl is not as", id="a byte of the records"),
+        pytest.param(
+            lines(lambda content: content.replace(b"1", b"3", 1)), "metrics.jsonl is not as", id="a bit of them"
+        ),
+        pytest.param(lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl is missing", id="no records"),
+        pytest.param(turn_a_bit("curves.png"), "curves.png is not as", id="a bit of the curves"),
+        pytest.param(turn_a_bit("curves.png", 0.999), "curves.png is not as", id="their last bytes"),
+        pytest.param(other_curves, "curves.png is not as", id="the curves of another run"),
+        pytest.param(lambda folder: (folder / "curves.png").unlink(), "curves.png is missing", id="no curves"),
+        pytest.param(json_field("summary.json", "stages", 5), "summary.json is not as", id="stages"),
+        pytest.param(json_field("summary.json", "versions", {"jax": "0.1"}), "summary.json is not as", id="versions"),
+        pytest.param(json_field("summary.json", "more", 1), "summary.json is not as", id="a field more"),
+        pytest.param(json_field("config.json", "stages", 5), "config.json is not as", id="the placement"),
+        pytest.param(lambda folder: (folder / "config.json").unlink(), "config.json is missing", id="no configuration"),
+    ],
+)
+def test_a_finished_run_gets_its_files_back(damage, says, finished):
+    folder, summary, again = finished
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    damage(folder)
+    found, said = again()
+    assert found == summary
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert says in said[0] and "is a finished run" in said[-1] and len(said) == 2
+    assert len(again()[1]) == 1
+
+
+def test_damage_to_the_best_alone_is_named(finished):
+    folder, summary, again = finished
+    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    for step in steps[:-1]:
+        turn_a_bit(f"checkpoints/{step}/blocks/_METADATA")(folder)
+    found, said = again()
+    assert found == summary
+    assert [f"checkpoint {step} in" in " ".join(said) for step in steps] == [True] * (len(steps) - 1) + [False]
+    job, said = prepare_all(dataclasses.replace(SMALL, workdir=str(folder)))[0], []
+    assert restore(job, folder, best=True, log=said.append).step == steps[-1]
+    best = summary["best_epoch"] * (1197 // 128)
+    assert (f"the best on validation was checkpoint {best}, which is lost" in said[-1]) == (best != steps[-1])
+
+
+def test_a_run_of_another_configuration_that_came_first_is_noticed(tmp_path, undisturbed):
+    """It was begun, and ended, after this one had looked at the workdir and before it owned it."""
+    config = dataclasses.replace(SMALL, workdir=str(tmp_path / "run"), learning_rate=0.5)
+    jobs = prepare_all(config)
+    shutil.copytree(undisturbed[0], tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        InUseError, match="another run was begun in .* meanwhile: .*learning_rate is 0.001 there and 0.5"
+    ):
+        run(config, jobs, lambda line: None)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_where_no_checkpoint_can_be_used_the_run_begins_again_and_says_so(finished):
+    folder, summary, again = finished
+    steps = [path.name for path in (folder / "checkpoints").iterdir()]
+    for step in steps:
+        (folder / "checkpoints" / step / "manifest.json").unlink()
+    found, said = again()
+    assert found["params_sha256"] == summary["params_sha256"]
+    text = "\n".join(said)
+    assert all(f"checkpoint {step} in" in text for step in steps)
+    assert "no checkpoint in" in text and "at batch 0" in text and "are made again" in text
+    assert {path.name for path in (folder / "checkpoints" / "damaged").iterdir()} == set(steps)
 
 
 def test_records_come_back_from_the_checkpoint(finished):

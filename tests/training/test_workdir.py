@@ -57,6 +57,52 @@ def test_damaged_json_is_none(tmp_path):
         assert workdir.read_json(path) is None
 
 
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        (None, "is missing"),
+        (b"", "is not as the run left it"),
+        (b'{"step": 1}\n', "is not as the run left it"),
+        (workdir.as_lines(records(1, 2)), None),
+        (workdir.as_lines(records(1, 2, 3)), "records that are of no checkpoint"),
+        (workdir.as_lines(records(1, 2)).replace(b"0.1", b"0.3"), "is not as the run left it"),
+    ],
+)
+def test_records_are_those_of_the_checkpoint_and_others_are_told_of(before, says, tmp_path):
+    said, path = [], epath.Path(tmp_path) / "metrics.jsonl"
+    if before is not None:
+        path.write_bytes(before)
+    workdir.restore_records(path, records(1, 2), said.append)
+    assert path.read_bytes() == workdir.as_lines(records(1, 2))
+    assert len(said) == (says is not None) and (not said or says in said[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        (b"{", "is damaged"),
+        (b"[1]", "is damaged"),
+        (b'{"seed": 0, "stages": 2}', "stages was 2 and is 1"),
+        (b'{"reed": 0, "stages": 1}', "seed was None and is 0; reed was 0 and is None"),
+        (b'{"seed": 0, "stages": 1}', "it is not as the run left it"),
+        (workdir.as_json({"seed": 0, "stages": 1}), ""),
+        (None, ""),
+    ],
+)
+def test_a_config_that_was_another_is_told_of(before, says, tmp_path):
+    path = epath.Path(tmp_path) / "config.json"
+    if before is not None:
+        path.write_bytes(before)
+    told = workdir.replace_config(path, {"seed": 0, "stages": 1})
+    assert says in told and bool(told) == bool(says)
+    assert workdir.read_json(path) == {"seed": 0, "stages": 1}
+
+
+def test_a_config_that_is_missing_where_a_run_was_is_told_of(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    assert "is missing" in workdir.replace_config(epath.Path(tmp_path) / "config.json", {"seed": 0})
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +122,20 @@ def test_a_link_that_leads_out_is_refused(tmp_path):
     (run / "checkpoints" / "36").symlink_to(outside)
     with pytest.raises(ValueError, match="36 is a link that leads out"):
         workdir.check_folder(epath.Path(run))
+
+
+def test_a_trial_that_leads_out_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trial0").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="trial0 is a link that leads out"):
+        workdir.check_folder(epath.Path(tmp_path / "run"))
+
+
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
+    """Reading it would wait for ever."""
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is no file, where a run keeps a file"):
+        workdir.check_folder(epath.Path(tmp_path))
 
 
 def test_links_within_and_to_a_workdir_are_fine(tmp_path):
