@@ -37,7 +37,8 @@ _NAMES = (
     "staleness", "decay_on", "feedback_optimizer", "feedback_schedule",
 )  # fmt: skip
 _VALUES = ("0", "-1", "1.5", "nan", "inf", "1e309", "''", "None", "True", "x", "[]", "()", "{}", "(1,2)", "[[1]]",
-           "(0,)", "(-1,)", "('a',)", "(1.5,)", "1j", "b'x'", "2**70", str(2**63), "10**9", "é", "1e-400", "...")  # fmt: skip
+           "(0,)", "(-1,)", "('a',)", "(1.5,)", "1j", "b'x'", "2**70", str(2**63), "10**9", "é", "1e-400",
+           "...")  # fmt: skip
 
 
 class Case(NamedTuple):

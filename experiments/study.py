@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import host, setup
 from localgrad.training import Config, DivergedError, Interrupted, prepare_all, run
+from localgrad.training.workdir import parse_json
 
 FLAGS = flags.FLAGS
 ABOUT = ("command", "XLA_FLAGS", "machine", "host", "versions", "commit")  # what `provenance` says
@@ -135,7 +136,7 @@ def kept_rows(name: str, title: str, rows: Sequence[str]) -> dict[str, dict[str,
     if not rows or not path.exists():
         return {}
     try:
-        before = json.loads(path.read_text())
+        before = parse_json(path.read_bytes())
     except ValueError:  # of which what is no UTF-8 and no JSON are kinds
         before = None
     if not isinstance(before, dict) or not isinstance(before.get("rows"), dict) or "title" not in before:

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from localgrad.training.workdir import is_local, sync, write_bytes
+from localgrad.training.workdir import is_local, parse_json, sync, write_bytes
 
 NAME = "manifest.json"
 _CHUNK = 1 << 22
@@ -49,7 +49,7 @@ def read(folder: epath.Path) -> dict[str, Any]:
     if not path.exists():
         raise DamagedError(f"it has no {NAME}: its writing was cut off, or an earlier version made it")
     try:
-        content = json.loads(path.read_bytes().decode())
+        content = parse_json(path.read_bytes())
         digest = content.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"its {NAME} is damaged") from None
