@@ -1,7 +1,7 @@
 """Makes mistakes of every kind, as users do, and counts what becomes of them: a traceback or a hang is a fault.
 
-Cases are drawn from a seed (`experiments.refusals`): numbers at and beyond their ends, wrong types, combinations, damaged
-files and workdirs, for `train`, `evaluate`, a study and the program of the data.  Each ends as one of
+Cases are drawn from a seed (`experiments.refusals`): numbers at and beyond their ends, wrong types, combinations,
+damaged files and workdirs, for `train`, `evaluate`, a study and the program of the data.  Each ends as one of
 
     refused    a message and a status that is not 0
     accepted   status 0, and what it means is not nonsense by the case's own rule; its losses are finite
@@ -11,7 +11,7 @@ files and workdirs, for `train`, `evaluate`, a study and the program of the data
 
     python -m experiments.check_refusals --cases=560
 
-Expect no traceback, hang or nonsense; a quarter of an hour on two cores.  `--only=NUMBER` repeats one case and prints all.
+Expect no traceback, hang or nonsense; a quarter of an hour on two cores.  `--only=NUMBER` repeats one case.
 Most cases run one after another in a few processes, with flags parsed anew; a case that needs its own process gets it.
 """
 
@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,18 @@ class Hang(BaseException):
     """A case took too long."""
 
 
-def chosen(seed: int, count: int) -> dict[int, Case]:
-    """So many cases by number, of every kind in proportion to what there is, and all of the small kinds."""
+def chosen(seed: int, count: int, kinds: Sequence[str] = ()) -> dict[int, Case]:
+    """About so many cases by number, of every kind in proportion to what there is, and more of small kinds."""
     every = list(enumerate(refusals.cases(seed, damages.files, tuple(damages.DAMAGES))))
     by_kind: dict[str, list[tuple[int, Case]]] = collections.defaultdict(list)
     for number, case in every:
-        by_kind[case.kind].append((number, case))
+        if not kinds or case.kind in kinds:
+            by_kind[case.kind].append((number, case))
     rng, picked = random.Random(seed), {}
-    share = min(1.0, count / len(every))
+    share = min(1.0, count / sum(map(len, by_kind.values())))
+    least = min(8, count // len(by_kind))
     for those in by_kind.values():
-        picked |= dict(rng.sample(those, min(len(those), max(8, round(share * len(those))))))
+        picked |= dict(rng.sample(those, min(len(those), max(least, round(share * len(those))))))
     return dict(sorted(picked.items()))
 
 
@@ -71,9 +74,9 @@ def judge(case: Case, status: Any, out: str, err: str, base: Path) -> tuple[str,
     if case.nonsense:
         return "nonsense", "accepted"
     summary = base / "run" / "summary.json"
-    if case.program == refusals.TRAIN and "--dry_run" not in case.flags and summary.is_file():
-        if re.search(r"NaN|Infinity", summary.read_text()):
-            return "nonsense", "its summary is not finite"
+    trained = case.program == refusals.TRAIN and "--dry_run" not in case.flags and summary.is_file()
+    if trained and re.search(r"NaN|Infinity", summary.read_text()):
+        return "nonsense", "its summary is not finite"
     return ("nonsense", "the plan is not finite") if re.search(r"\b(nan|inf)\b", out) else ("accepted", "")
 
 
@@ -179,10 +182,12 @@ def watch(numbers: list[int], options: argparse.Namespace, scratch: Path, worker
     """Starts a worker."""
     line = [sys.executable, "-m", "experiments.check_refusals", f"--seed={options.seed}", f"--cases={options.cases}",
             f"--patience={options.patience}", f"--scratch={scratch}", f"--work={worker}"]  # fmt: skip
+    line += ["--kinds", *options.kinds]
     if options.only is not None:
         line.append(f"--only={options.only}")
     (scratch / f"{worker}.todo").write_text(json.dumps(numbers))
-    environment = {**os.environ, "LOCALGRAD_PREPARED": str(scratch / "prepared"), "MPLBACKEND": "Agg", "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
+    places = {"LOCALGRAD_PREPARED": str(scratch / "prepared"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, **places, "MPLBACKEND": "Agg"}
     stream = None if options.only is not None else (scratch / f"{worker}.log").open("a")
     return subprocess.Popen(line, env=environment, stdout=stream, stderr=stream, cwd=scratch)
 
@@ -242,6 +247,7 @@ def command(number: int, case: Case, options: argparse.Namespace) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=560, help="about how many")
+    parser.add_argument("--kinds", nargs="*", default=(), help="these only, for example number list")
     parser.add_argument("--seed", type=int, default=0, help="seeds them")
     parser.add_argument("--only", type=int, help="the number of one case, to be shown")
     parser.add_argument(
@@ -257,7 +263,7 @@ def main() -> int:
     )
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    cases = chosen(options.seed, options.cases if options.only is None else 10**6)
+    cases = chosen(options.seed, options.cases if options.only is None else 10**6, options.kinds)
     if options.work is not None:
         scratch = Path(options.scratch)
         numbers = json.loads((scratch / f"{options.work}.todo").read_text())
@@ -271,7 +277,8 @@ def main() -> int:
         for old in scratch.glob("*.jsonl"):
             old.unlink()
         good = [sys.executable, "-m", refusals.TRAIN, *refusals.SMALL, f"--workdir={scratch / 'good'}"]
-        subprocess.run(good, check=True, capture_output=True)  # or a finished one, which costs nothing
+        if any(case.setting == "run" for case in cases.values()):
+            subprocess.run(good, check=True, capture_output=True)  # or a finished one, which costs nothing
         if any(case.setting == "prepared" for case in cases.values()):
             os.environ["LOCALGRAD_PREPARED"] = str(scratch / "prepared")
             with tempfile.TemporaryDirectory(dir=scratch) as first:

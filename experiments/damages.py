@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-_RUN = ("config.json", "metrics.jsonl", "summary.json", "checkpoints/3/manifest.json", "checkpoints/3/blocks/manifest.ocdbt",
+_RUN = ("config.json", "metrics.jsonl", "summary.json", "checkpoints/3/manifest.json",
+        "checkpoints/3/blocks/manifest.ocdbt",
         "checkpoints/3", "checkpoints")  # fmt: skip
 FILES: dict[str, tuple[str, ...]] = {
     "idx": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"),
@@ -97,7 +98,8 @@ def setting(base: Path, name: str, what: str, run: Path) -> None:
     if name == "place":
         return _place(base / "place", what)
     make: dict[str, Callable[[Path], None]] = {
-        "idx": _idx, "nouns": _nouns, "snippets": _snippets, "vectors": _vectors, "prepared": _prepared, "table": _table,
+        "idx": _idx, "nouns": _nouns, "snippets": _snippets, "vectors": _vectors, "prepared": _prepared,
+        "table": _table,
     }  # fmt: skip
     if name == "run":
         shutil.copytree(run, base / "run")

@@ -14,6 +14,7 @@ is `evaluation` in the workdir, if there is one workdir.
   threshold.  Temperatures are fitted on the validation split, accuracy is that of the test split.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,11 @@ def checked() -> tuple[list[Config], list[float], Path]:
         raise ValueError("several workdirs: say with --out where to write.")
     try:
         thresholds = sorted(map(float, FLAGS.thresholds))
+        finite = thresholds and all(map(math.isfinite, thresholds))
     except ValueError:
-        raise ValueError(f"--thresholds is a list of numbers; got {','.join(FLAGS.thresholds)!r}.") from None
+        finite = False
+    if not finite:
+        raise ValueError(f"--thresholds is a list of finite numbers; got {','.join(FLAGS.thresholds)!r}.")
     return configs, thresholds, Path(FLAGS.out or Path(FLAGS.workdir[0]) / "evaluation")
 
 
@@ -109,8 +113,14 @@ def main(argv: list[str]) -> int:
         configs, thresholds, out = checked()
         setup.devices(1, x64=configs[0].dtype == "float64")
         results = [evaluate(config, thresholds) for config in configs]
-    except (ValueError, FileNotFoundError) as error:
+        save(results, out)
+    except (ValueError, OSError, ImportError) as error:
         return setup.refuse(str(error))
+    return 0
+
+
+def save(results: list[dict[str, Any]], out: Path) -> None:
+    """Writes what was found, and draws the curves."""
     write_json(out.with_suffix(".json"), {"command": setup.command_line(), "runs": results})
     if FLAGS.anytime:
         draw_anytime([(result["method"], result) for result in results], out.with_suffix(".png"))
@@ -118,7 +128,6 @@ def main(argv: list[str]) -> int:
         saved = max(1 - curve.min() / curve[-1] for curve in curves)
         setup.say(f"leaving early saves at most {saved:.0%} of the FLOPs")
     setup.say(f"wrote {out.with_suffix('.json')}" + (" and .png" if FLAGS.anytime else ""))
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Some rows of a study's table trained again, and the others kept as the result file has them."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from localgrad.training.workdir import parse_json
 
 ABOUT = ("command", "XLA_FLAGS", "machine", "host", "versions", "commit")  # what `study.provenance` says of a run
 
@@ -36,11 +37,18 @@ def kept_rows(path: Path, title: str, rows: Sequence[str]) -> dict[str, dict[str
     """Rows of a result file that this run does not train, each with what the file says of its making (`provenance`).
 
     Raises:
-      ValueError: if the file is of another table.
+      ValueError: if the file is damaged, or of another table.
     """
     if not rows or not path.exists():
         return {}
-    before = json.loads(path.read_text())
+    try:
+        before = parse_json(path.read_bytes())
+    except ValueError:
+        before = None
+    if not isinstance(before, dict) or not isinstance(before.get("rows"), dict) or "title" not in before:
+        raise ValueError(
+            f"{path} is damaged, and --rows would keep its other rows: give another --out, or leave it out."
+        )
     if before["title"] != title:
         raise ValueError(
             f"--rows replaces rows of a table, and {path} is another one, {before['title']!r} where this run's is "

@@ -55,11 +55,14 @@ def run_rows(
       conclude: `rows' summaries -> (more of the result, a sentence under the table)`.
       subfolder: of `--workdir`, for a study of several tables.
     """
-    setup.devices(1)
     try:
+        setup.devices(1)
+        if FLAGS.trials < 1:
+            raise ValueError(f"--trials must be at least 1; got {FLAGS.trials}.")
+        Path(FLAGS.out).mkdir(parents=True, exist_ok=True)  # found out before hours of training
         chosen = chosen_rows(rows, FLAGS.rows)
         kept = kept_rows(Path(FLAGS.out) / f"{name}.json", title, [row for row in rows if row not in chosen])
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return setup.refuse(str(error))
     small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
     trained: dict[str, dict[str, Any]] = {}
@@ -70,7 +73,7 @@ def run_rows(
         try:
             config = Config(**{"trials": FLAGS.trials, "trials_by": "loop", **given})
             trained[row] = run(config, prepare_all(config), setup.say)
-        except (ValueError, FileNotFoundError, ImportError) as error:
+        except (ValueError, OSError, ImportError) as error:
             return setup.refuse(f"row {row!r}: {error}")
         except DivergedError as error:
             trained[row] = {"diverged": str(error)}

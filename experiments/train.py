@@ -98,6 +98,8 @@ def main(argv: list[str]) -> int:
         count = 1 if config.engine == "sequential" else config.stages * config.data_parallel
         setup.devices(count, x64=config.dtype == "float64")
         jobs = prepare_all(config)
+        for job in () if FLAGS.dry_run else jobs:  # a plan may be of another machine
+            check_memory(job.model, config.stages)
     except (ValueError, OSError, ImportError) as error:
         return setup.refuse(str(error))
     if FLAGS.dry_run:
@@ -107,11 +109,7 @@ def main(argv: list[str]) -> int:
             setup.say("\n" + format_seconds(jobs[0].model, seconds, balance(seconds, config.stages)))
         return 0
     try:
-        for job in jobs:
-            check_memory(job.model, config.stages)
         summary = run(config, jobs, setup.say)
-    except ValueError as error:  # what only a look at the devices, or at what is saved, shows
-        return setup.refuse(str(error))
     except DivergedError as error:
         return setup.refuse(f"{error}. {' '.join(error.__notes__)}", code=1)
     except InUseError as error:

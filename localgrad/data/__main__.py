@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         print(prepare(arguments.name, arguments.data_dir))
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.exit(2, f"error: {error}\n")
 
 

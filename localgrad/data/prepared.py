@@ -28,7 +28,11 @@ def opened(folder: Path, remedy: str) -> Any:
       ValueError: one of them is damaged, or names a class to be loaded that is not TFDS's own.
     """
     info = _json(folder / "dataset_info.json", remedy)
-    _check_classes(_json(folder / "features.json", remedy), folder / "features.json")
+    features = folder / "features.json"
+    try:
+        _check_classes(_json(features, remedy), features)
+    except RecursionError:
+        raise ValueError(f"{features}: nested too deeply to be looked at. {remedy}") from None
     _check_places(info, folder / "dataset_info.json")
 
     import tensorflow_datasets

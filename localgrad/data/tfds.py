@@ -253,7 +253,7 @@ def _config(wanted: Name, folder: Path) -> str:
     if metadata.is_file():
         try:
             default = json.loads(metadata.read_bytes()).get("default_config_name")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{metadata}: is no object of JSON ({error}). Remove it, and name the configuration you want: "
                 f"{wanted.name}/CONFIGURATION, of {configs}"

@@ -126,12 +126,12 @@ class Config:
         for name, least in (
             ("batch_size", 1), ("epochs", 1), ("trials", 1), ("stages", 1), ("data_parallel", 1),
             ("batches_per_call", 1), ("checkpoint_every_steps", 0), ("seed", 0),
-            ("frozen", 0),
+            ("frozen", 0), ("limit", 1), ("target_width", 1), ("micro_batches", 1),
+            ("max_length", 1), ("vocabulary", 1),
         ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}; got {getattr(self, name)}.")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit must be at least 1; got {self.limit}.")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be at least {least}; got {value}.")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"--label_noise is a share in [0, 1]; got {self.label_noise}.")
         for name, known in (

@@ -14,7 +14,7 @@ def wrong(annotation: Any, value: Any) -> str | None:
     """What is expected, if a value is not of the annotated type or no number that a network can use; otherwise None.
 
     Args:
-      annotation: made of int, float, bool, str, None, `Literal`, unions, and sequences or tuples of any length of these;
+      annotation: made of int, float, bool, str, None, `Literal`, unions, and sequences and tuples of these;
         anything else is taken to fit.
       value: an int is a float too, a bool neither; a list is a tuple.
 

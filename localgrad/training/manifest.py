@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from localgrad.training.workdir import is_local, sync, write_bytes
+from localgrad.training.workdir import is_local, parse_json, sync, write_bytes
 
 NAME = "manifest.json"
 _CHUNK = 1 << 22
@@ -49,7 +49,7 @@ def read(folder: epath.Path) -> dict[str, Any]:
         raise DamagedError(f"it has no {NAME}: its writing was cut off, or an earlier version made it")
     raw = path.read_bytes()
     try:
-        content = json.loads(raw.decode())
+        content = parse_json(raw)
         del content["sha256"]
         whole = _whole(content)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -31,8 +31,8 @@ def check_memory(model: Model, stages: int) -> None:
     if there is not None and share > there:
         raise ValueError(
             f"the parameters and optimizer states of this network take {share / 2**30:,.0f} GiB, and {where} has "
-            f"{there / 2**30:,.0f}: choose smaller --widths, --target_width or hidden layers, fewer --trials at a time, "
-            "or more --stages on devices of their own."
+            f"{there / 2**30:,.0f}: choose smaller --widths, --target_width or hidden layers, fewer --trials at a "
+            "time, or more --stages on devices of their own."
         )
 
 

@@ -43,7 +43,7 @@ def _resolved(config: Config, model: Model, one_process: bool) -> Config:
     parts, cuts = 1, config.cuts
     if engine == "spmd":
         parts = micro_batches_of(model, config.stages, config.data_parallel, config.micro_batches)
-    if engine == "spmd" or _late(config, model):
+    if engine == "spmd" or _late(config, model) or config.cuts is not None:  # cuts are looked at where none are made
         cuts = make_plan(model, config.stages, config.cuts).cuts
     return dataclasses.replace(config, engine=engine, micro_batches=parts, cuts=cuts)
 

@@ -125,9 +125,21 @@ def as_json(value: Any) -> bytes:
 def read_json(path: epath.Path) -> Any:
     """What a JSON file holds; None where there is none, or it is damaged."""
     try:
-        return json.loads(path.read_bytes().decode())
+        return parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):  # of which damaged UTF-8 and JSON are kinds
         return None
+
+
+def parse_json(content: bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+      ValueError: it is damaged, be it in its bytes, its form, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def append_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
@@ -151,8 +163,9 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
     path, found = epath.Path(path), {}
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            record = json.loads(line)
-            found[record["step"], record["split"]] = record
+            record = parse_json(line)
+            if type(record["step"]) is int and type(record["split"]) is str:
+                found[record["step"], record["split"]] = record
         except (ValueError, KeyError, TypeError):
             continue
     return [record for _, record in sorted(found.items(), key=lambda pair: pair[0][0])]

@@ -64,6 +64,7 @@ DAMAGES = {
     "features gone": (FEATURES, lambda path: path.unlink()),
     "features a folder": (FEATURES, folder_instead),
     "features deep": (FEATURES, lambda path: path.write_text('{"a":' * 100_000)),
+    "features deep within": (FEATURES, lambda path: path.write_text(json.dumps({"json": "[" * 100_000}))),
     "features of nothing": (FEATURES, lambda path: path.write_text("{}")),
 }
 

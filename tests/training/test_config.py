@@ -20,6 +20,18 @@ from localgrad.training.config import check_same
         ({"label_noise": 1.5}, r"--label_noise is a share in \[0, 1\]; got 1.5"),
         ({"trials_by": "luck"}, "--trials_by must be one of vmap, loop"),
         ({"engine": "warp"}, "--engine must be one of auto, sequential, spmd"),
+        ({"target_width": 0}, "--target_width must be at least 1; got 0"),
+        ({"micro_batches": 0}, "--micro_batches must be at least 1; got 0"),
+        ({"max_length": -1}, "--max_length must be at least 1; got -1"),
+        ({"vocabulary": 0}, "--vocabulary must be at least 1; got 0"),
+        ({"epochs": 2**63}, "--epochs is a whole number; got 9223372036854775808"),
+        ({"epochs": "5"}, "--epochs is a whole number; got '5'"),
+        ({"limit": 1.5}, "--limit is a whole number or None; got 1.5"),
+        ({"widths": (8, None)}, r"--widths is a list of whole numbers or None; got \(8, None\)"),
+        ({"learning_rate": float("nan")}, "--learning_rate is a finite number; got nan"),
+        ({"dropout": float("inf")}, "--dropout is a finite number or None; got inf"),
+        ({"norm": "yes"}, "--norm is True, False or None; got 'yes'"),
+        ({"workdir": None}, "--workdir is a text; got None"),
         ({"staleness": "stale"}, "--staleness must be one of delayed, locked"),
     ],
 )
@@ -64,6 +76,15 @@ def test_fields_out_of_range(change, says):
         ({"method": "bp", "method_options": ("hidden=(8, 0)",)}, "hidden is a sequence of positive numbers of units"),
         ({"method": "dgl", "method_options": ("head=deep",)}, "unknown head 'deep' of method 'dgl'"),
         ({"net": "resnet20", "norm": True}, "net 'resnet20' has no option 'norm'"),
+        ({"method_options": ("pool=1.5",)}, "wrong type: pool is a whole number or None; got 1.5"),
+        ({"method_options": ("stops=1",)}, "wrong type: stops is True, False; got 1"),
+        ({"method": "scl", "method_options": ("temperature=1e400",)}, "temperature is a finite number; got inf"),
+        (
+            {"method": "dgl", "method_options": ("weights=(1,'a')",)},
+            r"weights is a list of finite numbers; got \(1, 'a'\)",
+        ),
+        ({"method_options": ("pool=" + "(" * 500,)}, "pool is a whole number or None; got '"),
+        ({"cuts": (0,)}, r"cuts must be 2 ascending block indices from 0 to 4; got \[0\]"),
         ({"blocks": (3, 2)}, "add up to the 4 layers"),
         ({"method": "bp", "stages": 2, "micro_batches": 7}, "--micro_batches=7 do not divide the 64 examples"),
         ({"method": "dfa", "feedback_learning_rate": 0.1}, r"whose feedback learns \(dkp, kp\); 'dfa' has none"),
@@ -95,7 +116,7 @@ def test_other_stages_of_a_delayed_run_are_another_run(tmp_path):
     prepare(config)
     prepare(dataclasses.replace(config, engine="sequential"))  # the same delays
     prepare(dataclasses.replace(config, stages=3, new_delays=True))
-    with pytest.raises(ValueError, match="on --stages=3 --cuts=None: it would be another run"):
+    with pytest.raises(ValueError, match="on --stages=3 --cuts=0,2,3,5: it would be another run"):
         prepare(dataclasses.replace(config, stages=3))
     locked = tmp_path / "locked"
     locked.mkdir()

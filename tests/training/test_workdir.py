@@ -23,7 +23,11 @@ def test_records_are_cut_back_to_a_step_and_torn_lines_dropped(tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 
-@pytest.mark.parametrize("damage", [b'{"step": 2', b"\xff\xfe", b"[]", b'"text"', b'{"step": 2}', b""])
+DEEP = b'{"a":' * 100_000  # json raises RecursionError
+WRONG = [DEEP, b'{"step": "2", "split": "train"}', b'{"step": null, "split": "train"}', b'{"step": 2, "split": [1]}']
+
+
+@pytest.mark.parametrize("damage", [b'{"step": 2', b"\xff\xfe", b"[]", b'"text"', b'{"step": 2}', b"", *WRONG])
 def test_a_damaged_line_loses_itself_alone(damage, tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(record).encode() for record in records(1, 2, 3)]
@@ -52,7 +56,7 @@ def test_json_is_replaced_whole(tmp_path):
 def test_damaged_json_is_none(tmp_path):
     path = epath.Path(tmp_path) / "config.json"
     assert workdir.read_json(path) is None
-    for content in (b"", b"{", b"\xff"):
+    for content in (b"", b"{", b"\xff", DEEP):
         path.write_bytes(content)
         assert workdir.read_json(path) is None
 

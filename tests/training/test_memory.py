@@ -1,0 +1,19 @@
+"""A network that no machine holds is refused by its shapes."""
+
+import pytest
+
+from localgrad.training import Config, prepare
+from localgrad.training.memory import check_memory
+
+
+@pytest.mark.parametrize(
+    "change", [{"widths": (10**9,)}, {"trials": 10**8, "widths": (8,)}, {"target_width": 2 * 10**9}]
+)
+def test_a_network_larger_than_memory(change, tmp_path):
+    job = prepare(Config(**{"target_width": 8, "workdir": str(tmp_path / "run"), **change}))
+    with pytest.raises(ValueError, match=r"take [\d,]+ GiB, and this machine has \d+: choose smaller --widths"):
+        check_memory(job.model, 1)
+
+
+def test_one_that_fits():
+    check_memory(prepare(Config(widths=(8,), target_width=8)).model, 1)
