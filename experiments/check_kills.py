@@ -109,7 +109,8 @@ def kill_once(workdir: Path, row: str, moment: str, choose: random.Random, whole
         doing = where(workdir)
         seen |= {name.split(".")[0] for name in unfinished_writes(workdir)}
         due = doing == moment and (moment != "write" or len(seen) >= number)
-        since = (since or time.monotonic()) if due else None if moment == "write" else since
+        if due and since is None:
+            since = time.monotonic()
         wait = {"compile": pause, "summary": pause / 5}.get(moment, 0.0)
         if moment == "any" and time.monotonic() - begun >= share * whole:
             break
@@ -119,6 +120,8 @@ def kill_once(workdir: Path, row: str, moment: str, choose: random.Random, whole
     alive = [running[victim].poll() is None for victim in victims]
     for victim in victims:
         running[victim].send_signal(signal.SIGKILL)
+    for victim in victims:
+        running[victim].wait()
     doing, left = where(workdir), unfinished_writes(workdir)
     for process in running:  # the other of two processes ends by itself
         process.wait(timeout=300)

@@ -61,7 +61,7 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
     Raises:
       Interrupted, DivergedError, InUseError, OSError: as `fit`.
     """
-    folder = workdir.folder_of(config.workdir)
+    folder, log = workdir.folder_of(config.workdir), _once(log)
     workdir.check_folder(folder)
     main = jax.process_index() == 0
     done = _finished(config, jobs, log)
@@ -90,6 +90,18 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
         summary = merge(parts)
         workdir.write_json(folder / "summary.json", summary)
     return summary
+
+
+def _once(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Says each line once: a damaged checkpoint is met by whoever asks whether the run is done, and by the run."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            log(line)
+
+    return say
 
 
 class _Done(NamedTuple):
