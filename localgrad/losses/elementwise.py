@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import optax
 
 
-def one_hot(labels: jax.Array, classes: int, dtype: Any) -> jax.Array:
-    """Rows `(B, C)` of zeros and a one for labels `(B,)` in 0 .. C - 1; of NaN for others, so that nothing learns them.
+def unless_known(labels: jax.Array, classes: int, dtype: Any) -> jax.Array:
+    """What a loss adds so that nothing is learnt from labels `(B,)` outside of 0 .. C - 1: zero, or NaN if one is.
+
+    It is a constant beside the loss, so that the gradient is computed as without it, to the bit.
 
     Examples:
-      >>> one_hot(jnp.array([1, 2]), 2, jnp.float32).tolist()
-      [[0.0, 1.0], [nan, nan]]
+      >>> [float(unless_known(jnp.array([1, label]), 2, jnp.float32)) for label in (0, 2)]
+      [0.0, nan]
     """
-    known = (labels >= 0) & (labels < classes)
-    return jnp.where(known[:, None], jax.nn.one_hot(labels, classes, dtype=dtype), jnp.nan)
+    known = jnp.all((labels >= 0) & (labels < classes))
+    return jax.lax.stop_gradient(jnp.where(known, 0, jnp.nan).astype(dtype))
 
 
 def mean_squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:

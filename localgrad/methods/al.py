@@ -27,7 +27,7 @@ from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.layers import HE, LECUN, Initializer
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import cross_entropy, mean_squared_error, one_hot
+from localgrad.losses import cross_entropy, mean_squared_error, unless_known
 from localgrad.methods.groups import scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, joined_runs_of
@@ -150,7 +150,7 @@ def al(
     dtype = output_spec(network[0], x_spec).dtype
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
-        return {"s": x, "t": one_hot(y, classes, dtype)}
+        return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=dtype) + unless_known(y, classes, dtype)}
 
     def path(states: tuple[BlockState, ...], x: jax.Array, exit: int, keys: Sequence[Key] | None = None):
         """The outputs of f up to an exit, and of the bridge and the decoders behind it; the last are the scores."""

@@ -27,7 +27,7 @@ import optax
 from localgrad.base import Block, Key, LocalBlock, Message, Model, PyTree
 from localgrad.blocks import output_spec
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import one_hot
+from localgrad.losses import unless_known
 from localgrad.methods.groups import all_but
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block, output_block
@@ -124,8 +124,9 @@ def drtp(
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
-        target = one_hot(message["y"], classes, features.dtype)
+        target = jax.nn.one_hot(message["y"], classes, dtype=features.dtype)
         loss = jnp.sum(jax.lax.stop_gradient(target) * run("feedback", features))
+        loss = loss + unless_known(message["y"], classes, features.dtype)
         return {**message, "x": features}, {"loss": loss / features.shape[0] if divide else loss}
 
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]

@@ -16,7 +16,7 @@ from flax import linen as nn
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import one_hot, similarity_matching
+from localgrad.losses import similarity_matching, unless_known
 from localgrad.methods.heads import Similarity, classifier
 from localgrad.methods.output import label_loss, output_block
 from localgrad.methods.parts import Run, check, classifying_model, local_block
@@ -69,8 +69,9 @@ def predsim(
         if beta < 1:
             metrics["prediction"] = label_loss(run("pred", features), labels, classes)
         if beta > 0:
-            target = one_hot(labels, classes, features.dtype)
-            metrics["similarity"] = similarity_matching(run("sim", features), target)
+            target = jax.nn.one_hot(labels, classes, dtype=features.dtype)
+            matching = similarity_matching(run("sim", features), target)
+            metrics["similarity"] = matching + unless_known(labels, classes, features.dtype)
         loss = (1 - beta) * metrics.get("prediction", 0.0) + beta * metrics.get("similarity", 0.0)
         return {**message, "x": handed(features, key)}, {"loss": loss, **metrics}
 

@@ -18,6 +18,7 @@ import optax
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
+from localgrad.losses import unless_known
 from localgrad.losses.contrastive import REDUCTIONS, Reduction, supervised_contrastive
 from localgrad.methods.heads import Dense, classifier
 from localgrad.methods.output import output_block
@@ -81,8 +82,7 @@ def scl(
         loss = supervised_contrastive(
             z, message["y"], temperature=temperature, reduction=reduction, base_temperature=base_temperature
         )
-        known = jnp.all((message["y"] >= 0) & (message["y"] < classes))
-        return {**message, "x": features}, {"loss": jnp.where(known, loss, jnp.nan)}
+        return {**message, "x": features}, {"loss": loss + unless_known(message["y"], classes, loss.dtype)}
 
     projection = from_linen(Dense(HEADS[head], "relu", "linear", pool), name=head)
     parts: list[dict[str, Block]] = [{"f": f, "head": summarised(f, projection)} for f in network]
