@@ -61,6 +61,12 @@ def test_damaged_json_is_none(tmp_path):
         assert workdir.read_json(path) is None
 
 
+def test_a_home_that_is_not_there():
+    with pytest.raises(ValueError, match="~nobody_here/x: there is no home folder of that name"):
+        workdir.folder_of("~nobody_here/x")
+    assert workdir.folder_of("~/x").is_absolute()
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
