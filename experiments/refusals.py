@@ -229,7 +229,7 @@ def others() -> Iterator[Case]:
     for flags in ((), ("--rows=",), ("--rows=nosuch",), ("--rows=,",), ("--trials=0",),
                   ("--trials=-1",), ("--trials=x",),
                   ("--trials=99999999999",), ("--workdir={base}/place",), ("--out={base}/place",), ("--nosuch",),
-                  ("--out=/proc/x",), ("more",)):  # fmt: skip
+                  ("--out=/proc/x",)):  # fmt: skip
         if flags:
             yield Case("study", STUDY, (*study, *flags), "place", "file", nonsense=True)
     for file, damage in itertools.product(("al_depth.json",), ("cut", "noise", "empty", "list", "null", "number")):
