@@ -54,7 +54,8 @@ def chosen(seed: int, count: int, kinds: Sequence[str] = ()) -> dict[int, Case]:
     for number, case in every:
         if not kinds or case.kind in kinds:
             by_kind[case.kind].append((number, case))
-    rng, picked = random.Random(seed), {}
+    rng = random.Random(seed)
+    picked: dict[int, Case] = {}
     share = min(1.0, count / sum(map(len, by_kind.values())))
     least = min(8, count // len(by_kind))
     for those in by_kind.values():

@@ -26,7 +26,10 @@ FILES: dict[str, tuple[str, ...]] = {
 
 
 def _replace(content: bytes) -> Callable[[Path], None]:
-    return lambda path: shutil.rmtree(path) if path.is_dir() else path.write_bytes(content) and None
+    def replace(path: Path) -> None:
+        path.write_bytes(content)
+
+    return replace
 
 
 def _cut(path: Path) -> None:
@@ -45,6 +48,10 @@ def _gone(path: Path) -> None:
 def _folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
+
+
+def _renamed(path: Path) -> None:
+    path.rename(path.with_name("9"))
 
 
 def _types(path: Path) -> None:
@@ -73,7 +80,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "unknown fields": _unknown,
     "gone": _gone,
     "folder": _folder,
-    "renamed": lambda path: path.rename(path.with_name("9")) and None,
+    "renamed": _renamed,
 }
 
 
@@ -162,7 +169,7 @@ def _prepared(base: Path) -> None:
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    class TinyGrey(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class TinyGrey(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         """Random pictures."""
 
         VERSION = tfds.core.Version("1.2.0")

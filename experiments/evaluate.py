@@ -109,6 +109,8 @@ def checked() -> tuple[list[Config], list[float], Path]:
 
 
 def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return setup.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
     try:
         configs, thresholds, out = checked()
         setup.devices(1, x64=configs[0].dtype == "float64")

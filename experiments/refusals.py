@@ -83,13 +83,14 @@ def lists() -> Iterator[Case]:
     """Lists of whole numbers."""
     for name in _LISTS:
         for value in ("", "0", "-1", "1.5", "8,,8", "a", "1e3", "8,0", "8,-8", "None", str(10**9), str(2**63), "8;8",
-                      "0,1,2,3,4,5", ",".join(["1"] * 999), "3,2,1", "0,0,3", "nan"):  # fmt: skip
+                      "0,1,2,3,4,5", ",".join(["1"] * 60), "3,2,1", "0,0,3", "nan"):  # fmt: skip
             bad = value in ("0", "-1", "1.5", "8,,8", "a", "1e3", "8,0", "8,-8", "None", "8;8", "nan", str(2**63))
             yield _train("list", (f"--{name}={value}",), nonsense=bad)
 
 
 def names() -> Iterator[Case]:
     """What is no known name."""
+    line: tuple[str, ...]
     for name in _NAMES:
         for value in ("", " ", "Adam ", "x" * 3000, "é😀", "%s{}", "../..", "None", "\n"):
             yield _train("name", (f"--{name}={value}",), nonsense=True)
@@ -154,6 +155,7 @@ def combinations(rng: random.Random, count: int) -> Iterator[Case]:
 
 def paths() -> Iterator[Case]:
     """Folders that are none, and data that are not there."""
+    more: tuple[str, ...]
     for damage in ("file", "link to nothing", "link to itself", "within a file", "a file within"):
         for name in ("workdir", "grow_from", "data_dir", "word_vectors"):
             more = ("--dataset=wordnet_gloss", "--net=embedding") if name in ("data_dir", "word_vectors") else ()
@@ -200,6 +202,7 @@ def damaged_files(files: Callable[[str], Sequence[str]], damages: Sequence[str])
 
 def evaluations() -> Iterator[Case]:
     """Flags of `evaluate`."""
+    flags: tuple[str, ...]
     for value in ("", "nan", "inf", "a", "-1", "0.5,,", "2", "0.5,0.5"):
         flags = ("--workdir={base}/run", "--noexits", "--anytime", f"--thresholds={value}")
         yield Case("evaluate", EVALUATE, flags, "run", nonsense=value in ("", "nan", "a", "0.5,,"))
@@ -215,6 +218,8 @@ def evaluations() -> Iterator[Case]:
 
 def others() -> Iterator[Case]:
     """The program of the data, a study, and flags of several processes."""
+    words: tuple[str, ...]
+    flags: tuple[str, ...]
     for words in ((), ("prepare",), ("prepare", ""), ("prepare", "nosuch"), ("prepare", ".."), ("fetch", "mnist"),
                   ("prepare", "mnist", "more"), ("prepare", "é"), ("prepare", "movie_snippets", "--data_dir=/dev/null"),
                   ("prepare", "wordnet_gloss/none", "--data_dir=/proc/x"), ("prepare", "a b/c:d"), ("--nosuch",),
@@ -224,7 +229,7 @@ def others() -> Iterator[Case]:
     for flags in ((), ("--rows=",), ("--rows=nosuch",), ("--rows=,",), ("--trials=0",),
                   ("--trials=-1",), ("--trials=x",),
                   ("--trials=99999999999",), ("--workdir={base}/place",), ("--out={base}/place",), ("--nosuch",),
-                  ("--out=/proc/x",), ("more",)):  # fmt: skip
+                  ("--out=/proc/x",)):  # fmt: skip
         if flags:
             yield Case("study", STUDY, (*study, *flags), "place", "file", nonsense=True)
     for file, damage in itertools.product(("al_depth.json",), ("cut", "noise", "empty", "list", "null", "number")):

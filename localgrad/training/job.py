@@ -19,6 +19,7 @@ from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
 from localgrad.training.evaluation import EvalBatches
 from localgrad.training.lock import InUseError
+from localgrad.training.memory import check_sizes
 from localgrad.training.optimizers import make_optimizer
 from localgrad.training.options import bind, call
 from localgrad.training.placement import check_placement, delays, resolve
@@ -127,6 +128,7 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     count = config.trials if config.trials > 1 else None
     if count is not None:
         model = trials(model, count)
+    check_sizes(model)
     saved = saved_config(config.workdir) if resume else None
     if saved is not None:
         check_placement(config, saved, model)

@@ -8,6 +8,23 @@ import jax
 from localgrad.base import Model
 from localgrad.pipeline import specs
 
+_ARRAY = 2**48  # bytes, 256 TiB; the compiler counts no further than 2**63
+
+
+def check_sizes(model: Model) -> None:
+    """Refuses an array that no machine will hold, before a plan is made: the compiler's own counts would overflow.
+
+    Raises:
+      ValueError: with the shape of the largest.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(specs(model)[0]) if leaf.ndim]
+    largest = max(leaves, key=_bytes, default=None)
+    if largest is not None and _bytes(largest) > _ARRAY:
+        raise ValueError(
+            f"this network has an array of shape {largest.shape}, {_bytes(largest) / 2**40:,.0f} TiB: choose smaller "
+            "--widths, --target_width or hidden layers, or fewer --trials at a time."
+        )
+
 
 def check_memory(model: Model, stages: int) -> None:
     """Refuses a network whose parameters and optimizer states alone are more than the devices hold.
@@ -21,7 +38,7 @@ def check_memory(model: Model, stages: int) -> None:
     Raises:
       ValueError: with both sizes.
     """
-    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(specs(model)[0]))
+    needed = sum(map(_bytes, jax.tree.leaves(specs(model)[0])))
     device = jax.local_devices()[0]
     there = (device.memory_stats() or {}).get("bytes_limit")
     if there is None:  # devices of a CPU share the machine's memory
@@ -34,6 +51,10 @@ def check_memory(model: Model, stages: int) -> None:
             f"{there / 2**30:,.0f}: choose smaller --widths, --target_width or hidden layers, fewer --trials at a "
             "time, or more --stages on devices of their own."
         )
+
+
+def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
 def _of_machine() -> int | None:

@@ -15,8 +15,15 @@ _OWN = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "checkpoin
 
 
 def folder_of(name: str | os.PathLike) -> epath.Path:
-    """A folder by name: `~` is the user's home, `gs://bucket/...` is in a cloud."""
-    return epath.Path(name).expanduser()
+    """A folder by name: `~` is the user's home, `gs://bucket/...` is in a cloud.
+
+    Raises:
+      ValueError: there is no home of that name; a folder that is called `~name` is `./~name`.
+    """
+    folder = epath.Path(name).expanduser()
+    if os.fspath(name).startswith("~") and os.fspath(folder).startswith("~"):
+        raise ValueError(f"{name}: there is no home folder of that name; write the whole path.")
+    return folder
 
 
 def is_local(path: epath.Path) -> bool:

@@ -107,6 +107,12 @@ def test_a_config_that_is_missing_where_a_run_was_is_told_of(tmp_path):
     assert "is missing" in workdir.replace_config(epath.Path(tmp_path) / "config.json", {"seed": 0})
 
 
+def test_a_home_that_is_not_there():
+    with pytest.raises(ValueError, match="~nobody_here/x: there is no home folder of that name"):
+        workdir.folder_of("~nobody_here/x")
+    assert workdir.folder_of("~/x").is_absolute()
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
