@@ -115,7 +115,8 @@ class _Done(NamedTuple):
 def _finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None]) -> _Done | None:
     """What a run that is done comes to, or None; whether it is, its last checkpoints say, and not its summary."""
     folder = workdir.folder_of(config.workdir)
-    parts, contents, drawn, some = [], {}, {}, False
+    contents: dict[epath.Path, bytes] = {}
+    parts, drawn, some = [], {}, False
     for job in jobs:
         home = workdir.folder_of(job.config.workdir)
         checkpoints = checkpoints_of(job.config, log)
