@@ -29,6 +29,7 @@ from localgrad.training import (
     run,
 )  # fmt: skip
 from localgrad.training.checkpoints import Checkpoints
+from localgrad.training.job import _check_best
 
 # Three batches a call divide every stretch between two stops: one compilation.
 SMALL = Config(
@@ -175,10 +176,20 @@ def test_damage_to_the_best_alone_is_named(finished):
     found, said = again()
     assert found == summary
     assert [f"checkpoint {step} in" in " ".join(said) for step in steps] == [True] * (len(steps) - 1) + [False]
-    job, said = prepare_all(dataclasses.replace(SMALL, workdir=str(folder)))[0], []
-    assert restore(job, folder, best=True, log=said.append).step == steps[-1]
-    best = summary["best_epoch"] * (1197 // 128)
-    assert (f"the best on validation was checkpoint {best}, which is lost" in said[-1]) == (best != steps[-1])
+
+
+@pytest.mark.parametrize(("stands_in", "says"), [(9, None), (18, "was checkpoint 9, which is lost; 18 is the best")])
+def test_what_stands_in_for_a_best_that_is_lost_is_told(stands_in, says):
+    accuracies = {9: 90.0, 18: 80.0, 27: 90.0}
+    records = [{"step": step, "split": "validation", "accuracy": value} for step, value in accuracies.items()]
+
+    class Three:
+        find = staticmethod(lambda: {"step": 27})
+        meta = staticmethod(lambda step: {"records": records})
+
+    said = []
+    _check_best(Three, stands_in, said.append)
+    assert len(said) == (says is not None) and (not said or says in said[0])
 
 
 def test_a_run_of_another_configuration_that_came_first_is_noticed(tmp_path, undisturbed):
