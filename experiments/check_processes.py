@@ -129,7 +129,7 @@ STARTS = {
     ),
     "another number of processes": Start(_own("--num_processes=4", "--stages=4"), {0: _COUNTS, 1: _COUNTS}),
     "one that never comes": Start(lambda folder: {"absent": [2]}, {0: _ABSENT, 1: _ABSENT}, stages=3),
-    "data that one does not find": Start(_data_of_one, {0: (LOST, "process 1 "), 1: (REFUSED, "no Fashion-MNIST")}),
+    "data that one does not find": Start(_data_of_one, {0: (LOST, "process 1 "), 1: (REFUSED, "no fashion_mnist in ")}),
     "one that comes late": Start(
         lambda folder: {"late": {2: 20.0}, "run": (*RUN, "--widths=24,16,16", "--epochs=1")},
         {0: (0, ""), 1: (0, ""), 2: (0, "")},
@@ -325,6 +325,7 @@ def undisturbed(folder: Path, count: int) -> str:
 
 
 def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup it is ignored, and so it would be by all that is started
     out = Path(FLAGS.out)
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as base:
