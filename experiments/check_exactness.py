@@ -23,7 +23,7 @@ import optax
 from absl import app, flags
 
 from experiments import setup
-from localgrad import al, by_group, cnn, init, mlp, params_sha256, sequential, spmd
+from localgrad import al, cnn, init, mlp, params_sha256, sequential, spmd
 from localgrad.blocks import bilstm
 from localgrad.data import Dataset, get, pixel_stats, source
 from localgrad.report import largest_difference, table
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, FLAGS.batches)))
         dtype = jnp.int32 if train.words else jnp.float32
         spec = jax.ShapeDtypeStruct((BATCH, *train.inputs.shape[1:]), dtype)
-        model = al(network(), spec, train.classes, tx=by_group({"f+b": adam, "g+h": adam}), target_width=32)
+        model = al(network(), spec, train.classes, tx={"f+b": adam, "g+h": adam}, target_width=32)
         states, expected = init(model, jax.random.key(0)), None
         for stages in (0, *stage_counts):
             engine = spmd(model, stages=stages, bubble=float("nan")) if stages else sequential(model)

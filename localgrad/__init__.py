@@ -26,7 +26,6 @@ from localgrad.methods import al as al
 from localgrad.methods import bp as bp
 from localgrad.methods import bp_fc as bp_fc
 from localgrad.methods import bp_matched as bp_matched
-from localgrad.methods import by_group as by_group
 from localgrad.methods import dfa as dfa
 from localgrad.methods import dgl as dgl
 from localgrad.methods import dkp as dkp

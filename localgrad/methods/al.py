@@ -20,7 +20,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks import output_spec
@@ -28,7 +27,7 @@ from localgrad.blocks.flax import from_linen
 from localgrad.blocks.layers import HE, LECUN, Initializer
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import cross_entropy, mean_squared_error, unless_known
-from localgrad.methods.groups import scaled
+from localgrad.methods.groups import Optimizers, scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, joined_runs_of
 from localgrad.methods.parts import (
@@ -82,7 +81,7 @@ def al(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
@@ -97,7 +96,8 @@ def al(
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier: the decoders are the output side.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
       classes: number of classes C; labels are integers 0 .. C - 1.
-      tx: any optax transform over the groups f, b, g, h (see `by_group`); every block gets its own state of it.
+      tx: one optax transform over the groups f, b, g, h, or one by groups such as `{"f+b": ..., "g+h": ...}`, see
+        `localgrad.methods.groups`; every block gets its own state of it.
       profile: a key of `PROFILES`.
       target_width: width n of every t_i.
       bridge: hidden widths of the bridge in units of n, in place of the profile's.

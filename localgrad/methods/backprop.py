@@ -1,6 +1,6 @@
 """End-to-end backpropagation, block by block: the rule that the others are held against.
 
-Every block keeps its own optimizer and waits for the gradient of the block above (`signal='cotangent'`).
+Every block keeps its own optimizer and waits for the gradient of the block above (`signal='above'`).
 """
 
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import Backward, Block, BlockState, Forward, Key, LocalBlock, Message, Model, PyTree, Spec
 from localgrad.blocks import mlp, output_spec
 from localgrad.blocks.sequences import summarised
 from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
+from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import label_loss
 from localgrad.methods.parts import Parts, check, classifying_model, moving_run
@@ -26,7 +26,7 @@ def bp(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     hidden: Sequence[int] = (),
 ) -> Model:
     """Backpropagation of one cross-entropy through a network and a classifier.
@@ -60,7 +60,7 @@ def bp_matched(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
@@ -117,7 +117,7 @@ def bp_fc(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     statistics: str = "moving",
 ) -> Model:
     """The floor for the feedback rules: convolutions as they were drawn, dense layers by backpropagation.
@@ -161,7 +161,7 @@ def bp_fc(
     parts.append({"head": classifier(classes)})
     still = [*frozen, False]
     blocks = [
-        chained_block(part, classes, optax.set_to_zero() if stays else tx)
+        chained_block(part, classes, tx, fixed=("f",) if stays else ())
         for part, stays in zip(parts, still, strict=True)
     ]
     return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
@@ -181,9 +181,10 @@ def _as_drawn(block: Block, moving: bool) -> Block:
 def chained_block(
     parts: Parts,
     classes: int,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     *,
     through: Sequence[str] | None = None,
+    fixed: Sequence[str] = (),
     way_back: Callable[[PyTree], AbstractContextManager] | None = None,
 ) -> LocalBlock:
     """A block that hands its gradient down; one with a head begins the backward pass.
@@ -193,12 +194,14 @@ def chained_block(
     Args:
       parts: `f`, `head` or both, which run in this order, and perhaps `feedback`, which does not.
       classes: number of classes.
-      tx: an optax transform over the groups.
-      through: the groups that get gradients, all by default; `tx` does without those of the others.
+      tx: one optax transform over the groups, or one by groups; see `transforms`.
+      through: the groups that get gradients, all by default.
+      fixed: groups that do not learn.
       way_back: the feedback's params -> a context in which the parts run.
     """
     top = "head" in parts
     groups = tuple(parts) if through is None else through
+    own_tx = transforms(tx, tuple(group for group in parts if group not in fixed))
 
     def init(key: Key, message: Spec) -> BlockState:
         keys = jax.random.split(key)
@@ -206,9 +209,9 @@ def chained_block(
         for group, own in zip(parts, keys, strict=False):
             params[group], model_state[group] = parts[group].init(own, x)
             x = output_spec(parts[group], x) if group != "feedback" else x
-        return BlockState(params, model_state, tx.init(params))
+        return BlockState(params, model_state, first_states(own_tx, params))
 
-    def forward(state: BlockState, message: Message, key: Key):
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
         def run(params: dict[str, PyTree], x: jax.Array):
             params = {**state.params, **params}
             run_part, model_state = moving_run(parts, params, state, key)
@@ -220,15 +223,15 @@ def chained_block(
         learning = {group: state.params[group] for group in groups}
         value, vjp, (x, model_state) = jax.vjp(run, learning, message["x"], has_aux=True)
         stash = {"vjp": vjp, **({"loss": value} if top else {})}
-        return jax.lax.stop_gradient({**message, "x": x}), model_state, stash
+        return Forward(jax.lax.stop_gradient({**message, "x": x}), model_state, stash=stash)
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+    def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         if top:
             signal = {"x": jnp.ones_like(stash["loss"]), "loss": stash["loss"]}
         own, below = stash["vjp"](signal["x"])
         if below.dtype == jax.dtypes.float0:  # of whole numbers: this is the first block, and nothing is below
             below = jnp.zeros(below.shape)
-        return own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]}
+        return Backward(own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]})
 
     name = parts["f"].name if "f" in parts else "output"
-    return LocalBlock(name, "cotangent", init, forward, grads, tx)
+    return LocalBlock(name, "above", init, forward, own_tx, backward)

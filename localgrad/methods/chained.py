@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
 from localgrad.base import Block, Key, Model, PyTree
@@ -27,16 +26,14 @@ from localgrad.blocks import output_spec
 from localgrad.blocks.in_linen import fast_convolution
 from localgrad.blocks.layers import HE
 from localgrad.methods.backprop import chained_block
-from localgrad.methods.groups import all_but
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import check, classifying_model
 
 _LAYERS = (nn.Dense, nn.Conv)
 
 
-def fa(
-    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
-) -> Model:
+def fa(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: Optimizers) -> Model:
     """Feedback alignment: gradients come down through fixed random matrices.
 
     Args:
@@ -55,9 +52,7 @@ def fa(
     return _chained("fa", network, x_spec, classes, tx)
 
 
-def kp(
-    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
-) -> Model:
+def kp(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: Optimizers) -> Model:
     """Kolen-Pollack learning: feedback alignment whose matrices learn what the weights learn.
 
     Args:
@@ -72,7 +67,7 @@ def kp(
 
 
 def _chained(
-    method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, tx: optax.GradientTransformation
+    method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, tx: Optimizers
 ) -> Model:
     check(network, classes, method)
     learns = method == "kp"
@@ -85,9 +80,10 @@ def _chained(
         if i:  # nobody is below the first
             part["feedback"] = _feedback(kernel)
         parts.append(part)
-        own_tx = all_but("feedback", tx) if i and not learns else tx
         through = (group, "feedback") if i and learns else (group,)
-        blocks.append(chained_block(part, classes, own_tx, through=through, way_back=_way_back if i else None))
+        fixed = () if learns else ("feedback",)
+        way_back = _way_back if i else None
+        blocks.append(chained_block(part, classes, tx, through=through, fixed=fixed, way_back=way_back))
         given = output_spec(block, given)
     return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
 

@@ -22,13 +22,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model, PyTree
 from localgrad.blocks import output_spec
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import unless_known
-from localgrad.methods.groups import all_but
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block, output_block
 from localgrad.methods.parts import Answer, Run, check, classifying_model, local_block, waiting_block
@@ -42,7 +41,7 @@ def dfa(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
@@ -75,7 +74,7 @@ def dkp(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
@@ -102,7 +101,7 @@ def drtp(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
@@ -130,8 +129,7 @@ def drtp(
         return {**message, "x": features}, {"loss": loss / features.shape[0] if divide else loss}
 
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
-    fixed = all_but("feedback", tx)
-    blocks = [local_block(part["f"].name, part, step, fixed) for part in parts]
+    blocks = [local_block(part["f"].name, part, step, tx, fixed=("feedback",)) for part in parts]
     parts.append({"head": summarised(network[-1], classifier(classes))})
     blocks.append(output_block(parts[-1], classes, tx))
     return classifying_model("drtp", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
@@ -248,7 +246,7 @@ def _direct(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str,
     fan: str,
     kernel: int,
@@ -256,10 +254,9 @@ def _direct(
     found = feedbacks(method, network, x_spec, classes, form, fan, kernel)
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
     learns = method == "dkp"
-    own_tx = tx if learns else all_but("feedback", tx)
-    blocks = [_direct_block(part, b, learns, own_tx) for part, b in zip(parts, found, strict=True)]
+    blocks = [_direct_block(part, b, learns, tx) for part, b in zip(parts, found, strict=True)]
     parts.append({"head": summarised(network[-1], classifier(classes))})
-    blocks.append(error_block(parts[-1], classes, tx))
+    blocks.append(error_block("output", parts[-1], "head", classes, tx))
     return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
 
 
@@ -267,9 +264,7 @@ def _with_feedback(f: Block, feedback: Feedback) -> dict[str, Block]:
     return {"f": f, "feedback": summarised(f, feedback.block)}
 
 
-def _direct_block(
-    parts: dict[str, Block], feedback: Feedback, learns: bool, tx: optax.GradientTransformation
-) -> LocalBlock:
+def _direct_block(parts: dict[str, Block], feedback: Feedback, learns: bool, tx: Optimizers) -> LocalBlock:
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
         run("feedback", features)  # tells the feedback its shape; nothing uses the projection
@@ -280,4 +275,5 @@ def _direct_block(
         grads = {"feedback": feedback.descend(error, features)} if learns else {}
         return Answer(back(feedback.expand(params["feedback"]), error), {"loss": signal["loss"]}, grads)
 
-    return waiting_block(parts["f"].name, parts, step, answer, tx, through=("f",))
+    fixed = () if learns else ("feedback",)
+    return waiting_block(parts["f"].name, parts, step, answer, tx, through=("f",), fixed=fixed)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import ImageDecoder, SmallCNN, SmallMLP, classifier
 from localgrad.methods.images import Image, check_known, images_of
-from localgrad.methods.output import label_loss
+from localgrad.methods.output import error_block, label_loss
 from localgrad.methods.parts import Answer, Parts, Run, check, classifying_model, local_block, waiting_block
 
 # the auxiliary networks: `(classes, pool, hidden) -> Block`
@@ -39,7 +39,7 @@ def early_exit(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     pool: int | None = None,
 ) -> Model:
     """Early Exit: a linear classifier on every block, gradients stopped between blocks.
@@ -68,7 +68,7 @@ def dgl(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     aux: str = "mlp_sr",
     hidden: int = 512,
     head: str = "linear",
@@ -104,7 +104,7 @@ def dgl(
         trains features by the image alone, and of the classifiers only the last.
       last_gradient_weight: share w of the error at the network's output in the gradient at every auxiliary network's
         scores, which is (1 - w) its own + w the top's.  Above 0 the blocks are not local any more: they wait for that
-        error (`signal='error'`).
+        error (`signal='top'`).
 
     Returns:
       A `Model` whose every block is an exit.
@@ -136,8 +136,8 @@ def dgl(
         if image is not None:
             parts[i]["decoder"] = from_linen(ImageDecoder(x_spec.shape[1:], upsample), name="decoder")
         if last_gradient_weight:
-            share = None if i == top else last_gradient_weight
-            blocks.append(_mixing_block(parts[i], classes, tx, share, image))
+            mixing = _mixing_block(parts[i], classes, tx, last_gradient_weight, image)
+            blocks.append(mixing if i < top else error_block(f.name, parts[i], "aux", classes, tx, ("classification",)))
         else:
             blocks.append(_classifying_block(parts[i], classes, tx, "aux", image))
     heads = ["aux"] * len(parts)
@@ -147,7 +147,7 @@ def dgl(
 def _classifying_block(
     parts: Parts,
     classes: int,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     head: str = "head",
     image: Image | None = None,
 ) -> LocalBlock:
@@ -166,10 +166,8 @@ def _classifying_block(
     return local_block(parts["f"].name, parts, step, tx)
 
 
-def _mixing_block(
-    parts: Parts, classes: int, tx: optax.GradientTransformation, share: float | None, image: Image | None
-) -> LocalBlock:
-    """A block of `dgl` whose auxiliary scores learn from a share of the top's error; None is the top itself."""
+def _mixing_block(parts: Parts, classes: int, tx: Optimizers, share: float, image: Image | None) -> LocalBlock:
+    """A block of `dgl` whose auxiliary scores learn from a share of the top's error."""
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
@@ -182,8 +180,6 @@ def _mixing_block(
 
     def answer(params: dict, outputs: dict, kept: dict, signal: Any) -> Answer:
         loss, error = jax.value_and_grad(label_loss)(outputs["scores"], kept["labels"], classes)
-        if share is None:
-            return Answer({"scores": error}, {"loss": loss, "classification": loss}, downward={"error": error})
         error = (1 - share) * error + share * signal["error"]
         if image is None:
             return Answer({"scores": error}, {"loss": loss, "classification": loss})

@@ -10,10 +10,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import (
+    Backward,
+    Block,
+    BlockState,
+    Forward,
+    Key,
+    LocalBlock,
+    Message,
+    Model,
+    PyTree,
+    Spec,
+    Transforms,
+)
 from localgrad.blocks.given import check_blocks
+from localgrad.methods.groups import Optimizers, first_states, transforms
 
 Parts = Mapping[str, Block]
 Run = Callable[[str, jax.Array], jax.Array]
@@ -29,16 +41,21 @@ class Answer(NamedTuple):
       cotangents: the gradient along the outputs of its step, which the block's own vjp takes on to its parameters.
       metrics: a dict of scalars with at least `loss`.
       grads: gradients of groups that the step's outputs do not depend on.
-      downward: the signal for the blocks below, or None.
     """
 
     cotangents: PyTree
     metrics: dict[str, jax.Array]
     grads: Mapping[str, PyTree] = MappingProxyType({})
-    downward: PyTree = None
 
 
-def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransformation) -> LocalBlock:
+def local_block(
+    name: str,
+    parts: Parts,
+    step: Step,
+    tx: Optimizers,
+    *,
+    fixed: Sequence[str] = (),
+) -> LocalBlock:
     """Makes a LocalBlock with a loss of its own.
 
     Args:
@@ -46,22 +63,23 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
       parts: a Block for each parameter group; the first, alone, draws from the step's key itself.
       step: `(run, message, key) -> (message, metrics)`, where `run(group, x)` applies a part and `metrics["loss"]` is
         what the block learns from.  The message it is given, and the one it returns, are detached.
-      tx: an optax transform over the groups.
+      tx: one optax transform over the groups, or one by groups; see `transforms`.
+      fixed: groups that do not learn.
     """
+    learning = tuple(group for group in parts if group not in fixed)
+    own_tx = transforms(tx, learning)
 
     def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
-        run, model_state = moving_run(parts, params, state, key)
+        run, model_state = moving_run(parts, {**state.params, **params}, state, key)
         message, metrics = step(run, jax.lax.stop_gradient(message), key)
         return metrics["loss"], (message, model_state, metrics)
 
-    def forward(state: BlockState, message: Message, key: Key):
-        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(state.params, state, message, key)
-        return jax.lax.stop_gradient(message), model_state, {"grads": grads, "metrics": metrics}
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
+        params = {group: state.params[group] for group in learning}
+        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(params, state, message, key)
+        return Forward(jax.lax.stop_gradient(message), model_state, grads, metrics)
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
-        return stash["grads"], stash["metrics"], None
-
-    return LocalBlock(name, "none", _init_of(parts, step, tx), forward, grads, tx)
+    return LocalBlock(name, "none", init_of(parts, step, own_tx), forward, own_tx)
 
 
 def waiting_block(
@@ -69,22 +87,24 @@ def waiting_block(
     parts: Parts,
     step: Callable[[Run, Message, Key], tuple[dict[str, jax.Array], PyTree, PyTree]],
     answer: Callable[[dict[str, PyTree], PyTree, PyTree, PyTree], Answer],
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     *,
     through: Sequence[str] | None = None,
+    fixed: Sequence[str] = (),
 ) -> LocalBlock:
-    """Makes a LocalBlock that learns from the error at the network's output (`signal='error'`).
+    """Makes a LocalBlock that learns from the error at the network's output (`signal='top'`).
 
     Args:
-      name, parts, tx: as `local_block`.
+      name, parts, tx, fixed: as `local_block`.
       step: `(run, message, key) -> (message, outputs, kept)`: outputs that gradients flow through, and other arrays
         that the answer needs.
-      answer: `(params, outputs, kept, signal) -> Answer`; the last block's signal is None.
+      answer: `(params, outputs, kept, signal) -> Answer`.
       through: the groups that the outputs depend on, all by default; the others learn from the answer alone, or not.
     """
     groups = tuple(parts) if through is None else through
+    own_tx = transforms(tx, tuple(group for group in parts if group not in fixed))
 
-    def forward(state: BlockState, message: Message, key: Key):
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
         def outputs_of(params: dict[str, PyTree]):
             run, model_state = moving_run(parts, {**state.params, **params}, state, key)
             passed, outputs, kept = step(run, jax.lax.stop_gradient(message), key)
@@ -93,17 +113,19 @@ def waiting_block(
         params = {group: state.params[group] for group in groups}
         outputs, vjp, (passed, kept, model_state) = jax.vjp(outputs_of, params, has_aux=True)
         stash = {"vjp": vjp, "outputs": outputs, "kept": kept}
-        return jax.lax.stop_gradient(passed), model_state, stash
+        return Forward(jax.lax.stop_gradient(passed), model_state, stash=stash)
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+    def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         found = answer(state.params, stash["outputs"], stash["kept"], signal)
         (own,) = stash["vjp"](found.cotangents)
-        return {**own, **found.grads}, found.metrics, found.downward
+        return Backward({**own, **found.grads}, found.metrics)
 
-    return LocalBlock(name, "error", _init_of(parts, step, tx), forward, grads, tx)
+    return LocalBlock(name, "top", init_of(parts, step, own_tx), forward, own_tx, backward)
 
 
-def _init_of(parts: Parts, step: Callable, tx: optax.GradientTransformation) -> Callable[[Key, Spec], BlockState]:
+def init_of(parts: Parts, step: Callable, tx: Transforms) -> Callable[[Key, Spec], BlockState]:
+    """`LocalBlock.init` of parts that a step runs: each is drawn for what the step gives it."""
+
     def init(key: Key, message: Spec) -> BlockState:
         keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
         variables: dict[str, tuple[PyTree, PyTree]] = {}
@@ -118,7 +140,7 @@ def _init_of(parts: Parts, step: Callable, tx: optax.GradientTransformation) -> 
         for group, x_spec in inputs.items():
             variables[group] = parts[group].init(keys[group], x_spec)
         params = {group: variables[group][0] for group in parts}
-        return BlockState(params, {group: variables[group][1] for group in parts}, tx.init(params))
+        return BlockState(params, {group: variables[group][1] for group in parts}, first_states(tx, params))
 
     return init
 

@@ -10,13 +10,13 @@ References:
 from collections.abc import Sequence
 
 import jax
-import optax
 from flax import linen as nn
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import similarity_matching, unless_known
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import Similarity, classifier
 from localgrad.methods.output import label_loss, output_block
 from localgrad.methods.parts import Run, check, classifying_model, local_block
@@ -29,7 +29,7 @@ def predsim(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     beta: float = 0.99,
     pool: int | None = 2048,
     dropout: float = 0.0,

@@ -13,7 +13,7 @@ from localgrad.methods.backprop import bp, bp_fc, bp_matched
 from localgrad.methods.chained import fa, kp
 from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.greedy import dgl, early_exit
-from localgrad.methods.groups import by_group
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
 
@@ -31,7 +31,7 @@ class Method(NamedTuple):
     """
 
     make: Callable[..., Model]
-    tx: Callable[[Optimizer], optax.GradientTransformation] = lambda optimizer: optimizer(1.0)
+    tx: Callable[[Optimizer], Optimizers] = lambda optimizer: optimizer(1.0)
     decays: tuple[str, ...] = ()
     trains_feedback: bool = False
 
@@ -52,13 +52,13 @@ class Method(NamedTuple):
         """
         tx = self.tx(optimizer)
         if self.trains_feedback and feedback is not None:
-            tx = by_group({"f+head": tx, "feedback": feedback(1.0)})
+            tx = {"f+head": tx, "feedback": feedback(1.0)}
         return self.make(network, x_spec, classes, tx=tx, **options)
 
 
-def _al_tx(optimizer: Optimizer) -> optax.GradientTransformation:
+def _al_tx(optimizer: Optimizer) -> Optimizers:
     """Two optimizers a block: one for f and b, one for g and h, whose rate is the profile's affair."""
-    return by_group({"f+b": optimizer(1.0), "g+h": optimizer(1.0)})
+    return {"f+b": optimizer(1.0), "g+h": optimizer(1.0)}
 
 
 METHODS: dict[str, Method] = {

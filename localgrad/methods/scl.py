@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import unless_known
 from localgrad.losses.contrastive import REDUCTIONS, Reduction, supervised_contrastive
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import Dense, classifier
 from localgrad.methods.output import output_block
 from localgrad.methods.parts import Run, check, classifying_model, local_block
@@ -33,7 +33,7 @@ def scl(
     x_spec: jax.ShapeDtypeStruct,
     classes: int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     head: str = "mlp",
     pool: int | None = None,
     temperature: float = 0.1,

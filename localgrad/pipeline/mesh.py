@@ -1,6 +1,7 @@
 """What every schedule over a mesh shares: the mesh, the stages' common layout, and how a call runs on all devices."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,8 +11,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Metrics, Model, Plan, PyTree, Spec
-from localgrad.pipeline import step
+from localgrad.keys import block_key
+from localgrad.pipeline import feeding
+from localgrad.pipeline.finite import finite, with_parameters_checked
 from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.specs import no_metrics
 
 STAGE, BOTH, SAME = P("stage"), P("data", "stage"), P()  # a row a stage; a row a device; the same on every device
 _LEADING = {STAGE: 1, BOTH: 2, SAME: 0}  # axes of length one that a device sees in front
@@ -77,7 +81,7 @@ class Layout(NamedTuple):
     def keys(self, stage: int, first: jax.Array | int, key: Key, batch_id: jax.Array) -> list[Key]:
         """The keys of a stage's blocks for a batch; `first` is the index of its first block."""
         shard = jax.lax.axis_index("data") if self.split else None
-        return [step.block_key(key, batch_id, first + j, shard) for j in range(len(self.blocks[stage]))]
+        return [block_key(key, batch_id, first + j, shard) for j in range(len(self.blocks[stage]))]
 
     def start(self) -> jax.Array | int:
         """Number of the first example of this device's shard in a batch."""
@@ -109,38 +113,98 @@ def _once(due: jax.Array, function: Callable[[PyTree], PyTree], carry: PyTree) -
     return jax.lax.while_loop(lambda loop: loop[0], turn, (due, carry))[1]
 
 
+Examples = Callable[..., tuple[jax.Array, jax.Array]]  # `(part=0, parts=1) -> (x, y)` of a device's shard of a batch
+
+
 class Report(NamedTuple):
-    """What a stage says of a tick: slots of its metrics, its blocks' `stopped` `(N,)`, and the batch that it is of."""
+    """What a stage of at most N blocks says of a tick.
+
+    Attributes:
+      values: slots of its blocks' metrics.
+      stopped: of each block, see `Metrics.stopped`, `(N,)`.
+      batch_id: the batch that this is of, by block `(N,)` or of all; -1 where there is none.
+    """
 
     values: list[jax.Array]
     stopped: jax.Array
     batch_id: jax.Array
 
 
-class Program(NamedTuple):
-    """A schedule, as what each device does.
+class Reader(Protocol):
+    """Gives the metrics of a stage's blocks back from their slots, in order, as `Slots` does."""
+
+    def unpack(self, which: int, slots: Sequence[jax.Array]) -> Sequence[dict[str, jax.Array]]: ...
+
+
+class Pipeline(Protocol):
+    """A schedule on a mesh: what each device does on a tick.  `Local`, `Stream` and `Chain` are frozen objects.
 
     Attributes:
-      specs: a NamedTuple of partition specs, one for each part of the state; the first part is the states' slots.
-      initial: `(key, first) -> the other parts`, numpy arrays as one device sees them; `first` numbers the next batch.
-      feed: `(state, batches) -> (state, Report)`: a call, with arrays `(ticks, ...)`.
-      values: slots of the stages' metrics.
-      flush: `state -> ` as `feed`, with nothing new to work on; not called where nothing is in flight between calls.
-      bubbles: empty batches that flush the pipeline when they are fed.
+      layout: of the model.
+      plan: the layout's, with what the schedule keeps.
+      specs: a NamedTuple of partition specs, one for each part of the state; the first part is the states' slots, and
+        there is one `next_id`.
+      states, values: slots of the stages' block states and of their metrics.
+      turns: ticks of a batch; on the second and later of them nothing new enters.
+      drain: ticks that empty the pipeline.
     """
 
-    specs: Any
-    initial: Callable[[Key, np.int32], tuple]
-    feed: Callable[[Any, Batches], tuple[Any, Report]]
-    values: Slots
-    flush: Callable[[Any], tuple[Any, Any]] = lambda state: (state, ())
-    bubbles: int = 0
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def specs(self) -> Any: ...
+    @property
+    def states(self) -> StateSlots: ...
+    @property
+    def values(self) -> Reader: ...
+    @property
+    def turns(self) -> int: ...
+    @property
+    def drain(self) -> int: ...
+
+    def initial(self, key: Key, first: np.int32) -> tuple:
+        """The parts of the state but the first, as one device sees them; `first` numbers the next batch."""
+        ...
+
+    def tick(self, state: Any, fresh_id: jax.Array, examples: Examples | None) -> tuple[Any, Report]:
+        """All devices on one tick, on which batch `fresh_id` enters, if it is not -1."""
+        ...
 
 
-def engine(layout: Layout, program: Program) -> Engine:
+def bubbles(pipeline: Pipeline, state: Any, ticks: int) -> tuple[Any, Report]:
+    """Ticks on which nothing enters: `(state, Report)` of arrays `(ticks, ...)`."""
+    nothing = jnp.full((ticks,), -1, jnp.int32)
+    return jax.lax.scan(lambda state, batch_id: pipeline.tick(state, batch_id, None), state, nothing)
+
+
+def feed(pipeline: Pipeline, state: Any, batches: Batches) -> tuple[Any, Report]:
+    """A call: all ticks of some batches, as `bubbles`."""
+    layout = pipeline.layout
+
+    def one(state: Any, xs: tuple[jax.Array, PyTree]):
+        batch_id, item = xs
+        batch_id, next_id = feeding.number(batch_id, state.next_id)
+
+        def examples(part: jax.Array | int = 0, parts: int = 1) -> tuple[jax.Array, jax.Array]:
+            size = layout.shard_size // parts
+            return batches.fetch(item, layout.start() + part * size, size)
+
+        state, report = pipeline.tick(state._replace(next_id=next_id), batch_id, examples)
+        if pipeline.turns == 1:
+            return state, report
+        state, rest = bubbles(pipeline, state, pipeline.turns - 1)
+        return state, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), report, rest)
+
+    state, report = jax.lax.scan(one, state, (batches.batch_id, batches.items))
+    return state, report if pipeline.turns == 1 else jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), report)
+
+
+def engine(pipeline: Pipeline) -> Engine:
     """The engine that runs a schedule."""
-    model, mesh, states, values = layout.model, layout.mesh, layout.states, program.values
-    specs = program.specs
+    layout, states, values, specs = pipeline.layout, pipeline.states, pipeline.values, pipeline.specs
+    model, mesh = layout.model, layout.mesh
     axes = [_LEADING[spec] for spec in specs]
 
     def over_mesh(function: Callable, batches_spec: PyTree) -> Callable:
@@ -148,7 +212,7 @@ def engine(layout: Layout, program: Program) -> Engine:
 
         def sound(slots: list[jax.Array]) -> jax.Array:
             """Of each block of this device's stage, whether its parameters are finite."""
-            of = lambda stage: lambda _: layout.by_block([step.finite(b.params) for b in states.unpack(stage, slots)])
+            of = lambda stage: lambda _: layout.by_block([finite(b.params) for b in states.unpack(stage, slots)])
             return layout.choose(jnp.array(True), of, layout.idle() == LEARNT)
 
         def run(state, batches: PyTree):
@@ -169,29 +233,30 @@ def engine(layout: Layout, program: Program) -> Engine:
             by_stage = [values.unpack(s, [m[:, s] for m in report.values]) for s in range(layout.stages)]
             by_block = tuple(value for stage in by_stage for value in stage)
             places = [(s, j) for s, span in enumerate(layout.blocks) for j in range(len(span))]
-            ids = tuple(report.batch_id[:, s] for s, _ in places)
+            of_all = report.batch_id.ndim == 2
+            ids = tuple(report.batch_id[:, s] if of_all else report.batch_id[:, s, j] for s, j in places)
             metrics = Metrics(by_block, ids, tuple(report.stopped[:, s, j] for s, j in places))
-            return state, step.with_parameters_checked(metrics, [sound[j, s] for s, j in places])
+            return state, with_parameters_checked(metrics, [sound[j, s] for s, j in places])
 
         return call
 
     def call(state, batches: Batches):
-        step.check_batches(model, batches)
-        return over_mesh(program.feed, SAME)(state, batches)
+        feeding.check_batches(model, batches)
+        return over_mesh(partial(feed, pipeline), SAME)(state, batches)
 
     run = jax.jit(call, donate_argnums=0)
-    flush_alone = jax.jit(over_mesh(lambda state, _: program.flush(state), SAME))
+    flush_alone = jax.jit(over_mesh(lambda state, _: bubbles(pipeline, state, pipeline.drain), SAME))
 
     def finish(state, compiled_for: Batches | None):
         """A copy in which the batches in flight have gone through."""
-        if not program.bubbles:
-            return state, step.no_metrics(model)
+        if not pipeline.drain:
+            return state, no_metrics(model)
         if compiled_for is None:
             return flush_alone(state, ())
-        bubbles = compiled_for._replace(batch_id=compiled_for.batch_id * 0 - 1)
+        empty = compiled_for._replace(batch_id=compiled_for.batch_id * 0 - 1)
         state, calls = jax.tree.map(jnp.copy, state), []
-        for _ in range(0, program.bubbles, len(bubbles.batch_id)):
-            state, metrics = run(state, bubbles)
+        for _ in range(0, -(-pipeline.drain // pipeline.turns), len(empty.batch_id)):
+            state, metrics = run(state, empty)
             calls.append(metrics)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *calls)
 
@@ -217,7 +282,7 @@ def engine(layout: Layout, program: Program) -> Engine:
                 ),
                 part,
             )
-            for part, spec in zip(program.initial(key, np.int32(first)), specs[1:], strict=True)
+            for part, spec in zip(pipeline.initial(key, np.int32(first)), specs[1:], strict=True)
         ]
         return specs._make([slots, *rest])
 
@@ -227,7 +292,7 @@ def engine(layout: Layout, program: Program) -> Engine:
         states=lambda state, compiled_for=None: drain(state, compiled_for)[0],
         drain=drain,
         put=lambda tree: jax.tree.map(lambda x: _place(x, NamedSharding(mesh, SAME)), tree),
-        plan=layout.plan,
+        plan=pipeline.plan,
         mesh=mesh,
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from localgrad.base import Batches, BlockState, Model
 from localgrad.blocks import mlp
-from localgrad.methods import al, by_group
+from localgrad.methods import al
 from localgrad.methods.al import DEFAULT_PROFILE, PROFILES
 from localgrad.pipeline import init, sequential
 
@@ -233,7 +233,7 @@ def test_effective_groups(depth: int, x64: None, random_states: RandomStates) ->
 
 
 @pytest.mark.parametrize(
-    "tx", [optax.adam(1e-2), by_group({"f+b": optax.adam(1e-2), "g+h": optax.adam(1e-2)})], ids=["one", "by group"]
+    "tx", [optax.adam(1e-2), {"f+b": optax.adam(1e-2), "g+h": optax.adam(1e-2)}], ids=["one", "by group"]
 )
 def test_two_adams_of_neco(
     tx: optax.GradientTransformation, x64: None, random_states: RandomStates, as_batches: Callable[..., Batches]

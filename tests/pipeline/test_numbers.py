@@ -232,7 +232,7 @@ def test_a_transform_is_given_the_loss(rule, engine):
 
 @pytest.mark.parametrize("tx", [optax.polyak_sgd(), optax.contrib.momo(1e-2), optax.adam(1e-2)])
 def test_transforms_with_and_without_the_loss_serve_trials_and_groups(tx):
-    model = lg.al(lg.mlp(widths=(6,)), SPEC, C, tx=lg.by_group({"f+b": tx, "g+h": tx}))
+    model = lg.al(lg.mlp(widths=(6,)), SPEC, C, tx={"f+b": tx, "g+h": tx})
     both = lg.trials(model, 2)
     state = lg.sequential(both).load(
         lg.init(both, jax.random.split(jax.random.key(0), 2)), jax.random.split(jax.random.key(1), 2)
