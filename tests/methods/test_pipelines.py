@@ -1,6 +1,6 @@
 """The law for every method and every network: three batches on one and on three stages agree to 1e-12 in float64.
 
-`experiments/check_pairs.py` writes the whole table; `pytest -m full` runs all that is here.
+`experiments/checks/pairs.py` writes the whole table; `pytest -m full` runs all that is here.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.pairs import THIN, engines, thin
+from experiments.checks.thin_networks import THIN, engines, thin
 from localgrad import Model
 from localgrad.base import Batches, BlockState
 from localgrad.blocks import NETWORKS, cnn, mlp
