@@ -1,7 +1,7 @@
 """Delog-SCL tables 8 and 9: batch size and projection head of supervised contrastive learning.
 
     python -m experiments.studies.scl_settings --dataset=cifar10 --nets=vgg8b,resnet18 --trials=5  # a GPU
-    python -m experiments.studies.scl_settings --trials=1 --limit=10000 --epochs=5 --nets=cnn  # Fashion-MNIST; two cores
+    python -m experiments.studies.scl_settings --trials=1 --limit=10000 --epochs=5 --nets=cnn  # two cores
 
 Published, CIFAR-10.  Batch 32 / 128 / 1024: VGG 92.67 93.11 93.42, ResNet 92.54 92.53 92.78.  Head identity / linear /
 mlp: VGG 79.2 90.4 93.0, ResNet 84.2 90.2 92.4.  Expect larger batches and deeper heads to help.  The paper states

@@ -1,7 +1,7 @@
 """ICLR tables 2 and 3 on texts: how many epochs AL and backpropagation need, at a constant rate.
 
     python -m experiments.studies.text_convergence  # two CPU cores, half an hour
-    python -m experiments.studies.text_convergence --size=paper --trials=5 --epochs=50 --datasets=ag_news_subset  # a GPU
+    python -m experiments.studies.text_convergence --size=paper --trials=5 --epochs=50 --datasets=ag_news_subset  # GPU
 
 `text_accuracy` lowers its rate over six epochs, which puts the best epoch of most methods at the end; here the rate
 stays.  Epochs are counted to the best validation accuracy, as in the paper, and, because a best epoch says little of

@@ -1,6 +1,6 @@
 """The law for every method and every network: three batches on one and on three stages agree to 1e-12 in float64.
 
-`experiments/checks/pairs.py` writes the whole table; `pytest -m full` runs all that is here.
+`experiments.checks.pairs` writes the whole table; `pytest -m full` runs all that is here.
 """
 
 from collections.abc import Callable
