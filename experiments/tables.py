@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import setup, stolen_time
+from experiments import stolen_time
 from experiments.rows import about_kept, chosen_rows, kept_rows, where
+from localgrad.cli import shell
 from localgrad.training import Config, DivergedError, Interrupted, prepare_all, run
 
 FLAGS = flags.FLAGS
@@ -27,7 +28,7 @@ def define_flags(name: str) -> None:
     flags.DEFINE_string("workdir", f"runs/{name}", "folder of the rows' runs; the same command again goes on there")
     flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
     flags.DEFINE_list("rows", None, "train only these rows, by name or words of it; the file keeps the others")
-    setup.define_process_flags()
+    shell.define_process_flags()
 
 
 def run_rows(
@@ -56,31 +57,31 @@ def run_rows(
       subfolder: of `--workdir`, for a study of several tables.
     """
     try:
-        setup.devices(1)
+        shell.devices(1)
         if FLAGS.trials < 1:
             raise ValueError(f"--trials must be at least 1; got {FLAGS.trials}.")
         Path(FLAGS.out).mkdir(parents=True, exist_ok=True)  # found out before hours of training
         chosen = chosen_rows(rows, FLAGS.rows)
         kept = kept_rows(Path(FLAGS.out) / f"{name}.json", title, [row for row in rows if row not in chosen])
     except (ValueError, OSError) as error:
-        return setup.refuse(str(error))
+        return shell.refuse(str(error))
     small = {"dataset": "digits", "batch_size": 128, "epochs": 1, "limit": None, "augment": (), **smoke}
     trained: dict[str, dict[str, Any]] = {}
     for row in chosen:
         folder = Path(FLAGS.workdir) / subfolder / row.replace(" ", "_").replace("/", "-")
         given = {**rows[row], **(small if FLAGS.smoke else {}), "workdir": str(folder)}
-        setup.say(f"--- {row}")
+        shell.say(f"--- {row}")
         try:
             config = Config(**{"trials": FLAGS.trials, "trials_by": "loop", **given})
-            trained[row] = run(config, prepare_all(config), setup.say)
+            trained[row] = run(config, prepare_all(config), shell.say)
         except (ValueError, OSError, ImportError) as error:
-            return setup.refuse(f"row {row!r}: {error}")
+            return shell.refuse(f"row {row!r}: {error}")
         except DivergedError as error:
             trained[row] = {"diverged": str(error)}
-            setup.say(f"row {row!r} diverged: {error}")
+            shell.say(f"row {row!r} diverged: {error}")
             continue
         except Interrupted as stop:
-            setup.say(f"{stop}; saved. To go on, run the same command again:\n  {setup.command_line()}")
+            shell.say(f"{stop}; saved. To go on, run the same command again:\n  {shell.command_line()}")
             return 128 + stop.signum
         apart = config.trials > 1 and config.trials_by == "loop"  # a batched model has one workdir for all
         folders = [folder / f"trial{trial}" for trial in range(config.trials)] if apart else [folder]
@@ -158,7 +159,7 @@ def provenance() -> dict[str, Any]:
         versions["torch"] = sys.modules["torch"].__version__
     flags_of_xla = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} if "XLA_FLAGS" in os.environ else {}
     return {
-        "command": setup.command_line(),
+        "command": shell.command_line(),
         **flags_of_xla,
         "machine": {
             "cores": len(os.sched_getaffinity(0)),
@@ -201,4 +202,4 @@ def write(
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]
     text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {where(about['machine'])}."])
     (folder / f"{name}.md").write_text(text + "\n")
-    setup.say(f"\n{text}\n\nwrote {folder / name}.json and .md")
+    shell.say(f"\n{text}\n\nwrote {folder / name}.json and .md")

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import turns
 from localgrad.blocks.convolution import convolution
+from localgrad.cli import shell
 
 flags.DEFINE_integer("batch_size", 128, "images")
 flags.DEFINE_integer("size", 28, "height and width of an image")
@@ -47,7 +48,7 @@ def in_a_loop(function, wanted: str):
 
 
 def main(argv: list[str]) -> int:
-    setup.devices(1)
+    shell.devices(1)
     batch, size, channels = (2, 6, 3) if FLAGS.smoke else (FLAGS.batch_size, FLAGS.size, FLAGS.channels)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(batch, size, size, channels)), jnp.float32)

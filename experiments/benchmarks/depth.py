@@ -24,10 +24,11 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import pinned, turns
 from localgrad import al, init, mlp, sequential, spmd
 from localgrad.base import Batches, Engine, Model
+from localgrad.cli import shell
 from localgrad.data import batches
 
 flags.DEFINE_list("depths", ["1", "2", "4", "8", "16", "32"], "numbers of blocks l")
@@ -83,7 +84,7 @@ def training(model: Model, engine: Engine, count: int, bubbles: int = 0) -> Call
 
 def work_alone() -> None:
     """On one core: every depth unpipelined, and the pipeline of one block."""
-    setup.devices(1)
+    shell.devices(1)
     programs = {f"l = {depth}": training(sized(depth), sequential(sized(depth)), lengths()[-1]) for depth in depths()}
     one = sized(1)
     programs["pipeline, l = 1"] = training(one, spmd(one, stages=1), lengths()[-1])
@@ -92,7 +93,7 @@ def work_alone() -> None:
 
 def work_together() -> None:
     """One of two processes: the pipeline of two blocks."""
-    setup.devices(2)
+    shell.devices(2)
     two = sized(2)
     engine = spmd(two, stages=2)
     pinned.serve({f"n = {n}": training(two, engine, n, bubbles=1) for n in lengths()}, {})
@@ -100,7 +101,7 @@ def work_together() -> None:
 
 def count_ticks() -> None:
     """Prints, for every depth, the tick on which the last block has trained on the last batch."""
-    setup.devices(max(depths()))
+    shell.devices(max(depths()))
     count = lengths()[-1]
     for depth in depths():
         model = make_model(depth, 16, 8)
@@ -157,7 +158,7 @@ def measured() -> dict[str, list[float]]:
         for n in lengths():
             program = f"n = {n}"
             seconds.setdefault(f"pipeline, l = 2, {program}", []).append(max(pinned.at_once(together, program)))
-        setup.say(f"repetition {repetition + 1} of {FLAGS.repetitions}")
+        shell.say(f"repetition {repetition + 1} of {FLAGS.repetitions}")
     for worker in (alone, *together):
         worker.end()
     for worker in (alone, *together):
@@ -172,7 +173,7 @@ def main(argv: list[str]) -> int:
     try:
         pinned.cores(2)
     except ValueError as error:
-        return setup.refuse(str(error))
+        return shell.refuse(str(error))
     counted = ticks()
     seconds = measured()
     n = lengths()[-1]

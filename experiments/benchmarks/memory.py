@@ -34,10 +34,11 @@ import optax
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from experiments import setup, tables
+from experiments import tables
 from localgrad import al, bp, dgl, dkp, early_exit, mlp, predsim, remat, scl, sequential, spmd
 from localgrad.base import Batches, Engine, Model
 from localgrad.blocks import regroup
+from localgrad.cli import shell
 from localgrad.data import batches
 from localgrad.pipeline import specs
 from localgrad.pipeline.partition import state_bytes
@@ -55,7 +56,7 @@ flags.DEFINE_integer("batch_size", 1024, "examples a batch")
 flags.DEFINE_list("methods", list(METHODS), "contenders")
 flags.DEFINE_bool("smoke", False, "the smallest size, for tests")
 flags.DEFINE_string("out", "experiments/results", "folder of the JSON, the markdown tables and the figure")
-setup.define_process_flags()
+shell.define_process_flags()
 FLAGS = flags.FLAGS
 
 
@@ -210,20 +211,20 @@ def main(argv: list[str]) -> int:
     depths = [2, 4] if FLAGS.smoke else sorted(map(int, FLAGS.depths))
     unknown = [name for name in FLAGS.methods if name not in METHODS]
     if unknown:
-        return setup.refuse(f"--methods={unknown[0]}: there are {', '.join(METHODS)}.")
+        return shell.refuse(f"--methods={unknown[0]}: there are {', '.join(METHODS)}.")
     if len(depths) < 2 or depths[-1] < STAGES or size.batch % max(PARTS):
-        return setup.refuse(
+        return shell.refuse(
             f"--depths are two or more, the last at least {STAGES}, and --batch_size is a multiple of {max(PARTS)}; "
             f"got {depths} and {size.batch}."
         )
-    setup.devices(STAGES)
+    shell.devices(STAGES)
     steps: dict[str, dict[int, Step]] = {}
     for method in FLAGS.methods:
         steps[method] = {}
         for depth in depths:
             steps[method][depth] = step = compile_step(make_model(method, depth, size))
             over = step.figures["over_state_bytes"] / MIB
-            setup.say(f"{method}, {depth} blocks: {over:.2f} MiB over the state; {step.figures['compile_s']} s")
+            shell.say(f"{method}, {depth} blocks: {over:.2f} MiB over the state; {step.figures['compile_s']} s")
     run_for_peaks([step for each in steps.values() for step in each.values()])
     rows = {method: {depth: step.figures for depth, step in each.items()} for method, each in steps.items()}
     grown = {method: growth(each) for method, each in rows.items()}
@@ -249,7 +250,7 @@ def main(argv: list[str]) -> int:
     tables.write(f"bench_memory_{version}", header, cells, {"title": title, "rows": written}, note)
     path = Path(FLAGS.out) / f"bench_memory_{version}.png"
     draw(rows, path)
-    setup.say(f"wrote {path}")
+    shell.say(f"wrote {path}")
 
     laws = stage_laws(depths[-1], size)
     title = f"Bytes kept between forward and update on {STAGES} stages: {network}, {depths[-1]} blocks"

@@ -37,11 +37,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import pinned, turns
 from experiments.benchmarks.contenders import MODELS, SMOKE, Network, examples, make_model, stage_model
 from localgrad import init, ledger, sequential, spmd
 from localgrad.base import Engine, Model
+from localgrad.cli import shell
 from localgrad.methods import METHODS
 from localgrad.pipeline import balance, block_seconds, specs
 from localgrad.pipeline.partition import state_bytes
@@ -94,7 +95,7 @@ def training(model: Model, engine: Engine, count: int) -> Call:
 
 def work_out_cuts(net: str) -> None:
     """On one core: the cuts that balance what each block takes by the clock."""
-    setup.devices(1)
+    shell.devices(1)
     found = {}
     for row, (method, micro) in rows(net).items():
         model = make_model(network(net), method)
@@ -112,7 +113,7 @@ def cuts_of(row: str) -> list[int]:
 
 def work_alone(net: str) -> None:
     """On one core: every method unpipelined, and the work of each stage."""
-    setup.devices(1)
+    shell.devices(1)
     programs: dict[str, Call] = {}
     for row, (method, micro) in rows(net).items():
         model = make_model(network(net), method)
@@ -127,7 +128,7 @@ def work_alone(net: str) -> None:
 
 def work_together(net: str) -> None:
     """One of S processes: every pipeline, and its hops."""
-    setup.devices(FLAGS.stages)
+    shell.devices(FLAGS.stages)
     programs: dict[str, Call] = {}
     about = {}
     for row, (method, micro) in rows(net).items():
@@ -220,7 +221,7 @@ def measured(net: str) -> dict[str, Any]:
                 for m in parts():
                     name = f"{schedule}, M = {m}"
                     note(f"torch {name}", max(pinned.at_once(torch_together, name)))
-        setup.say(f"{net}: repetition {repetition + 1} of {FLAGS.repetitions}")
+        shell.say(f"{net}: repetition {repetition + 1} of {FLAGS.repetitions}")
     workers = [*alone, *together, *torch_alone, *torch_together]
     for worker in workers:
         worker.end()
@@ -281,15 +282,15 @@ def main(argv: list[str]) -> int:
         return 0
     for flag, given, known in (("nets", FLAGS.nets, MODELS), ("methods", FLAGS.methods, METHODS)):
         if not given or not set(given) <= set(known):
-            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+            return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     for net in FLAGS.nets:
         if not rows(net):
             there = ", ".join(network(net).methods or METHODS)
-            return setup.refuse(f"--methods={','.join(FLAGS.methods)}: {net} has {there} and bp.")
+            return shell.refuse(f"--methods={','.join(FLAGS.methods)}: {net} has {there} and bp.")
     try:
         pinned.cores(FLAGS.stages)
     except ValueError as error:
-        return setup.refuse(f"--stages={FLAGS.stages}: {error}")
+        return shell.refuse(f"--stages={FLAGS.stages}: {error}")
     result = measured_before()
     for net in FLAGS.nets:
         found = measured(net)

@@ -37,12 +37,13 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import plain_jax, turns
 from localgrad import al, init, mlp, sequential, spmd
 from localgrad.base import Block, BlockState, Engine
 from localgrad.blocks import NETWORKS
 from localgrad.blocks.convolution import convolution
+from localgrad.cli import shell
 from localgrad.data import batches
 from localgrad.methods import METHODS
 
@@ -208,7 +209,7 @@ def measured(net: str) -> dict[str, dict[str, Any]]:
         found = turns.in_turns(programs, FLAGS.repetitions)
         mine, flops = found[f"localgrad {method}"], sum(engine.plan.flops)
         seconds = float(np.median(mine)) / count
-        setup.say(f"{net} {method}: {1e3 * seconds:.2f} ms")
+        shell.say(f"{net} {method}: {1e3 * seconds:.2f} ms")
         return {
             "seconds_a_step": {name: [value / count for value in values] for name, values in found.items()},
             "median_seconds": seconds,
@@ -304,9 +305,9 @@ def main(argv: list[str]) -> int:
     named = (("nets", FLAGS.nets, NETWORKS), ("methods", FLAGS.methods, METHODS), ("rivals", FLAGS.rivals, RIVALS))
     for flag, given, known in named:
         if not set(given) <= set(known):
-            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+            return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")  # a GPU is shared with PyTorch
-    setup.devices(1)
+    shell.devices(1)
     load = os.getloadavg()[0]
     found = {net: measured(net) for net in FLAGS.nets}
     rows = {f"{net} {method}": row for net, by_method in found.items() for method, row in by_method.items()}
@@ -342,7 +343,7 @@ def main(argv: list[str]) -> int:
     if drawn:
         path = Path(FLAGS.out) / "bench_step.png"
         draw(drawn, path)
-        setup.say(f"wrote {path}")
+        shell.say(f"wrote {path}")
     return 0
 
 

@@ -35,10 +35,11 @@ from jax.experimental import io_callback
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import pinned
 from localgrad import al, bp, dkp, init, mlp, params_sha256, spmd
 from localgrad.base import BlockState, Engine, Key, LocalBlock, Message, Model, PyTree
+from localgrad.cli import shell
 from localgrad.data import batches
 
 METHODS: dict[str, Callable[..., Model]] = {"al": al, "dkp": dkp, "bp": bp}
@@ -54,7 +55,7 @@ flags.DEFINE_integer("batches", 8, "batches of the run")
 flags.DEFINE_integer("micro_batches", 4, "parts of a batch, for bp")
 flags.DEFINE_string("out", "experiments/results", "folder of the trace and the chart")
 pinned.define_flags()
-setup.define_process_flags()
+shell.define_process_flags()
 FLAGS = flags.FLAGS
 
 Log = list[tuple[int, str, str, int]]  # block, kind of work, "begin" or "end", nanoseconds
@@ -199,7 +200,7 @@ def train(model: Model, states: tuple[BlockState, ...]) -> tuple[Engine, Callabl
 
 def work() -> dict[str, Any]:
     """Trains without stamps and with them, each once before to compile: what this process has noted of the latter."""
-    setup.devices(FLAGS.stages)
+    shell.devices(FLAGS.stages)
     log: Log = []
     model = make_model()
     traced = model._replace(blocks=tuple(stamped(block, i, log) for i, block in enumerate(model.blocks)))
@@ -223,7 +224,7 @@ def work() -> dict[str, Any]:
 
 def team() -> list[dict[str, Any]]:
     """What every process of one core has noted."""
-    setup.devices(1)
+    shell.devices(1)
     workers = pinned.team("worker", pinned.cores(FLAGS.stages))
     found = [worker.hear() for worker in workers]
     for worker in workers:
@@ -292,7 +293,7 @@ def main(argv: list[str]) -> int:
             return 0
         found = [work()] if FLAGS.virtual else team()
     except ValueError as error:
-        return setup.refuse(str(error))
+        return shell.refuse(str(error))
     parts = FLAGS.micro_batches if FLAGS.method == "bp" else 1
     cuts = found[0]["cuts"]
     stage_of = [s for s, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)) for _ in range(a, b)]
@@ -318,11 +319,11 @@ def main(argv: list[str]) -> int:
     where = "virtual devices" if FLAGS.virtual else "processes of one core"
     draw(stages, f"{FLAGS.method}, {about['schedule']}: {len(stages)} stages, {where}", path.with_suffix(".png"))
     for stage, share in enumerate(about["busy_share"]):
-        setup.say(f"stage {stage}: busy {share:.0%} of the run, fill and drain included")
+        shell.say(f"stage {stage}: busy {share:.0%} of the run, fill and drain included")
     same = "the same numbers as" if about["same_numbers"] else "not the same numbers as"
     seconds = about["seconds"]
-    setup.say(f"{same} without stamps; {seconds['traced']:.2f} s with them, {seconds['plain']:.2f} s without")
-    setup.say(f"wrote {path} and .png")
+    shell.say(f"{same} without stamps; {seconds['traced']:.2f} s with them, {seconds['plain']:.2f} s without")
+    shell.say(f"wrote {path} and .png")
     return 0
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import turns
 from localgrad.blocks import NETWORKS
+from localgrad.cli import shell
 from localgrad.methods import METHODS, trial_keys
 from localgrad.pipeline.step import fold_in
 from localgrad.training import Config, prepare
@@ -69,23 +70,23 @@ def measured(net: str, method: str) -> dict[str, list[float]]:
 def main(argv: list[str]) -> int:
     for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, NETWORKS)):
         if not given or not set(given) <= set(known):
-            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+            return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     if FLAGS.trials < 2:
-        return setup.refuse(f"--trials={FLAGS.trials}: a loop and a batch of trials differ from two on.")
-    setup.devices(1)
+        return shell.refuse(f"--trials={FLAGS.trials}: a loop and a batch of trials differ from two on.")
+    shell.devices(1)
     rows: dict[str, dict[str, Any]] = {}
     for net in FLAGS.nets:
         for method in FLAGS.methods:
             try:
                 seconds = measured(net, method)
             except (ValueError, FileNotFoundError) as error:
-                return setup.refuse(f"{net} {method}: {error}")
+                return shell.refuse(f"{net} {method}: {error}")
             rows[f"{net} {method}"] = {
                 "seconds": seconds,
                 "loop_to_vmap": turns.ratio(seconds["loop"], seconds["vmap"]),
                 "vmap_to_one": turns.ratio(seconds["vmap"], seconds["one"]),
             }
-            setup.say(f"{net} {method}: {np.median(seconds['one']):.2f} s an epoch of one trial")
+            shell.say(f"{net} {method}: {np.median(seconds['one']):.2f} s an epoch of one trial")
     median = lambda row, name: float(np.median(row["seconds"][name]))
     cells = [
         [name, f"{median(row, 'one'):.3g}", f"{FLAGS.epochs * median(row, 'one'):.3g}",

@@ -10,8 +10,8 @@ import numpy as np
 from absl import flags
 from numpy.typing import ArrayLike
 
-from experiments import setup
 from experiments.stolen_time import undisturbed
+from localgrad.cli import shell
 
 
 def define_flags(repetitions: int) -> None:
@@ -19,7 +19,7 @@ def define_flags(repetitions: int) -> None:
     flags.DEFINE_integer("repetitions", repetitions, "measurements of each contender, taken in turns")
     flags.DEFINE_bool("smoke", False, "the smallest size, for tests")
     flags.DEFINE_string("out", "experiments/results", "folder of the JSON, the markdown table and the figure")
-    setup.define_process_flags()
+    shell.define_process_flags()
 
 
 def in_turns(programs: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, list[float]]:

@@ -22,9 +22,9 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from experiments import setup
 from localgrad import al, by_group, cnn, init, mlp, params_sha256, sequential, spmd
 from localgrad.blocks import bilstm
+from localgrad.cli import shell
 from localgrad.data import Dataset, get, pixel_stats, source
 from localgrad.report import largest_difference, table
 
@@ -59,14 +59,14 @@ NETWORKS = {
 flags.DEFINE_string("out", None, "file to write")
 flags.DEFINE_integer("batches", 224, "batches of each run; a multiple of 1, 7 and 32")
 flags.DEFINE_list("nets", list(NETWORKS), "networks to check")
-setup.define_process_flags()
+shell.define_process_flags()
 FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> int:
     if not FLAGS.nets or not set(FLAGS.nets) <= set(NETWORKS):
-        return setup.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(NETWORKS)}.")
-    setup.devices(6)
+        return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(NETWORKS)}.")
+    shell.devices(6)
     out = Path(FLAGS.out or f"experiments/results/exactness_jax-{jax.__version__}.json")
     about = {
         "cores": len(os.sched_getaffinity(0)),
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
                     }
                 )  # fmt: skip
                 print(rows[-1], flush=True)
-    result = {"command": setup.command_line(), **about, "rows": rows}
+    result = {"command": shell.command_line(), **about, "rows": rows}
     out.write_text(json.dumps(result, indent=2) + "\n")
     show = lambda row: "equal" if row["equal"] else f"{row['difference']:.1e}"
     cells = [[row["network"], row["stages"], row["per_call"], show(row)] for row in rows]

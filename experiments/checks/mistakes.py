@@ -16,7 +16,7 @@ from localgrad.methods import METHODS
 TRAIN, EVALUATE, DATA, STUDY = (
     "experiments.train",
     "experiments.evaluate",
-    "localgrad.data.__main__",
+    "localgrad.cli.data",
     "experiments.studies.al_depth",
 )
 SMALL = ("--dataset=digits", "--widths=8,8,8", "--target_width=8", "--batch_size=32", "--limit=96", "--epochs=1")

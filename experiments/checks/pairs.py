@@ -23,9 +23,10 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.checks.thin_networks import IMAGE, LARGER_IMAGES, THIN, engines, thin
 from localgrad import init
+from localgrad.cli import shell
 from localgrad.data import batches
 from localgrad.methods import METHODS
 from localgrad.report import largest_difference
@@ -33,7 +34,7 @@ from localgrad.report import largest_difference
 flags.DEFINE_list("methods", list(METHODS), "methods to check")
 flags.DEFINE_list("nets", list(THIN), "networks to check")
 flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
-setup.define_process_flags()
+shell.define_process_flags()
 FLAGS = flags.FLAGS
 
 ONE_LAYER = ("fa", "kp", "bp_fc")
@@ -66,15 +67,15 @@ def apart(method: str, net: str) -> float | str:
 def main(argv: list[str]) -> int:
     for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, THIN)):
         if not set(given) <= set(known):
-            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
-    setup.devices(STAGES, x64=True)
+            return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+    shell.devices(STAGES, x64=True)
     jax.config.update("jax_disable_most_optimizations", True)  # the law holds with and without; compiles faster
     table, by = checked_before()
     for net in FLAGS.nets:
         row: dict[str, float | str] = {}
         for method in FLAGS.methods:
             row[method] = apart(method, net)
-            setup.say(f"{net} {method}: {row[method]}")
+            shell.say(f"{net} {method}: {row[method]}")
         jax.clear_caches()
         table[net], by[net] = row, tables.provenance()
         write(table, by)

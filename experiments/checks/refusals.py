@@ -128,7 +128,7 @@ def call(program: Any, case: Case, base: Path, patience: float) -> tuple[Any, st
 def alone(case: Case, base: Path, patience: float) -> tuple[Any, str, str]:
     """Runs a case in a process of its own."""
     flags = [flag.replace("{base}", str(base)) for flag in case.flags]
-    line = [sys.executable, "-m", case.program.removesuffix(".__main__"), *flags]
+    line = [sys.executable, "-m", case.program, *flags]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=9 * patience, check=False)
     except subprocess.TimeoutExpired:
@@ -140,20 +140,20 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
     """Runs cases of one program, and writes a line as each begins and ends: a process may die of one."""
     import jax
 
-    from experiments import setup
+    from localgrad.cli import shell
 
     jax.config.update("jax_num_cpu_devices", 8)
     jax.devices()
-    real = setup.devices
+    real = shell.devices
 
     def devices(count: int, *, x64: bool = False) -> None:
         """Those of this process are there already."""
-        if count > 8 or setup.FLAGS.coordinator is not None:
+        if count > 8 or shell.FLAGS.coordinator is not None:
             raise ValueError(f"{count} devices in a process that has 8 (the case wants one of its own).")
         if x64:
             jax.config.update("jax_enable_x64", True)
 
-    setup.devices = devices
+    shell.devices = devices
     program = importlib.import_module(cases[numbers[0]].program)
     with out.open("a") as file:
         for number in numbers:
@@ -176,7 +176,7 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
                 print(said, err, sep="\n")
             print(json.dumps(found), file=file, flush=True)
             shutil.rmtree(base, ignore_errors=True)
-    setup.devices = real
+    shell.devices = real
 
 
 def watch(numbers: list[int], options: argparse.Namespace, scratch: Path, worker: int) -> subprocess.Popen:
@@ -241,7 +241,7 @@ def run_all(cases: dict[int, Case], options: argparse.Namespace, scratch: Path) 
 def command(number: int, case: Case, options: argparse.Namespace) -> str:
     """How to see a case again."""
     again = f"python -m experiments.checks.refusals --seed={options.seed} --only={number}"
-    line = shlex.join(["python", "-m", case.program.removesuffix(".__main__"), *case.flags])
+    line = shlex.join(["python", "-m", case.program, *case.flags])
     return again if len(line) > 500 or case.setting else f"{line}  # or {again}"
 
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.studies.paper_networks import AL_CNN, AL_VGG, NECO_RESNET, baseline
+from localgrad.cli import shell
 
 flags.DEFINE_string("table", "fashion_mlp", "which table")
 tables.define_flags("accuracy")
@@ -177,7 +178,7 @@ SMOKE = {"net": "mlp", "widths": (16, 16), "blocks": None, "net_options": (), "m
 
 def main(argv: list[str]) -> int:
     if FLAGS.table not in TABLES:
-        return setup.refuse(f"unknown --table={FLAGS.table}; there are {', '.join(TABLES)}.")
+        return shell.refuse(f"unknown --table={FLAGS.table}; there are {', '.join(TABLES)}.")
     table = TABLES[FLAGS.table]
     rows = {name: {**table.base, **row} for name, row in table.rows.items()}
     columns = {

@@ -22,12 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from localgrad.base import BlockState, Model
+from localgrad.cli import shell
+from localgrad.evaluation.accuracy import EvalBatches
 from localgrad.report import class_distances, draw_embeddings
 from localgrad.report.distances import Distances
 from localgrad.training import prepare, read_config, restore
-from localgrad.training.evaluation import EvalBatches
 
 flags.DEFINE_string("dataset", "fashion_mnist", "what to train on")
 flags.DEFINE_string("net", "mlp", "network")
@@ -68,7 +69,7 @@ def distances(row: str, workdirs: list[Path]) -> dict[str, Any]:
         if trial == 0:
             path = Path(FLAGS.out) / f"distances_{row.replace(' ', '_')}.png"
             draw_embeddings([layer[:SHOWN] for layer in layers], labels[:SHOWN], names, path)
-            setup.say(f"wrote {path}")
+            shell.say(f"wrote {path}")
     by_layer = {
         kind: {
             name: tables.figure([getattr(each, kind) for each in trials])

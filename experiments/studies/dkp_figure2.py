@@ -21,8 +21,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from experiments import setup, tables
-from experiments.alignment import aligner
+from experiments import tables
+from localgrad.cli import shell
+from localgrad.evaluation.alignment import aligner
 from localgrad.report import draw_panels
 from localgrad.training import Config, prepare
 
@@ -77,11 +78,11 @@ def trace(method: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    setup.devices(1)
+    shell.devices(1)
     began, traces = time.perf_counter(), {}
     for method in ("dfa", "dkp"):
         traces[method] = trace(method)
-        setup.say(f"{method}: {time.perf_counter() - began:.0f} s")
+        shell.say(f"{method}: {time.perf_counter() - began:.0f} s")
     cells = [
         [method, block + 1, *(f"{values[block][-1]:.1f}" if values[block][-1] is not None else "" for values in kinds)]
         for method, traced in traces.items()
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> int:
     }
     path = Path(FLAGS.out) / "dkp_figure2.png"
     draw_panels(panels, traces["dfa"]["steps"], "batches", "angle between a B^T and the output, degrees", path)
-    setup.say(f"wrote {path}")
+    shell.say(f"wrote {path}")
     return 0
 
 

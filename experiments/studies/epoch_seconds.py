@@ -17,10 +17,11 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.benchmarks import turns
 from localgrad import init, sequential
 from localgrad.blocks import NETWORKS
+from localgrad.cli import shell
 from localgrad.data import batches
 from localgrad.methods import METHODS
 
@@ -66,8 +67,8 @@ def measured(net: str) -> dict[str, list[float]]:
 def main(argv: list[str]) -> int:
     for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, NETWORKS)):
         if not given or not set(given) <= set(known):
-            return setup.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
-    setup.devices(1)
+            return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+    shell.devices(1)
     rows: dict[str, dict] = {}
     for net in ["mlp"] if FLAGS.smoke else FLAGS.nets:
         by_method = measured(net)
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> int:
         for method, seconds in by_method.items():
             ratios = [a / b for a, b in zip(seconds, base, strict=True)]
             rows[f"{net} {method}"] = {"seconds_a_batch": seconds, "ratio": tables.figure(ratios)}
-            setup.say(f"{net} {method}: {np.median(seconds) * EPOCH / BATCH:.1f} s an epoch")
+            shell.say(f"{net} {method}: {np.median(seconds) * EPOCH / BATCH:.1f} s an epoch")
     cells = [
         [name, f"{np.median(row['seconds_a_batch']) * EPOCH / BATCH:.1f}", tables.spread(row["ratio"]),
          PUBLISHED.get(name, "")]

@@ -1,6 +1,6 @@
 """ICLR table 6: which parts of Associated Learning matter, on a BiLSTM.
 
-    python -m localgrad.data prepare wordnet_gloss
+    python -m localgrad data prepare wordnet_gloss
     python -m experiments.studies.text_ablation  # two CPU cores, half an hour
     python -m experiments.studies.text_ablation --dataset=ag_news_subset --size=paper --trials=5  # the paper's; a GPU
 

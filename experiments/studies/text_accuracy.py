@@ -1,6 +1,6 @@
 """ICLR tables 1, 9 and 10 on texts: accuracy at every exit, the epoch chosen on validation, association losses.
 
-    python -m localgrad.data prepare wordnet_gloss; python -m localgrad.data prepare movie_snippets
+    python -m localgrad data prepare wordnet_gloss; python -m localgrad data prepare movie_snippets
     python -m experiments.studies.text_accuracy  # two CPU cores, about an hour
     python -m experiments.studies.text_accuracy --size=paper --trials=5 --word_vectors=glove.6B.300d.txt \\
         --datasets=imdb_reviews,ag_news_subset,glue/sst2,dbpedia --data_dir=DIR      # the paper's; a GPU
@@ -13,8 +13,9 @@ Expect AL within a point of backpropagation, and its shortcuts a little below.  
 
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.studies import text_rows
+from localgrad.cli import shell
 
 flags.DEFINE_list("datasets", ["wordnet_gloss", "movie_snippets"], "sets of texts")
 flags.DEFINE_list("nets", ["bilstm", "transformer"], "networks")
@@ -32,7 +33,7 @@ PUBLISHED = {
 
 def main(argv: list[str]) -> int:
     if not set(FLAGS.nets) <= set(text_rows.NETS):
-        return setup.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(text_rows.NETS)}.")
+        return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(text_rows.NETS)}.")
     rows = {
         f"{dataset} {net} {method}": text_rows.row(dataset, net, method)
         for dataset in FLAGS.datasets

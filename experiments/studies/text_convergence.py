@@ -17,8 +17,9 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import setup, tables
+from experiments import tables
 from experiments.studies import text_rows
+from localgrad.cli import shell
 
 flags.DEFINE_list("datasets", ["wordnet_gloss", "movie_snippets"], "sets of texts")
 flags.DEFINE_list("nets", list(text_rows.NETS), "networks")
@@ -32,7 +33,7 @@ BELOW = 1.0  # points of accuracy
 
 def main(argv: list[str]) -> int:
     if not set(FLAGS.nets) <= set(text_rows.NETS):
-        return setup.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(text_rows.NETS)}.")
+        return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(text_rows.NETS)}.")
     pairs = [f"{dataset} {net}" for dataset in FLAGS.datasets for net in FLAGS.nets]
     rows = {
         f"{dataset} {net} {method}": text_rows.row(dataset, net, method, epochs=FLAGS.epochs, schedule="constant")

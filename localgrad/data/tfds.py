@@ -39,7 +39,7 @@ def root(data_dir: str | Path | None) -> Path:
 
 def command(name: str, data_dir: str | Path | None) -> str:
     """The shell command that downloads and prepares a set."""
-    return f"python -m localgrad.data prepare {name} --data_dir={root(data_dir)}"
+    return f"python -m localgrad data prepare {name} --data_dir={root(data_dir)}"
 
 
 def _remedy(name: str, folder: Path, data_dir: str | Path | None) -> str:

@@ -13,11 +13,11 @@ import optax
 from localgrad import data, processes
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
 from localgrad.blocks import NETWORKS, TEXT_NETWORKS, Vectors
+from localgrad.evaluation.accuracy import EvalBatches
 from localgrad.methods import METHODS, freeze, graft, kernels, trials
 from localgrad.pipeline import init, sequential, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
 from localgrad.training.config import Config, check_same
-from localgrad.training.evaluation import EvalBatches
 from localgrad.training.lock import InUseError
 from localgrad.training.memory import check_sizes
 from localgrad.training.optimizers import make_optimizer

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
+from localgrad.evaluation.accuracy import make_evaluator
 from localgrad.methods import trial_keys
 from localgrad.pipeline import hand_over, pipeline_state, specs
 from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves, params_sha256
 from localgrad.training import workdir
-from localgrad.training.evaluation import make_evaluator
 from localgrad.training.job import Job, check_still, checkpoints_of
 from localgrad.training.lock import owned
 from localgrad.training.meter import Meter

@@ -32,13 +32,13 @@ LATE = """
 import time
 import jax, optax
 from absl import app
-from experiments import setup
+from localgrad.cli import shell
 from localgrad import al, data, init, mlp, spmd
 
-setup.define_process_flags()
+shell.define_process_flags()
 
 def main(argv):
-    setup.devices(2)
+    shell.devices(2)
     xs, ys = jax.numpy.ones((3, 4, 5)), jax.numpy.zeros((3, 4), "int32")
     model = al(mlp((6, 5)), jax.ShapeDtypeStruct((4, 5), "float32"), 3, tx=optax.sgd(0.1))
     engine = spmd(model, stages=2)

@@ -9,9 +9,9 @@ import optax
 import pytest
 from flax import linen
 
-from experiments.alignment import aligner, exact_cosine
 from localgrad.base import Block, BlockState, Model
 from localgrad.blocks import bilstm, cnn, from_linen, mlp, remat, resnet, transformer
+from localgrad.evaluation.alignment import aligner, exact_cosine
 from localgrad.methods import METHODS, bp, bp_fc, dfa, freeze, kp, scl
 from localgrad.pipeline.step import init
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from localgrad import early_exit, init, mlp
-from localgrad.training.exits import anytime, anytime_flops, collect, measure_exits, temperatures
+from localgrad.evaluation.exits import anytime, anytime_flops, collect, measure_exits, temperatures
 
 LABELS = np.array([0, 1, 0, 1])
 # exit 1 is sure and right on the first two, unsure and wrong on the others; exit 2 is right on all

@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from localgrad.base import BlockState, Model
+from localgrad.evaluation.accuracy import EvalBatches
 from localgrad.pipeline.loops import flops_of_repeats
-from localgrad.training.evaluation import EvalBatches
 
 _REPETITIONS = 15
 

@@ -1,20 +1,40 @@
-"""What every program does first and last: devices, processes, and one clear line for what was refused."""
+"""Between a program and the shell that started it: flags, devices, processes, and one line for what was refused."""
 
 import inspect
 import os
 import re
 import shlex
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags, logging
+from absl import app, flags, logging
 
 from localgrad import processes
 
 FLAGS = flags.FLAGS
 _OWN = ("coordinator", "process_id", "data_dir")  # flags in which the processes of a run may differ
 _DEVICES = 1024  # as many as a CPU may pretend to be; far more of them take minutes to make, or do not fit a number
+
+
+def start(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Parses the flags, calls `main` with the words that are none, and exits with what it returns.
+
+    Args:
+      main: `words -> exit status`; the first word is the program's name.
+      argv: the program's name and its flags; those that Python was started with by default.
+    """
+    return app.run(main, argv=None if argv is None else list(argv), flags_parser=_parsed)
+
+
+def _parsed(argv: list[str]) -> list[str]:
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        said = str(error).replace(" ?", "?").rstrip(".")
+        sys.exit(refuse(f"{said}{'' if said.endswith('?') else '.'} --help lists the flags."))
 
 
 def define_process_flags() -> None:
@@ -70,7 +90,7 @@ def devices(count: int, *, x64: bool = False) -> None:
 
 def _common_flags() -> dict[str, Any]:
     """The flags of this program that all processes of a run must be given alike."""
-    ours = [__name__, sys.argv[0], *(name for name in sys.modules if name.startswith("experiments."))]
+    ours = [sys.argv[0], *(name for name in sys.modules if name.startswith(("localgrad.cli.", "experiments.")))]
     return {
         f"--{flag.name}": flag.value
         for module, found in sorted(FLAGS.flags_by_module_dict().items())
@@ -98,8 +118,12 @@ def command_line() -> str:
     """The command that started this program, or all processes of its run."""
     if launched := os.environ.get("LOCALGRAD_COMMAND"):
         return launched
-    spec = sys.modules["__main__"].__spec__
-    return shlex.join(["python", *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]])
+    spec, path = sys.modules["__main__"].__spec__, Path(sys.argv[0])
+    if spec is None and path.suffix != ".py":  # the installed command
+        return shlex.join([path.name, *sys.argv[1:]])
+    return shlex.join(
+        ["python", *(["-m", spec.name.removesuffix(".__main__")] if spec else sys.argv[:1]), *sys.argv[1:]]
+    )
 
 
 def attribute_docs(documented: type) -> dict[str, str]:
