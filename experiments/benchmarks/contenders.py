@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from localgrad.base import Batches, Block, BlockState, LocalBlock, Model, Signal, Spec
-from localgrad.blocks import NETWORKS, TEXT_NETWORKS
+from localgrad.blocks import NETWORKS
 from localgrad.data import batches
 from localgrad.methods import METHODS
 from localgrad.pipeline import signal_of, step
@@ -23,7 +23,7 @@ class Network(NamedTuple):
 
     Attributes:
       title: what tables call it.
-      name, options: in `localgrad.blocks.NETWORKS` or `TEXT_NETWORKS`.
+      name, options: in `localgrad.blocks.NETWORKS`.
       shape: of a batch of inputs.
       heads: options of each method, by its name.
       methods: that run there besides bp; None is all.
@@ -39,7 +39,7 @@ class Network(NamedTuple):
     dtype: Any = jnp.float32
 
     def blocks(self) -> list[Block]:
-        return {**NETWORKS, **TEXT_NETWORKS}[self.name](**self.options)
+        return NETWORKS[self.name](**self.options)
 
 
 POOLED: dict[str, dict[str, Any]] = {

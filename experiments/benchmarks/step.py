@@ -41,7 +41,7 @@ from experiments import tables
 from experiments.benchmarks import plain_jax, turns
 from localgrad import al, init, mlp, sequential, spmd
 from localgrad.base import Block, BlockState, Engine
-from localgrad.blocks import NETWORKS
+from localgrad.blocks import NETWORKS, networks_of
 from localgrad.blocks.convolution import convolution
 from localgrad.cli import shell
 from localgrad.data import batches
@@ -302,7 +302,11 @@ def draw(rows: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
-    named = (("nets", FLAGS.nets, NETWORKS), ("methods", FLAGS.methods, METHODS), ("rivals", FLAGS.rivals, RIVALS))
+    named = (
+        ("nets", FLAGS.nets, networks_of("images")),
+        ("methods", FLAGS.methods, METHODS),
+        ("rivals", FLAGS.rivals, RIVALS),
+    )
     for flag, given, known in named:
         if not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")

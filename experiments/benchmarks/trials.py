@@ -16,7 +16,7 @@ from absl import app, flags
 
 from experiments import tables
 from experiments.benchmarks import turns
-from localgrad.blocks import NETWORKS
+from localgrad.blocks import networks_of
 from localgrad.cli import shell
 from localgrad.methods import METHODS, trial_keys
 from localgrad.pipeline.step import fold_in
@@ -68,7 +68,7 @@ def measured(net: str, method: str) -> dict[str, list[float]]:
 
 
 def main(argv: list[str]) -> int:
-    for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, NETWORKS)):
+    for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, networks_of("images"))):
         if not given or not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     if FLAGS.trials < 2:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from localgrad.blocks import NETWORKS, TEXT_NETWORKS
+from localgrad.blocks import NETWORKS, networks_of
 from localgrad.methods import METHODS
 
 TRAIN, EVALUATE, DATA, STUDY = (
@@ -112,11 +112,11 @@ def names() -> Iterator[Case]:
 def options(rng: random.Random) -> Iterator[Case]:
     """Options of every method and network, of wrong types and values."""
     for flag, makers in (("method", {name: method.make for name, method in METHODS.items()}),
-                         ("net", {**NETWORKS, **TEXT_NETWORKS})):  # fmt: skip
+                         ("net", {name: net.make for name, net in NETWORKS.items()})):  # fmt: skip
         for name, make in makers.items():
             own = ("network", "x_spec", "classes", "tx", "words", "vectors", "buckets", "dtype")
             keys = [key for key in inspect.signature(make).parameters if key not in own]
-            text = flag == "net" and name in TEXT_NETWORKS
+            text = flag == "net" and name in networks_of("texts")
             chosen = [(key, value) for key in keys for value in rng.sample(_VALUES, 3)]
             for key, value in rng.sample(chosen, min(len(chosen), 8)):
                 given = [f"--dataset={'wordnet_gloss' if text else 'digits'}", "--batch_size=8", "--limit=16"]
@@ -132,7 +132,8 @@ def options(rng: random.Random) -> Iterator[Case]:
 def combinations(rng: random.Random, count: int) -> Iterator[Case]:
     """Methods, networks, data and placements, by chance; none is nonsense by its form."""
     choices: dict[str, Sequence[str]] = {
-        "method": list(METHODS), "net": ["mlp", "cnn", "convnet", "two_conv", "vgg8b", "resnet20", *TEXT_NETWORKS],
+        "method": list(METHODS),
+        "net": ["mlp", "cnn", "convnet", "two_conv", "vgg8b", "resnet20", *networks_of("texts")],
         "dataset": ["digits", "digits", "wordnet_gloss"], "stages": ["1", "2", "3", "8"],
         "data_parallel": ["1", "2", "3"],
         "cuts": ["0,1", "0,1,3", "0,2,4", "1,2", "0,1,2,3"], "blocks": ["1", "2", "9", "2,1"], "trials": ["1", "2"],

@@ -20,7 +20,7 @@ from absl import app, flags
 from experiments import tables
 from experiments.benchmarks import turns
 from localgrad import init, sequential
-from localgrad.blocks import NETWORKS
+from localgrad.blocks import NETWORKS, networks_of
 from localgrad.cli import shell
 from localgrad.data import batches
 from localgrad.methods import METHODS
@@ -65,7 +65,7 @@ def measured(net: str) -> dict[str, list[float]]:
 
 
 def main(argv: list[str]) -> int:
-    for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, NETWORKS)):
+    for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, networks_of("images"))):
         if not given or not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     shell.devices(1)

@@ -1,10 +1,9 @@
 """Between a program and the shell that started it: flags, devices, processes, and one line for what was refused."""
 
-import inspect
 import os
-import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from localgrad import processes
 
 FLAGS = flags.FLAGS
 _OWN = ("coordinator", "process_id", "data_dir")  # flags in which the processes of a run may differ
+_HELP = ("h", "help", "helpshort", "helpfull")
+headed: dict[str, str] = {}  # the heading in `--help` of each flag that has one
 _DEVICES = 1024  # as many as a CPU may pretend to be; far more of them take minutes to make, or do not fit a number
 
 
@@ -30,6 +31,9 @@ def start(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -
 
 
 def _parsed(argv: list[str]) -> list[str]:
+    if any(word.lstrip("-") in _HELP and word.startswith("-") for word in argv[1:]):
+        print(help_text(argv[0] if " " in argv[0] else command_line().partition(" --")[0]))
+        sys.exit(0)
     try:
         return FLAGS(argv)
     except flags.Error as error:
@@ -45,6 +49,20 @@ def define_process_flags() -> None:
     flags.DEFINE_float(
         "patience", processes.PATIENCE, "seconds to wait for the others to come, and later for their signs of life"
     )
+    headed.update(dict.fromkeys(("coordinator", "num_processes", "process_id", "patience"), "Several processes"))
+
+
+def help_text(command: str) -> str:
+    """The flags of this program under their headings, each with its meaning and its default."""
+    under: dict[str, list[str]] = {}
+    for flag in _flags():
+        default = (flag.default_as_str or "").strip("'")
+        name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+        lines = textwrap.wrap(f"{flag.help} (default: {default})" if default else flag.help or "", 88)
+        rows = under.setdefault(headed.get(flag.name, "This program"), [])
+        rows += [f"  {name}", *(f"      {line}" for line in lines)]
+    headings = ["\n".join(["", name, *rows]) for name, rows in under.items()]
+    return "\n".join([f"usage: {command} --flag=value ...", *headings])
 
 
 def devices(count: int, *, x64: bool = False) -> None:
@@ -90,14 +108,14 @@ def devices(count: int, *, x64: bool = False) -> None:
 
 def _common_flags() -> dict[str, Any]:
     """The flags of this program that all processes of a run must be given alike."""
+    return {f"--{flag.name}": flag.value for flag in _flags() if flag.name not in _OWN}
+
+
+def _flags() -> list[flags.Flag]:
+    """The flags that this program defined itself, or through a module of the command line or the experiments."""
     ours = [sys.argv[0], *(name for name in sys.modules if name.startswith(("localgrad.cli.", "experiments.")))]
-    return {
-        f"--{flag.name}": flag.value
-        for module, found in sorted(FLAGS.flags_by_module_dict().items())
-        if module in ours
-        for flag in found
-        if flag.name not in _OWN
-    }
+    by_module = sorted(FLAGS.flags_by_module_dict().items())
+    return [flag for module, found in by_module if module in ours for flag in found]
 
 
 def say(line: str) -> None:
@@ -124,16 +142,3 @@ def command_line() -> str:
     return shlex.join(
         ["python", *(["-m", spec.name.removesuffix(".__main__")] if spec else sys.argv[:1]), *sys.argv[1:]]
     )
-
-
-def attribute_docs(documented: type) -> dict[str, str]:
-    """What the `Attributes:` section of a docstring says of each attribute.
-
-    Examples:
-      >>> from localgrad.training import Config
-      >>> attribute_docs(Config)["epochs"]
-      'passes over the training set.'
-    """
-    doc = inspect.cleandoc(documented.__doc__ or "")  # Python 3.13 takes the indentation away by itself
-    rows = re.findall(r"^ {2}([\w, ]+): (.*)$", re.sub(r"\n {4,}", " ", doc), re.MULTILINE)
-    return {name: says for names, says in rows for name in names.split(", ")}

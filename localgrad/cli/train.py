@@ -9,12 +9,9 @@ says those itself (TPU pods, SLURM), with `--coordinator=auto`.  Without `--meth
 form `iclr_head`.
 """
 
-import dataclasses
-from typing import Any
-
 from absl import flags
 
-from localgrad.cli import shell
+from localgrad.cli import config_flags, shell
 from localgrad.pipeline import balance, block_seconds
 from localgrad.report import format_ledger, format_seconds
 from localgrad.training import (
@@ -27,40 +24,14 @@ from localgrad.training import (
     prepare_all,
     run,
 )
+from localgrad.training.config_file import saved_config
 from localgrad.training.memory import check_memory
-from localgrad.training.options import rejoined
 
 # Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
 # spends most of a short run on its codes and is at chance until they are there.
 _FIRST_PROFILE = "iclr_head"
-_DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
-_SAYS = shell.attribute_docs(Config)
 
-for _name in (
-    "method", "profile", "net", "activation", "dataset", "data_dir", "optimizer", "schedule", "trials_by", "dtype",
-    "workdir", "grow_from", "engine", "staleness", "decay_on", "feedback_optimizer", "feedback_schedule",
-    "word_vectors",
-):  # fmt: skip
-    flags.DEFINE_string(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in (
-    "target_width", "limit", "batch_size", "epochs", "seed", "trials", "stages", "data_parallel", "batches_per_call",
-    "checkpoint_every_steps", "frozen", "micro_batches", "max_length", "vocabulary",
-):  # fmt: skip
-    flags.DEFINE_integer(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in (
-    "dropout",
-    "learning_rate",
-    "weight_decay",
-    "clip_norm",
-    "label_noise",
-    "feedback_learning_rate",
-    "feedback_weight_decay",
-):
-    flags.DEFINE_float(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("norm", "resident", "decay_times_rate", "new_delays"):
-    flags.DEFINE_bool(_name, _DEFAULTS[_name], _SAYS[_name])
-for _name in ("widths", "blocks", "bridge", "cuts", "augment", "method_options", "net_options"):
-    flags.DEFINE_list(_name, _DEFAULTS[_name], _SAYS[_name])
+config_flags.define()
 flags.DEFINE_bool("dry_run", False, "print the plan and stop")
 flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
 shell.define_process_flags()
@@ -68,23 +39,16 @@ FLAGS = flags.FLAGS
 
 
 def config_from_flags() -> Config:
-    """The configuration that the flags give; a list flag is a tuple of whole numbers, or of texts.
+    """The configuration that the flags give; a run that is in the workdir already brings its plugins.
 
     Raises:
-      ValueError: for a list flag that is not of whole numbers, or a field out of range.
+      ValueError: for a flag that cannot be.
     """
-    values: dict[str, Any] = {name: FLAGS[name].value for name in _DEFAULTS}
-    for name in ("widths", "blocks", "bridge", "cuts"):
-        try:
-            values[name] = None if values[name] is None else tuple(map(int, values[name]))
-        except ValueError:
-            given = ",".join(values[name])
-            raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {given!r}.") from None
-    values["augment"] = tuple(values["augment"])
-    for name in ("method_options", "net_options"):
-        values[name] = rejoined(values[name])
+    values = config_flags.values()
     if not FLAGS["method"].present and values["profile"] is None:
         values["profile"] = _FIRST_PROFILE
+    if not FLAGS["plugin"].present:
+        values["plugin"] = tuple((saved_config(values["workdir"]) or {}).get("plugin", ()))
     return Config(**values)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from localgrad.cli.data import main
 from localgrad.data import SPLITS, get, prepare
-from localgrad.data.tfds import find
+from localgrad.data.tfds_folders import find
 
 TRAIN, TEST = 40, 12
 

@@ -14,7 +14,7 @@ import pytest
 from experiments.checks.thin_networks import THIN, engines, thin
 from localgrad import Model
 from localgrad.base import Batches, BlockState
-from localgrad.blocks import NETWORKS, cnn, mlp
+from localgrad.blocks import NETWORKS, cnn, mlp, networks_of
 from localgrad.methods import METHODS
 from localgrad.report import largest_difference
 
@@ -102,4 +102,4 @@ def test_published_forms_of_networks(
 
 
 def test_no_network_is_forgotten() -> None:
-    assert set(THIN) == set(NETWORKS)
+    assert set(THIN) == set(networks_of("images"))
