@@ -155,6 +155,7 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
 
     shell.devices = devices
     program = importlib.import_module(cases[numbers[0]].program)
+    getattr(program, "define_flags", lambda: None)()  # a study defines its own with its import
     with out.open("a") as file:
         for number in numbers:
             case, base = cases[number], scratch / f"case{number}"

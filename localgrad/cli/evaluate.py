@@ -28,14 +28,18 @@ from localgrad.report import draw_anytime, table
 from localgrad.training import Config, prepare, read_config, restore
 from localgrad.training.workdir import write_json
 
-flags.DEFINE_list("workdir", None, "folders of runs", required=True)
-flags.DEFINE_bool("exits", True, "accuracy, FLOPs and latency at every exit")
-flags.DEFINE_bool("alignment", False, "cosine of each block's update with the true gradient")
-flags.DEFINE_bool("anytime", False, "the curve of leaving early")
-flags.DEFINE_list("thresholds", "0,0.5,0.7,0.8,0.9,0.95,0.98,0.99,0.999,1.1", "confidences")
-flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
-shell.define_process_flags()
 FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Which runs, and what to look at."""
+    flags.DEFINE_list("workdir", None, "folders of runs", required=True)
+    flags.DEFINE_bool("exits", True, "accuracy, FLOPs and latency at every exit")
+    flags.DEFINE_bool("alignment", False, "cosine of each block's update with the true gradient")
+    flags.DEFINE_bool("anytime", False, "the curve of leaving early")
+    flags.DEFINE_list("thresholds", "0,0.5,0.7,0.8,0.9,0.95,0.98,0.99,0.999,1.1", "confidences of leaving early")
+    flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
+    shell.define_process_flags()
 
 
 def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:

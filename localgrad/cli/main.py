@@ -40,4 +40,4 @@ def main(words: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"localgrad.cli.{words[0]}")
     if words[0] == "data":
         return command.main(words[1:])
-    return shell.start(command.main, [f"localgrad {words[0]}", *words[1:]])
+    return shell.start(command.define_flags, command.main, [f"localgrad {words[0]}", *words[1:]])

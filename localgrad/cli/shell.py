@@ -20,13 +20,15 @@ headed: dict[str, str] = {}  # the heading in `--help` of each flag that has one
 _DEVICES = 1024  # as many as a CPU may pretend to be; far more of them take minutes to make, or do not fit a number
 
 
-def start(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+def start(define: Callable[[], None], main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Parses the flags, calls `main` with the words that are none, and exits with what it returns.
 
     Args:
+      define: defines the flags.
       main: `words -> exit status`; the first word is the program's name.
       argv: the program's name and its flags; those that Python was started with by default.
     """
+    define()
     return app.run(main, argv=None if argv is None else list(argv), flags_parser=_parsed)
 
 

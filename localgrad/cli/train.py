@@ -31,11 +31,15 @@ from localgrad.training.memory import check_memory
 # spends most of a short run on its codes and is at chance until they are there.
 _FIRST_PROFILE = "iclr_head"
 
-config_flags.define()
-flags.DEFINE_bool("dry_run", False, "print the plan and stop")
-flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
-shell.define_process_flags()
 FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of a run: its configuration's, and what to do instead of training."""
+    config_flags.define()
+    flags.DEFINE_bool("dry_run", False, "print the plan and stop")
+    flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
+    shell.define_process_flags()
 
 
 def config_from_flags() -> Config:

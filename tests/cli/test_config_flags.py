@@ -39,7 +39,7 @@ def test_flags_become_a_config_of_the_same_values():
     }
     program = (
         "import sys; from absl import flags; from localgrad.cli import train\n"
-        "flags.FLAGS(sys.argv); print(train.config_from_flags().to_json())"
+        "train.define_flags(); flags.FLAGS(sys.argv); print(train.config_from_flags().to_json())"
     )
     line = [sys.executable, "-c", program, *(f"--{name}={value}" for name, value in given.items())]
     done = subprocess.run(line, capture_output=True, text=True, timeout=600)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -63,8 +64,10 @@ def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     assert summary["test_accuracy"] > 70
     assert json.loads((tmp_path / "run" / "config.json").read_text())["plugin"] == ["mine"]
     # the run brings its plugin: neither the same command without it nor `evaluate` needs to name it
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "30")
     again = command(tmp_path, "train", *flags, "--epochs=3", "--workdir=run")
-    assert again.returncode == 0 and "is a finished run" in again.stdout, again.stderr
+    assert again.returncode == 0 and "resuming run at batch 20 of 30" in again.stdout, again.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["params_sha256"] == summary["params_sha256"]
     seen = command(tmp_path, "evaluate", "--workdir=run")
     assert seen.returncode == 0, seen.stderr
     (row,) = json.loads((tmp_path / "run" / "evaluation.json").read_text())["runs"]
