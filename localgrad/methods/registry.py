@@ -1,4 +1,4 @@
-"""Methods by name, for command lines: each with the optimizers that its papers give to its parameter groups."""
+"""Methods by name, one row each: with the optimizers that its papers give to its parameter groups."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import optax
 
+from localgrad import registry
 from localgrad.base import Block, Model
 from localgrad.methods.al import al
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
@@ -20,6 +21,11 @@ from localgrad.methods.scl import scl
 Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
 
 
+def one_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
+    """One optimizer for all groups of a block, at the rate that it is given."""
+    return optimizer(1.0)
+
+
 class Method(NamedTuple):
     """A learning rule by name.
 
@@ -31,7 +37,7 @@ class Method(NamedTuple):
     """
 
     make: Callable[..., Model]
-    tx: Callable[[Optimizer], Optimizers] = lambda optimizer: optimizer(1.0)
+    tx: Callable[[Optimizer], Optimizers] = one_optimizer
     decays: tuple[str, ...] = ()
     trains_feedback: bool = False
 
@@ -78,3 +84,24 @@ METHODS: dict[str, Method] = {
     "fa": Method(fa),
     "kp": Method(kp, trains_feedback=True),
 }
+
+
+def register_method(
+    name: str,
+    make: Callable[..., Model],
+    *,
+    tx: Callable[[Optimizer], optax.GradientTransformation] = one_optimizer,
+    decays: tuple[str, ...] = (),
+    trains_feedback: bool = False,
+) -> None:
+    """Adds a method, for `--method=NAME` and `METHODS`.
+
+    Args:
+      name: a word.
+      make, tx, decays, trains_feedback: see `Method`; whatever `make` takes by name besides `tx` can be set from the
+        command line.
+
+    Raises:
+      ValueError: a name that is no word, or that another method has.
+    """
+    registry.add("method", METHODS, name, Method(make, tx, decays, trains_feedback))

@@ -12,18 +12,19 @@ import optax
 
 from localgrad import data, processes
 from localgrad.base import Block, BlockState, Engine, Key, Model, Source
-from localgrad.blocks import NETWORKS, TEXT_NETWORKS, Vectors
+from localgrad.blocks import NETWORKS, Vectors, networks_of
+from localgrad.evaluation.accuracy import EvalBatches
 from localgrad.methods import METHODS, freeze, graft, kernels, trials
 from localgrad.pipeline import init, sequential, specs, spmd
 from localgrad.training.checkpoints import Checkpoint, Checkpoints
-from localgrad.training.config import Config, check_same
-from localgrad.training.evaluation import EvalBatches
+from localgrad.training.config import Config
+from localgrad.training.config_file import check_same, read_config, saved_config
 from localgrad.training.lock import InUseError
 from localgrad.training.memory import check_sizes
 from localgrad.training.optimizers import make_optimizer
 from localgrad.training.options import bind, call
 from localgrad.training.placement import check_placement, delays, resolve
-from localgrad.training.workdir import check_folder, folder_of, read_json
+from localgrad.training.workdir import check_folder, folder_of
 
 _EVAL_BATCH = 500
 
@@ -70,12 +71,6 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
         process that reads other data.
       FileNotFoundError: if the data are not there, saying how to get them.
     """
-    for kind, name, known in (
-        ("method", config.method, METHODS),
-        ("net", config.net, {**NETWORKS, **TEXT_NETWORKS}),
-    ):
-        if name not in known:
-            raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(known)}.")
     if resume:
         check_workdir(config)
     dtype = jnp.dtype(config.dtype)
@@ -231,29 +226,6 @@ def _check_best(checkpoints: Checkpoints, step: int, log: Callable[[str], None])
         log(f"the best on validation was checkpoint {best}, which is lost; {step} is the best of those that are left")
 
 
-def read_config(workdir: str | PathLike) -> Config:
-    """The configuration of a run, as it was, but on one device; for `prepare(config, resume=False)`.
-
-    Raises:
-      FileNotFoundError: if there is no run.
-      ValueError: if it was made by another version.
-    """
-    saved = saved_config(workdir)
-    if saved is None:
-        raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
-    placed: dict[str, Any] = {
-        "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
-    }  # fmt: skip
-    return Config.from_json(saved, **placed)
-
-
-def saved_config(workdir: str | PathLike) -> dict[str, Any] | None:
-    """The fields of a run's configuration, as its newest checkpoint has them, or else its `config.json`, or None."""
-    folder = folder_of(workdir)
-    found = Checkpoints(folder / "checkpoints").config() or read_json(folder / "config.json")
-    return found if isinstance(found, dict) else None
-
-
 def _read(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
     """What a run reads from the disk, for its processes to compare: each may be on a machine of its own."""
     facts: dict[str, Any] = {
@@ -332,16 +304,16 @@ def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, 
 
 
 def _network(config: Config, train: data.Dataset, lengths: Sequence[int]) -> list[Block]:
-    known, others = (NETWORKS, TEXT_NETWORKS) if train.words is None else (TEXT_NETWORKS, NETWORKS)
-    if config.net in others:
-        holds = "images" if train.words is None else "texts"
-        raise ValueError(f"net {config.net!r} does not read the {holds} of {train.name}; choose {', '.join(known)}.")
+    network, holds = NETWORKS[config.net], "images" if train.words is None else "texts"
+    if network.reads != holds:
+        raise ValueError(
+            f"net {config.net!r} does not read the {holds} of {train.name}; choose {', '.join(networks_of(holds))}."
+        )
     given: dict[str, Any] = {name: getattr(config, name) for name in ("widths", "activation", "norm", "dropout")}
     if config.blocks is not None:
         given["blocks"] = config.blocks[0] if len(config.blocks) == 1 else config.blocks
-    make = known[config.net]
     own = ("variant", "words", "vectors", "buckets", "dtype")
-    options = bind("net", config.net, make, given, config.net_options, own)
+    options = bind("net", config.net, network.make, given, config.net_options, own)
     if train.words is not None:
         options |= {"words": len(train.words), "dtype": jnp.dtype(config.dtype)}
         if config.net != "embedding":
@@ -350,7 +322,7 @@ def _network(config: Config, train: data.Dataset, lengths: Sequence[int]) -> lis
         if train.words is None:
             raise ValueError(f"--word_vectors are of words, and {train.name} holds images.")
         options["vectors"] = Vectors(*data.read_vectors(config.word_vectors, train.words))
-    return call("net", lambda: make(**options))
+    return call("net", lambda: network(**options))
 
 
 def _method_options(config: Config) -> dict[str, Any]:

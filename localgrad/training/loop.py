@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
+from localgrad.evaluation.accuracy import make_evaluator
 from localgrad.methods import trial_keys
 from localgrad.pipeline import hand_over, pipeline_state, specs
 from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves, params_sha256
-from localgrad.training import workdir
-from localgrad.training.evaluation import make_evaluator
+from localgrad.training import config_file, workdir
 from localgrad.training.job import Job, check_still, checkpoints_of
 from localgrad.training.lock import owned
 from localgrad.training.meter import Meter
@@ -86,7 +86,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
     config, model, engine = job.config, job.model, job.engine
     folder = workdir.folder_of(config.workdir)
     main = jax.process_index() == 0
-    told = workdir.replace_config(folder / "config.json", config.to_json()) if main else ""
+    told = config_file.replace(folder, config.to_json()) if main else ""
     records_path = folder / "metrics.jsonl"
     steps_per_epoch = job.source.steps_per_epoch
     keys = trial_keys(config.seed, model.trials)

@@ -11,7 +11,7 @@ from etils import epath
 
 from localgrad.pipeline import specs
 from localgrad.report import Ledger, ledger, params_sha256, shows_curves, table
-from localgrad.training import workdir
+from localgrad.training import config_file, workdir
 from localgrad.training.config import Config
 from localgrad.training.job import Job, check_still, check_workdir, checkpoints_of, prepare
 from localgrad.training.lock import owned
@@ -79,7 +79,7 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
         check_still(config, jobs)
         alone = len(jobs) == 1
         if not alone:
-            told = workdir.replace_config(folder / "config.json", _placed(config, jobs[0].config.to_json()))
+            told = config_file.replace(folder, _placed(config, jobs[0].config.to_json()))
             if told:
                 log(told)
         outcomes = [train(job, log) if alone else fit(job, log) for job in jobs]
@@ -131,15 +131,15 @@ def _finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None]) -
         if jax.process_index() == 0:
             checkpoints.review(found["step"])
         contents |= {
-            home / "config.json": workdir.as_json(found["config"]),
+            home / config_file.NAME: workdir.as_json(found["config"]),
             home / "metrics.jsonl": workdir.as_lines(records),
         }
         drawn[home] = records
         parts += summaries(job, records, found["params_sha256"], made_on(found))
     else:
         if len(jobs) > 1:
-            last = json.loads(contents[workdir.folder_of(jobs[-1].config.workdir) / "config.json"])
-            contents[folder / "config.json"] = workdir.as_json(_placed(config, last))
+            last = json.loads(contents[workdir.folder_of(jobs[-1].config.workdir) / config_file.NAME])
+            contents[folder / config_file.NAME] = workdir.as_json(_placed(config, last))
         summary = merge(parts)
         return _Done(summary, {**contents, folder / "summary.json": workdir.as_json(summary)}, drawn)
     path = folder / "summary.json"

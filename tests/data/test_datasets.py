@@ -228,7 +228,7 @@ def test_a_missing_folder_says_how_to_get_the_set(tmp_path: Path) -> None:
         str(folder),
         "apt-get install dataset-fashion-mnist",
         "--data_dir",
-        f"python -m localgrad.data prepare fashion_mnist --data_dir={folder}",
+        f"python -m localgrad data prepare fashion_mnist --data_dir={folder}",
     ):
         assert part_of_it in message
 

@@ -25,7 +25,7 @@ STUDIES = {
     "gradient_flow": (),
     "label_noise": (),
     "scl_settings": ("--nets=mlp",),
-    "seconds": ("--methods=bp,al", "--repetitions=2"),
+    "epoch_seconds": ("--methods=bp,al", "--repetitions=2"),
     "staleness": ("--methods=dfa",),
     "text_ablation": (),
     "text_accuracy": (),
@@ -45,11 +45,11 @@ def test_studies(study, tmp_path):
     if study.startswith("text"):
         write_snippets(tmp_path)
         places += (f"--data_dir={tmp_path}",)
-    done = command("--smoke", "--trials=1", *STUDIES[study], *places, program=f"experiments.{study}")
+    done = command("--smoke", "--trials=1", *STUDIES[study], *places, program=f"experiments.studies.{study}")
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.json")
     result = json.loads(path.read_text())
-    assert result["command"].startswith(f"python -m experiments.{study} --smoke")
+    assert result["command"].startswith(f"python -m experiments.studies.{study} --smoke")
     table = path.with_suffix(".md").read_text()
     rows = result.get("rows", result.get("traces"))
     assert rows and all(f"| {row} |" in table for row in rows)
@@ -59,7 +59,7 @@ def test_studies(study, tmp_path):
 @pytest.mark.full
 def test_the_table_of_pairs_is_made_in_parts(tmp_path):
     check = lambda net: command(
-        f"--nets={net}", "--methods=al,bp_fc", f"--out={tmp_path}", program="experiments.check_pairs"
+        f"--nets={net}", "--methods=al,bp_fc", f"--out={tmp_path}", program="experiments.checks.pairs"
     )
     for net in ("cnn", "mlp"):
         done = check(net)
@@ -71,7 +71,7 @@ def test_the_table_of_pairs_is_made_in_parts(tmp_path):
 
 
 def test_convolution_benchmark(tmp_path):
-    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.bench_convolution")
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.benchmarks.convolution")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "bench_convolution.json").read_text())["rows"]
     assert set(rows) == {"output", "images", "kernel"}
@@ -82,7 +82,7 @@ def test_convolution_benchmark(tmp_path):
 def test_a_study_that_was_stopped_goes_on(tmp_path):
     """Rows that are done are not run again; a row that cannot be is named."""
     places = ("--smoke", "--trials=1", f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path}")
-    run = lambda *flags: command(*places, *flags, program="experiments.accuracy")
+    run = lambda *flags: command(*places, *flags, program="experiments.studies.accuracy")
     assert run("--rows=bp").returncode == 0
     again = run("--rows=bp,early_exit")
     assert again.stdout.count("is a finished run") == 1
@@ -136,7 +136,7 @@ def test_pipeline_benchmark(net, more, tmp_path):
     if "--torch" in more:
         pytest.importorskip("torch", reason="of the dev extra")
     size = ("--smoke", f"--nets={net}", "--batches=2", "--repetitions=2")
-    done = command(*size, *more, f"--out={tmp_path}", program="experiments.bench_pipeline")
+    done = command(*size, *more, f"--out={tmp_path}", program="experiments.benchmarks.pipeline")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "bench_pipeline.json").read_text())
     rows = result["networks"][net]["rows"]
@@ -157,7 +157,7 @@ def test_pipeline_benchmark(net, more, tmp_path):
 )
 @pytest.mark.full
 def test_pipeline_benchmark_refuses(flags, says, tmp_path):
-    done = command(*flags, f"--out={tmp_path}", program="experiments.bench_pipeline")
+    done = command(*flags, f"--out={tmp_path}", program="experiments.benchmarks.pipeline")
     assert done.returncode == 2
     assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
@@ -165,7 +165,7 @@ def test_pipeline_benchmark_refuses(flags, says, tmp_path):
 @pytest.mark.full
 def test_trials_benchmark(tmp_path):
     size = ("--smoke", "--nets=two_conv", "--methods=al", "--trials=2", "--repetitions=2")
-    done = command(*size, f"--out={tmp_path}", program="experiments.bench_trials")
+    done = command(*size, f"--out={tmp_path}", program="experiments.benchmarks.trials")
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "bench_trials.json").read_text())["rows"]["two_conv al"]
     assert {name: len(values) for name, values in row["seconds"].items()} == {"one": 2, "loop": 2, "vmap": 2}
@@ -175,7 +175,7 @@ def test_trials_benchmark(tmp_path):
 @pinned
 @pytest.mark.full
 def test_depth_benchmark(tmp_path):
-    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.bench_depth")
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.benchmarks.depth")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "bench_depth.json").read_text())
     assert result["ticks_counted"] == {"1": 4, "2": 5, "4": 7}  # n + l - 1

@@ -74,7 +74,7 @@ def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
 @pytest.mark.slow
 def test_a_kill_in_a_checkpoint_write(tmp_path):
     out = tmp_path / "kills.json"
-    done = command("--only=al", "--trials=1", "--first=1", f"--out={out}", program="experiments.check_kills")
+    done = command("--only=al", "--trials=1", "--first=1", f"--out={out}", program="experiments.checks.kills")
     assert done.returncode == 0, done.stdout + done.stderr
     (trial,) = json.loads(out.read_text())["trials"]
     assert trial["meant_for"] == "write" and trial["was_running"]
@@ -84,7 +84,7 @@ def test_a_kill_in_a_checkpoint_write(tmp_path):
 @pytest.mark.slow
 def test_of_two_runs_started_at_once_one_is_refused(tmp_path):
     out = tmp_path / "kills.json"
-    done = command("--only=at once", "--trials=1", f"--out={out}", program="experiments.check_kills")
+    done = command("--only=at once", "--trials=1", f"--out={out}", program="experiments.checks.kills")
     assert done.returncode == 0, done.stdout + done.stderr
     (trial,) = json.loads(out.read_text())["trials"]
     assert sorted(trial["statuses"]) == [0, 2] and trial["refused_by_name"] and trial["records_whole"]
