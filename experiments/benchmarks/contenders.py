@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from localgrad.base import Batches, Block, BlockState, LocalBlock, Model, Signal, Spec
+from localgrad.base import Backward, Batches, Block, BlockState, Forward, LocalBlock, Model, Signal, Spec
 from localgrad.blocks import NETWORKS
 from localgrad.data import batches
 from localgrad.methods import METHODS
-from localgrad.pipeline import signal_of, step
+from localgrad.pipeline import signal_of, specs
+from localgrad.pipeline.specs import signals
 from localgrad.pipeline.timing import small
 
 CLASSES = 10
@@ -146,22 +147,23 @@ def stage_model(model: Model, cuts: Sequence[int], stage: int, parts: int = 1) -
       parts: into how many micro-batches a batch is cut.
     """
     first, last = cuts[stage : stage + 2]
-    states, messages = step.specs(model, 1, parts)
+    states, messages = specs(model, 1, parts)
     blocks, effective = model.blocks[first:last], model.effective[first:last]
     if last < len(model.blocks) and signal_of(model) != "none":
-        blocks += (_above(signal_of(model), step.signals(model, states, messages)[last - 1]),)
+        blocks += (_above(signal_of(model), signals(model, states, messages)[last - 1]),)
         effective += (frozenset(),)
     return model._replace(blocks=blocks, effective=effective, enter=lambda x, y: small(messages[first]))
 
 
 def _above(signal: Signal, spec: Spec) -> LocalBlock:
     """A block that does nothing but hand down a signal."""
-    tx = optax.identity()
+    nothing = lambda state, stash, signal: Backward({}, {"loss": jnp.zeros(())}, small(spec))
+    chained = signal == "above"
     return LocalBlock(
         name="above",
-        signal=signal,
-        init=lambda key, message: BlockState({}, {}, tx.init({})),
-        forward=lambda state, message, key: (message, {}, {}),
-        grads=lambda state, stash, signal: ({}, {"loss": jnp.zeros(())}, small(spec)),
-        tx=tx,
+        signal="above" if chained else "none",
+        init=lambda key, message: BlockState({}, {}, {}),
+        forward=lambda state, message, key: Forward(message, {}, down=None if chained else small(spec)),
+        tx={},
+        backward=nothing if chained else None,
     )

@@ -38,7 +38,7 @@ from matplotlib.patches import Patch
 from experiments import tables
 from experiments.benchmarks import pinned
 from localgrad import al, bp, dkp, init, mlp, params_sha256, spmd
-from localgrad.base import BlockState, Engine, Key, LocalBlock, Message, Model, PyTree
+from localgrad.base import Backward, BlockState, Engine, Forward, Key, LocalBlock, Message, Model, PyTree
 from localgrad.cli import shell
 from localgrad.data import batches
 
@@ -107,36 +107,37 @@ def stamped(block: LocalBlock, index: int, log: Log) -> LocalBlock:
     Kinds of work by what it waits for: nothing, `train`; the error, `forward` and `backward` with the update; the
     gradient from above, `forward` and `backward`, and `update` once a batch.
     """
-    waits, chained = block.signal != "none", block.signal == "cotangent"
+    waits, chained = block.signal != "none", block.signal == "above"
     note = lambda *args: stamp(log, index, *args)
     last = "update" if chained else "backward" if waits else "train"
 
-    def forward(state: BlockState, message: Message, key: Key):
-        message = note("forward" if waits else "train", "begin", message)
-        message, model_state, stash = block.forward(state, message, key)
-        return note("forward", "end", message, stash) if waits else message, model_state, stash
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
+        found = block.forward(state, note("forward" if waits else "train", "begin", message), key)
+        return found._replace(message=note("forward", "end", found.message, found.stash)) if waits else found
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
-        if not waits:
-            return block.grads(state, stash, signal)
+    def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
+        assert block.backward is not None
         if signal is None:  # the last block makes its own
             stash = note("backward", "begin", stash)
         else:
             signal = note("backward", "begin", signal)
-        own, metrics, downward = block.grads(state, stash, signal)
+        found = block.backward(state, stash, signal)
         if chained and index:
-            downward = note("backward", "end", downward, own)
-        elif chained:  # nobody is below, and what would be handed down is not worked out
-            own = note("backward", "end", own)
-        return own, metrics, downward
+            return found._replace(down=note("backward", "end", found.down, found.grads))
+        if chained:  # nobody is below, and what would be handed down is not worked out
+            return found._replace(grads=note("backward", "end", found.grads))
+        return found
 
-    def update(own: PyTree, opt_state: PyTree, params: PyTree = None):
+    ((groups, tx),) = block.tx.items()  # one moment, one optimizer
+
+    def update(own: PyTree, opt_state: PyTree, params: PyTree = None, **extra: PyTree):
         own = note("update", "begin", own) if chained else own
-        updates, opt_state = block.tx.update(own, opt_state, params)
+        updates, opt_state = optax.with_extra_args_support(tx).update(own, opt_state, params, **extra)
         # Not through the updates: what adds them to the parameters would round differently.
         return updates, note(last, "end", jax.lax.optimization_barrier(opt_state), updates)
 
-    return block._replace(forward=forward, grads=grads, tx=optax.GradientTransformation(block.tx.init, update))
+    stamped_tx = {groups: optax.GradientTransformationExtraArgs(tx.init, update)}
+    return block._replace(forward=forward, backward=backward if waits else None, tx=stamped_tx)
 
 
 def bars_of(log: Log, micro_batches: int) -> list[Bar]:
@@ -218,7 +219,7 @@ def work() -> dict[str, Any]:
         "params_sha256": digest,
         "seconds": seconds,
         "cuts": engine.plan.cuts,
-        "schedule": engine.plan.schedule,
+        "schedule": engine.plan.schedule.name,
     }
 
 

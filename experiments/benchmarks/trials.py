@@ -18,8 +18,8 @@ from experiments import tables
 from experiments.benchmarks import turns
 from localgrad.blocks import networks_of
 from localgrad.cli import shell
+from localgrad.keys import fold_in
 from localgrad.methods import METHODS, trial_keys
-from localgrad.pipeline.step import fold_in
 from localgrad.training import Config, prepare
 
 flags.DEFINE_list("nets", ["two_conv", "vgg8b"], "networks")

@@ -35,8 +35,8 @@ def engines(model: Model, stages: int) -> list[tuple[Engine, Engine]]:
     """
     pipeline = lambda **options: spmd(model, stages=stages, bubble=float("nan"), **options)
     signal = signal_of(model)
-    if signal == "error":
+    if signal in ("top", "next"):
         delayed = pipeline()
-        late = sequential(model, delays_of(delayed.plan.cuts))
+        late = sequential(model, delays_of(delayed.plan.cuts, signal))
         return [(sequential(model), pipeline(staleness="locked")), (late, delayed)]
-    return [(sequential(model), pipeline(micro_batches=1) if signal == "cotangent" else pipeline())]
+    return [(sequential(model), pipeline(micro_batches=1) if signal == "above" else pipeline())]

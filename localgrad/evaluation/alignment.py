@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import BlockState, Model, PyTree
-from localgrad.pipeline.step import block_key, gradients
+from localgrad.keys import block_key
+from localgrad.pipeline.step import gradients
 from localgrad.report import projection_cosines, true_gradients, weight_cosines
 
 Cosines = list[float | None]  # one a block

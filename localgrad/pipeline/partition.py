@@ -11,6 +11,7 @@ from localgrad.base import Model, Plan, Spec
 from localgrad.pipeline import step
 from localgrad.pipeline.loops import flops_of_repeats
 from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.schedules import local
 from localgrad.pipeline.specs import asks, key_spec, once_a_model, signals, specs
 
 # Cost of moving one byte of a block's state, in FLOPs: optimizer updates are bound by memory, matrix products are not.
@@ -58,6 +59,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         stage_bytes=tuple(state_bytes(states[a:b]) for a, b in spans),
         slot_bytes=state_bytes(slots.specs),
         uniform=same_program and same_message,
+        schedule=local(stages),
     )
 
 

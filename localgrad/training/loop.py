@@ -16,9 +16,9 @@ from tqdm import tqdm
 from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
 from localgrad.evaluation.accuracy import make_evaluator
+from localgrad.keys import fold_in
 from localgrad.methods import trial_keys
 from localgrad.pipeline import hand_over, pipeline_state, specs
-from localgrad.pipeline.step import fold_in
 from localgrad.report import draw_curves, params_sha256
 from localgrad.training import config_file, workdir
 from localgrad.training.job import Job, check_still, checkpoints_of
@@ -92,7 +92,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
     keys = trial_keys(config.seed, model.trials)
     names = [block.name for block in model.blocks]
     like = specs(model)[0]
-    late = engine.plan.schedule == "delayed"  # what is in flight belongs to the run
+    late = any(engine.plan.schedule.delays)  # what is in flight belongs to the run
     facts = {"config": config.to_json(), "versions": versions()}
     checkpoints = checkpoints_of(config, log if main else lambda line: None)
     evaluate = make_evaluator(model)

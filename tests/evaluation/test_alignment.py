@@ -13,7 +13,7 @@ from localgrad.base import Block, BlockState, Model
 from localgrad.blocks import bilstm, cnn, from_linen, mlp, remat, resnet, transformer
 from localgrad.evaluation.alignment import aligner, exact_cosine
 from localgrad.methods import METHODS, bp, bp_fc, dfa, freeze, kp, scl
-from localgrad.pipeline.step import init
+from localgrad.pipeline import init
 
 BATCH, CLASSES, WORDS = 12, 3, 30
 RNG = np.random.default_rng(0)

@@ -131,7 +131,7 @@ def test_parts_that_nothing_can_be_learnt_from_are_refused(make, says):
 
 def test_one_example_is_enough_where_none_are_compared():
     assert spmd(model_of(early_exit, mlp((8,)), batch=2), stages=1, data_parallel=2).plan.data_parallel == 2
-    assert spmd(model_of(bp, mlp((8, 8)), batch=4), stages=2).plan.micro_batches == 4
+    assert spmd(model_of(bp, mlp((8, 8)), batch=4), stages=2).plan.schedule.parts == 4
 
 
 def test_micro_batches_by_default_are_large_enough():
@@ -140,4 +140,4 @@ def test_micro_batches_by_default_are_large_enough():
     assert parts_of(7, 2, None, least=2) == 1  # a prime number of examples
     assert parts_of(1, 2, None, least=2) == 1
     norm = spmd(model_of(bp, mlp((8, 8), norm=True), batch=8), stages=2, data_parallel=2)
-    assert (norm.plan.data_parallel, norm.plan.micro_batches) == (2, 2)
+    assert (norm.plan.data_parallel, norm.plan.schedule.parts) == (2, 2)

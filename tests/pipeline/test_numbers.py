@@ -76,11 +76,11 @@ def nan_gradient(model: lg.Model, at: float = 3.0) -> lg.Model:
     block = model.blocks[1]
 
     def forward(state, message, key):
-        new, model_state, stash = block.forward(state, message, key)
+        found = block.forward(state, message, key)
         broken = jnp.where(
             jnp.max(state.params["head"]["Dense_0"]["bias"]) * 0 + jnp.max(message["x"]) > at, jnp.nan, 0.0
         )
-        return new, model_state, {**stash, "grads": jax.tree.map(lambda x: x + broken, stash["grads"])}
+        return found._replace(grads=jax.tree.map(lambda x: x + broken, found.grads))
 
     return model._replace(blocks=(model.blocks[0], block._replace(forward=forward), *model.blocks[2:]))
 

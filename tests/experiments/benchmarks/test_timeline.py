@@ -78,7 +78,7 @@ def test_local_stages_work_at_the_same_time(depth, where, tmp_path):
 
 def test_delayed_stages_learn_late(tmp_path):
     stages, blocks, about = traced("dkp", tmp_path, "--depth=3", "--virtual")
-    assert about["schedule"] == "delayed"
+    assert about["schedule"] == "broadcast"
     check(stages, blocks, {"forward": 1, "backward": 1})
     forward, backward = find(stages, 0, "forward"), find(stages, 0, "backward")
     for k in range(BATCHES - 1):  # stage 0 is a batch late: it has run on the next by the time it learns
