@@ -139,10 +139,10 @@ class Model(NamedTuple):
     Attributes:
       method: the method's name, for tables and messages.
       blocks: the local blocks, from the input up.
-      x_spec, y_spec: shape and dtype of a batch of inputs `(B, ...)` and of integer labels `(B,)`.
-      classes: number of classes.
+      x_spec, y_spec: shape and dtype of a batch of inputs `(B, ...)` and of targets.
+      task: what is learnt, see `localgrad.tasks`.
       enter: `(x, y) -> message` of the first block.
-      predict: `(states, x, exit=None) -> scores (B, classes)`; `exit` counts blocks from 1, None is the last.
+      predict: `(states, x, exit=None) -> scores (B, outputs)`; `exit` counts blocks from 1, None is the last.
       features: `(states, x, keys=None) -> [output of f of block 1, of block 2, ..., scores of the last exit]`: all that
         prediction makes on its way, of sequences their summaries.  With `keys`, one a block, it is what the training
         step of a batch x (as `enter` takes it) with those keys makes: batch statistics, dropout.  Gradients flow
@@ -158,7 +158,7 @@ class Model(NamedTuple):
     blocks: tuple[LocalBlock, ...]
     x_spec: jax.ShapeDtypeStruct
     y_spec: jax.ShapeDtypeStruct
-    classes: int
+    task: Any
     enter: Callable[[jax.Array, jax.Array], Message]
     predict: Predict
     features: Features

@@ -15,6 +15,7 @@ from localgrad.blocks import from_linen, mlp
 from localgrad.losses import cross_entropy
 from localgrad.methods import al, trials
 from localgrad.pipeline import make_plan, sequential
+from localgrad.tasks import classification
 
 BATCH, FEATURES, CLASSES = 8, 5, 3
 KEY = jax.random.key(1)
@@ -44,7 +45,7 @@ def model_of(method: str, blocks: Sequence[LocalBlock]) -> Model:
         blocks=tuple(blocks),
         x_spec=jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float64),
         y_spec=jax.ShapeDtypeStruct((BATCH,), jnp.int32),
-        classes=CLASSES,
+        task=classification(CLASSES),
         enter=lambda x, y: {"x": x, "y": y},
         predict=lambda states, x, exit=None: x,
         features=lambda states, x: [x],

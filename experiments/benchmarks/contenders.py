@@ -131,7 +131,7 @@ def examples(model: Model, count: int) -> Batches:
         xs = rng.standard_normal(shape, np.float32)
     else:
         xs = rng.integers(1, SMOKE["bilstm"].options["words"], shape, np.int32)
-    ys = rng.integers(0, model.classes, (count, model.batch_size), np.int32)
+    ys = rng.integers(0, model.task.classes, (count, model.batch_size), np.int32)
     return batches(jnp.asarray(xs), jnp.asarray(ys))
 
 

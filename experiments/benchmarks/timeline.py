@@ -184,7 +184,7 @@ def train(model: Model, states: tuple[BlockState, ...]) -> tuple[Engine, Callabl
     engine = spmd(model, stages=FLAGS.stages, uniform=False, micro_batches=parts)
     rng = np.random.default_rng(0)
     xs = rng.standard_normal((FLAGS.batches, *model.x_spec.shape), np.float32)
-    ys = rng.integers(0, model.classes, (FLAGS.batches, model.batch_size), np.int32)
+    ys = rng.integers(0, model.task.classes, (FLAGS.batches, model.batch_size), np.int32)
     fed = engine.put(batches(jnp.asarray(xs), jnp.asarray(ys)))
 
     def run() -> tuple[str, float]:

@@ -15,8 +15,8 @@ from localgrad.blocks.sequences import summarised
 from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
 from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.methods.heads import classifier
-from localgrad.methods.output import label_loss
 from localgrad.methods.parts import Parts, check, classifying_model, moving_run
+from localgrad.tasks import Task
 
 STATISTICS = ("moving", "first")
 
@@ -24,7 +24,7 @@ STATISTICS = ("moving", "first")
 def bp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
     tx: Optimizers,
     hidden: Sequence[int] = (),
@@ -34,7 +34,7 @@ def bp(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the groups f and, in the last block, head.  Norms and clips are per block.
       hidden: units of the classifier's hidden layers, with ReLU; none makes it linear, two are the three-layer head of
         ICLR table 6.
@@ -45,20 +45,20 @@ def bp(
     Raises:
       ValueError: for hidden layers of no units.
     """
-    check(network, classes, "bp")
+    network, task = check(network, task, "bp")
     if not isinstance(hidden, Sequence) or not all(type(units) is int and units > 0 for units in hidden):
         raise ValueError(f"hidden is a sequence of positive numbers of units, one a hidden layer; got {hidden!r}.")
     parts: list[dict[str, Block]] = [{"f": f} for f in network]
-    parts[-1]["head"] = summarised(network[-1], classifier(classes, hidden=hidden))
-    blocks = [chained_block(part, classes, tx) for part in parts]
+    parts[-1]["head"] = summarised(network[-1], classifier(task.outputs, hidden=hidden))
+    blocks = [chained_block(part, task, tx) for part in parts]
     heads = [None] * (len(network) - 1) + ["head"]
-    return classifying_model("bp", blocks, parts, heads, x_spec, classes)
+    return classifying_model("bp", blocks, parts, heads, x_spec, task)
 
 
 def bp_matched(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
     tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
@@ -73,7 +73,7 @@ def bp_matched(
     are dense layers of the same widths, trained with the rest, as NECO deepened its baselines.
 
     Args:
-      network, x_spec, classes, tx: as `bp`.
+      network, x_spec, task, tx: as `bp`.
       profile, target_width, bridge: of the Associated Learning to match, see `al`.
       activation: of the dense layers that are added; ReLU in NECO's code, whatever the network's.
       norm: batch norm in them; None is as the network has it, which is how NECO's code has it.
@@ -88,7 +88,7 @@ def bp_matched(
     References:
       Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, sections 4.5 and 5.1
     """
-    check(network, classes, "bp_matched")
+    network, task = check(network, task, "bp_matched")
     hidden = checked_profile(profile, bridge).bridge
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
@@ -99,7 +99,7 @@ def bp_matched(
         norm = _has_model_state(network, x_spec)
     first, *others = mlp(widths, activation=activation, norm=norm)
     deeper = [*network, summarised(network[-1], first), *others]
-    return bp(deeper, x_spec, classes, tx=tx)._replace(method="bp_matched")
+    return bp(deeper, x_spec, task, tx=tx)._replace(method="bp_matched")
 
 
 def _has_model_state(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> bool:
@@ -115,7 +115,7 @@ def _has_model_state(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> 
 def bp_fc(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
     tx: Optimizers,
     statistics: str = "moving",
@@ -125,7 +125,7 @@ def bp_fc(
     The parameters of convolutional blocks, their norms' scales too, never move.
 
     Args:
-      network, x_spec, classes, tx: as `bp`.
+      network, x_spec, task, tx: as `bp`.
       statistics: of the norms in convolutional blocks.  `moving`: those blocks run as others do, with batch statistics
         in training and running ones in prediction (the paper freezes the convolutions and says no more); `first`: they
         run as in prediction always, so that running statistics stay at their first values and nothing is dropped.
@@ -139,7 +139,7 @@ def bp_fc(
     References:
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Table 1
     """
-    check(network, classes, "bp_fc")
+    network, task = check(network, task, "bp_fc")
     if statistics not in STATISTICS:
         raise ValueError(f"unknown statistics {statistics!r} of method 'bp_fc'; there are {', '.join(STATISTICS)}.")
     parts: list[dict[str, Block]] = []
@@ -158,13 +158,12 @@ def bp_fc(
         given = output_spec(block, given)
     if not any(frozen):
         raise ValueError("method 'bp_fc' freezes convolutions, and this network has none: use bp.")
-    parts.append({"head": classifier(classes)})
+    parts.append({"head": classifier(task.outputs)})
     still = [*frozen, False]
     blocks = [
-        chained_block(part, classes, tx, fixed=("f",) if stays else ())
-        for part, stays in zip(parts, still, strict=True)
+        chained_block(part, task, tx, fixed=("f",) if stays else ()) for part, stays in zip(parts, still, strict=True)
     ]
-    return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+    return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, task)
 
 
 def _as_drawn(block: Block, moving: bool) -> Block:
@@ -180,7 +179,7 @@ def _as_drawn(block: Block, moving: bool) -> Block:
 
 def chained_block(
     parts: Parts,
-    classes: int,
+    task: Task,
     tx: Optimizers,
     *,
     through: Sequence[str] | None = None,
@@ -193,7 +192,7 @@ def chained_block(
 
     Args:
       parts: `f`, `head` or both, which run in this order, and perhaps `feedback`, which does not.
-      classes: number of classes.
+      task: what is learnt.
       tx: one optax transform over the groups, or one by groups; see `transforms`.
       through: the groups that get gradients, all by default.
       fixed: groups that do not learn.
@@ -218,7 +217,7 @@ def chained_block(
             with way_back(params["feedback"]) if way_back else nullcontext():
                 for group in ("f", "head"):
                     x = run_part(group, x) if group in parts else x
-            return label_loss(x, message["y"], classes) if top else x, (x, model_state)
+            return task.loss(x, message["y"]) if top else x, (x, model_state)
 
         learning = {group: state.params[group] for group in groups}
         value, vjp, (x, model_state) = jax.vjp(run, learning, message["x"], has_aux=True)

@@ -26,6 +26,7 @@ from localgrad.base import (
 )
 from localgrad.blocks.given import check_blocks
 from localgrad.methods.groups import Optimizers, first_states, transforms
+from localgrad.tasks import Task, as_task
 
 Parts = Mapping[str, Block]
 Run = Callable[[str, jax.Array], jax.Array]
@@ -184,7 +185,7 @@ def classifying_model(
     parts: Sequence[Parts],
     heads: Sequence[str | None],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task,
     *,
     views: int = 1,
     image: bool = False,
@@ -198,7 +199,7 @@ def classifying_model(
       method: the method's name.
       blocks, parts: what each block is made of; a block without an `f` passes its input on.
       heads: for each block the group that gives scores of the classes, or None where there is none; the last has one.
-      x_spec, classes: as for every method.
+      x_spec, task: as for every method.
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
       handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
@@ -227,7 +228,7 @@ def classifying_model(
         return outputs, runs[-1](str(heads[top - 1]), x)
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        return path(states, x, checked_exit(exits, exit))[1]
+        return task.shaped(path(states, x, checked_exit(exits, exit))[1], x)
 
     def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
         outputs, scores = path(states, x if keys is None else seen(x), len(parts), keys)
@@ -237,11 +238,9 @@ def classifying_model(
     used[-1] |= {str(heads[-1])}
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
-    y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
+    y_spec = task.y_spec(x_spec)
     names = (*names_of(parts), "scores")
-    return Model(
-        method, tuple(blocks), x_spec, y_spec, classes, enter, predict, features, exits, tuple(used), path=names
-    )
+    return Model(method, tuple(blocks), x_spec, y_spec, task, enter, predict, features, exits, tuple(used), path=names)
 
 
 def names_of(parts: Sequence[Parts]) -> list[str]:
@@ -266,17 +265,34 @@ def checked_exit(exits: Sequence[int], exit: int | None) -> int:
     return exit
 
 
-def check(network: Sequence[Block], classes: int, method: str, pool: int | None = None) -> None:
-    """Refuses an empty network, fewer than two classes and a pool that is no number of features.
+def check(
+    network: Sequence[Block], task: Task | int, method: str, pool: int | None = None
+) -> tuple[Sequence[Block], Task]:
+    """The network as heads are to read it, and the task.
 
     Raises:
-      ValueError: naming the method.
-      TypeError: for a network of anything but Blocks, such as bare Flax modules.
+      ValueError: for an empty network, fewer than two classes, or a pool that is no number of features.
+      TypeError: for a network of anything but Blocks, such as bare Flax modules, or what is no task.
     """
     check_blocks(network, "network")
     if not network:
         raise ValueError(f"method {method!r} needs a network of at least one block; got none.")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2; got {classes}.")
+    task = as_task(task)
     if pool is not None and (not isinstance(pool, int) or pool < 1):
         raise ValueError(f"pool is a positive number of features, or None; got {pool!r}.")
+    return ([_read_by_place(block) for block in network] if task.per_token else network), task
+
+
+def needs_classes(task: Task, method: str, why: str) -> None:
+    """Refuses a task without classes.
+
+    Raises:
+      ValueError: with the reason.
+    """
+    if task.classes is None or task.per_token:
+        raise ValueError(f"method {method!r} is for classification, not for {task.name}: {why}.")
+
+
+def _read_by_place(block: Block) -> Block:
+    """A block of sequences whose every place is read by heads as an example of its own."""
+    return block._replace(summary=lambda y: y.reshape(-1, y.shape[-1]))

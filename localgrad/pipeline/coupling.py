@@ -76,7 +76,8 @@ def couples(model: Model) -> bool:
     states = [_random(rng, spec) for spec in given[0]]
     xs = [_examples(rng, few) for _ in range(2)]
     y_spec = few.y_spec
-    y = jnp.broadcast_to(jnp.arange(_ROWS, dtype=y_spec.dtype) % 2, y_spec.shape)
+    kinds = jnp.arange(_ROWS, dtype=y_spec.dtype) % 2
+    y = jnp.broadcast_to(jnp.expand_dims(kinds, range(1, y_spec.ndim - few.batch_axis)), y_spec.shape)
     key = jnp.broadcast_to(jax.random.key(0), key_spec(few).shape)
     half = _ROWS // 2
 

@@ -43,9 +43,11 @@ def enter(model: Model, examples: tuple[jax.Array, jax.Array]) -> Message:
             f"a batch of inputs is {x.dtype}{list(x.shape)}, and the model was made for {model.x_spec.dtype}"
             f"{list(model.x_spec.shape)}: give both the same shape and dtype."
         )
-    if y.shape != of_part(model.y_spec) or not jnp.issubdtype(y.dtype, jnp.integer):
+    whole = jnp.issubdtype(model.y_spec.dtype, jnp.integer)
+    if y.shape != of_part(model.y_spec) or (whole and not jnp.issubdtype(y.dtype, jnp.integer)):
         raise ValueError(
-            f"the labels of a batch are {y.dtype}{list(y.shape)}, and the model was made for whole numbers of shape "
-            f"{list(of_part(model.y_spec))}, one for each example."
+            f"the targets of a batch are {y.dtype}{list(y.shape)}, and the model's task, {model.task.name}, wants "
+            f"{'whole numbers' if whole else 'numbers'} of shape {list(of_part(model.y_spec))}, the first axis one for "
+            "each example."
         )
     return jax.lax.optimization_barrier(model.enter(*jax.lax.optimization_barrier((x, y.astype(model.y_spec.dtype)))))

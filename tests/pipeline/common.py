@@ -70,7 +70,7 @@ def examples(name: str, dtype=jnp.float32) -> tuple[np.ndarray, np.ndarray]:
     """Inputs `(STEPS, B, ...)` and labels `(STEPS, B)`."""
     model, rng = make_model(name, dtype), np.random.default_rng(0)
     xs = rng.standard_normal((STEPS, *model.x_spec.shape)).astype(dtype)
-    return xs, rng.integers(0, model.classes, (STEPS, BATCH)).astype(np.int32)
+    return xs, rng.integers(0, model.task.classes, (STEPS, BATCH)).astype(np.int32)
 
 
 def trained(name: str, stages: int, per_call: int = 32, dtype=jnp.float32, **options) -> Trained:

@@ -17,6 +17,7 @@ from localgrad.pipeline import delays_of, init, specs
 from localgrad.pipeline.partition import state_bytes
 from localgrad.pipeline.stash import stashes
 from localgrad.report import largest_difference, params_sha256
+from localgrad.tasks import classification
 
 BATCH, CLASSES, STEPS = 8, 3, 12
 NAN = float("nan")
@@ -159,7 +160,7 @@ def quadratics(curvatures: list[float], rate: float) -> Model:
     blocks = tuple(block(c, i == len(curvatures) - 1) for i, c in enumerate(curvatures))
     used = (frozenset({"w"}),) * len(blocks)
     enter = lambda x, y: {"x": x}
-    return Model("quadratic", blocks, x_spec, y_spec, 2, enter, nothing, nothing, (len(blocks),), used)
+    return Model("quadratic", blocks, x_spec, y_spec, classification(2), enter, nothing, nothing, (len(blocks),), used)
 
 
 @pytest.mark.parametrize("stages", [2, 4])

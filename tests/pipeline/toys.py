@@ -8,6 +8,7 @@ import optax
 
 from localgrad.base import Backward, BlockState, Forward, LocalBlock, Model
 from localgrad.losses import cross_entropy
+from localgrad.tasks import classification
 
 CLASSES = 3
 
@@ -19,7 +20,7 @@ def model_of(method: str, blocks: Sequence[LocalBlock], batch: int, features: in
         blocks=tuple(blocks),
         x_spec=jax.ShapeDtypeStruct((batch, features), jnp.float64),
         y_spec=jax.ShapeDtypeStruct((batch,), jnp.int32),
-        classes=CLASSES,
+        task=classification(CLASSES),
         enter=lambda x, y: {"x": x, "y": y},
         predict=lambda states, x, exit=None: x,
         features=lambda states, x, keys=None: [x],
