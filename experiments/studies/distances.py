@@ -62,7 +62,7 @@ def distances(row: str, workdirs: list[Path]) -> dict[str, Any]:
     found: list[list[Distances]] = []
     for trial, workdir in enumerate(workdirs):
         job = prepare(read_config(workdir), resume=False)
-        states = restore(job, workdir).states
+        states = restore(job.specs, workdir).states
         layers, labels = metafeatures(job.model, states, job.eval_batches("test"))
         names = ["input", *job.model.path][-len(layers) :]
         found.append([class_distances(layer, labels) for layer in layers])

@@ -55,7 +55,7 @@ def angles(row: str, workdirs: list[Path]) -> dict[str, Any]:
     found = []
     for workdir in workdirs:
         job = prepare(read_config(workdir), resume=False)
-        states = restore(job, workdir).states
+        states = restore(job.specs, workdir).states
         x = next(iter(job.eval_batches("test")))[0]
         alone, each = job.model, [states]
         if job.model.trials is not None:

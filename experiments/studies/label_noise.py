@@ -33,7 +33,7 @@ def train_accuracy(row: str, workdirs: list[Path]) -> dict[str, Any]:
     for workdir in workdirs:
         job = prepare(read_config(workdir), resume=False)
         evaluate = make_evaluator(job.model)
-        found.append(float(evaluate(restore(job, workdir).states, job.eval_batches("train"))[-1]))
+        found.append(float(evaluate(restore(job.specs, workdir).states, job.eval_batches("train"))[-1]))
     return {"train_accuracy": tables.figure(found)}
 
 

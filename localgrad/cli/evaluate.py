@@ -45,7 +45,7 @@ def define_flags() -> None:
 def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     """Everything that was asked for of one run, printed and returned."""
     job = prepare(config, resume=False)
-    saved = restore(job, config.workdir)
+    saved = restore(job.specs, config.workdir)
     model, states = job.model, saved.states
     scores, labels = collect(model, states, job.eval_batches("test"))
     x, y, mask = next(iter(job.eval_batches("test")))

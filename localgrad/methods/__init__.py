@@ -17,7 +17,6 @@ from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
-from localgrad.methods.registry import register_method as register_method
 from localgrad.methods.scl import scl as scl
 from localgrad.methods.trials import trial_keys as trial_keys
 from localgrad.methods.trials import trials as trials

@@ -7,11 +7,11 @@ from localgrad.training.config import Config as Config
 from localgrad.training.config_file import read_config as read_config
 from localgrad.training.job import Job as Job
 from localgrad.training.job import prepare as prepare
-from localgrad.training.job import restore as restore
 from localgrad.training.lock import InUseError as InUseError
-from localgrad.training.loop import Interrupted as Interrupted
 from localgrad.training.loop import fit as fit
-from localgrad.training.run import format_summary as format_summary
-from localgrad.training.run import make_ledger as make_ledger
+from localgrad.training.restoring import restore as restore
 from localgrad.training.run import prepare_all as prepare_all
 from localgrad.training.run import run as run
+from localgrad.training.stopping import Interrupted as Interrupted
+from localgrad.training.summary import format_summary as format_summary
+from localgrad.training.summary import make_ledger as make_ledger

@@ -33,23 +33,31 @@ class Config:
     """One training run; what each field is stands beside it, and in `localgrad train --help`."""
 
     method: str = _method("al", "name of the learning rule", choices=METHODS)
-    profile: str | None = _method(None, "the published form of the method; None is the method's default")
+    profile: str | None = _method(
+        None, "the published form of the method; None is the method's default", argument_of="method"
+    )
     target_width: int | None = _method(
-        None, "Associated Learning's target width; None is the method's default", least=1
+        None, "Associated Learning's target width; None is the method's default", least=1, argument_of="method"
     )
     bridge: tuple[int, ...] | None = _method(
-        None, "hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's"
+        None,
+        "hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's",
+        argument_of="method",
     )
     method_options: tuple[str, ...] = _method((), "more of the method's options, each `name=value`")
     net: str = _network("mlp", "name of the network", choices=NETWORKS)
-    widths: tuple[int, ...] | None = _network(None, "features of each layer; None is the network's default")
-    blocks: tuple[int, ...] | None = _network(
-        None, "layers in each block, or how many blocks; None is one layer a block"
+    widths: tuple[int, ...] | None = _network(
+        None, "features of each layer; None is the network's default", argument_of="net"
     )
-    activation: str | None = _network(None, "of every layer, see `localgrad.blocks`; None is the network's default")
-    norm: bool | None = _network(None, "normalisation of every layer; None is the network's default")
+    blocks: tuple[int, ...] | None = _network(
+        None, "layers in each block, or how many blocks; None is one layer a block", argument_of="net"
+    )
+    activation: str | None = _network(
+        None, "of every layer, see `localgrad.blocks`; None is the network's default", argument_of="net"
+    )
+    norm: bool | None = _network(None, "normalisation of every layer; None is the network's default", argument_of="net")
     dropout: float | None = _network(
-        None, "share of every layer's features that training drops; None is the network's default"
+        None, "share of every layer's features that training drops; None is the network's default", argument_of="net"
     )
     net_options: tuple[str, ...] = _network((), "more of the network's options, each `name=value`")
     dataset: str = _data("digits", "what to train on, see `localgrad.data.get`")

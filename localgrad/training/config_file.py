@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from localgrad.training.checkpoints import Checkpoints
+from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.workdir import as_json, folder_of, read_json, write_bytes
 
@@ -53,7 +53,7 @@ def read_config(workdir: str | PathLike) -> Config:
 def saved_config(workdir: str | PathLike) -> dict[str, Any] | None:
     """The fields of a run's configuration, as its newest checkpoint has them, or else its `config.json`, or None."""
     folder = folder_of(workdir)
-    found = Checkpoints(folder / "checkpoints").config() or read_json(folder / NAME)
+    found = CheckpointReader(folder / "checkpoints").config() or read_json(folder / NAME)
     return found if isinstance(found, dict) else None
 
 

@@ -17,6 +17,7 @@ class Option(NamedTuple):
       group: the heading it stands under in `--help`.
       choices: the values it may have, perhaps the names of a table that grows; None is any of its type.
       least, most: the bounds of a number.
+      argument_of: `method` or `net`: it is handed to that by its own name, unless it is None.
       placement: it says where and how a run is carried out: a workdir may be resumed with another value where that
         does not change what the run computes, see `localgrad.training.placement`.
     """
@@ -26,6 +27,7 @@ class Option(NamedTuple):
     choices: Collection[str] | None = None
     least: float | None = None
     most: float | None = None
+    argument_of: str | None = None
     placement: bool = False
 
     def check(self, name: str, value: Any) -> None:

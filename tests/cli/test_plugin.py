@@ -20,29 +20,27 @@ from ..quick import QUICK
 PLUGIN = """
 import numpy as np
 
-from localgrad.blocks import mlp, register_network
-from localgrad.data import Dataset, register_dataset
-from localgrad.methods import early_exit, register_method
+import localgrad as lg
 
 
 def classifiers(network, x_spec, classes, *, tx, pool: int | None = None):
-    return early_exit(network, x_spec, classes, tx=tx, pool=pool)
+    return lg.early_exit(network, x_spec, classes, tx=tx, pool=pool)
 
 
 def funnel(widths=(12, 8)):
-    return mlp(widths)
+    return lg.mlp(widths)
 
 
 def corners(name, split, data_dir):
     rng = np.random.default_rng(["train", "validation", "test"].index(split))
     inputs = rng.normal(size=(320 if split == "train" else 60, 2)).astype(np.float32)
     labels = (inputs[:, 0] > 0).astype(np.int32) + 2 * (inputs[:, 1] > 0).astype(np.int32)
-    return Dataset(name, inputs, labels, 4)
+    return lg.data.Dataset(name, inputs, labels, 4)
 
 
-register_method("classifiers", classifiers)
-register_network("funnel", funnel)
-register_dataset("corners", corners)
+lg.register_method("classifiers", classifiers)
+lg.register_network("funnel", funnel)
+lg.register_dataset("corners", corners)
 """
 
 

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from ..test_train import command
+from ..common import command
 
 pytestmark = pytest.mark.full
 

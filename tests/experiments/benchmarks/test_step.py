@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ..test_train import command
+from ..common import command
 
 
 @pytest.mark.full

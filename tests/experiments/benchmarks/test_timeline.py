@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 import pytest
 
-from ..test_train import command
+from ..common import command
 
 pytestmark = pytest.mark.full  # its figures are of time, which a busy machine bends
 
