@@ -99,7 +99,8 @@ def couples(model: Model) -> bool:
         moved, losses, above = [each.model_state for each in passed], [], None
         for block, state, each, down in reversed(list(zip(few.blocks, states, passed, downs(passed), strict=True))):
             metrics = [each.metrics]
-            if block.backward is not None:
+            if block.signal != "none":
+                assert block.backward is not None
                 made = block.backward(state, each.stash, above if block.signal == "above" else down)
                 metrics, above = [*metrics, made.metrics], made.down
             losses += [own["loss"] for own in metrics if "loss" in own]

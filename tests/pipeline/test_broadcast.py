@@ -233,7 +233,7 @@ def test_delays_that_cannot_be(delays: tuple[int, ...], says: str) -> None:
 
 def test_local_methods_are_never_late() -> None:
     model = early_exit(cnn((4, 4)), jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float32), CLASSES, tx=optax.sgd(0.1))
-    with pytest.raises(ValueError, match="'early_exit' learns from no error at the output"):
+    with pytest.raises(ValueError, match="method 'early_exit' wait for no signal"):
         sequential(model, (1, 0))
 
 
