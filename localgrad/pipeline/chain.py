@@ -11,6 +11,7 @@ References:
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import Backward, Forward, Key, Message, Plan, PyTree
+from localgrad.base import Backward, BlockState, Forward, Key, Message, Plan, PyTree
 from localgrad.keys import fold_in
 from localgrad.pipeline import feeding, ring, schedules, step
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.phases import Phases, TwoSlots
+from localgrad.pipeline.phases import BlockSlots, Phases
 
 
 class ChainState(NamedTuple):
@@ -95,7 +96,7 @@ class Chain:
         )
 
     @property
-    def states(self) -> TwoSlots:
+    def states(self) -> BlockSlots:
         return self._phases.states
 
     @cached_property
@@ -217,7 +218,7 @@ class Chain:
                         i = layout.blocks[stage][j]
                         states[j], sound, stopped = step.take(blocks[i], states[j], grads, metrics, ok[j])
                         ok, why = ok.at[j].set(sound), why.at[j].set(stopped)
-                return self.states.pack_learnt(stage, states), ok, why
+                return self._pack_learnt(stage, states), ok, why
 
             return run
 
@@ -237,7 +238,7 @@ class Chain:
                 states, ok, reports = self._phases.update(stage, states, made, reports, ok)
                 values = self.values.pack(stage, tuple(reports[i][0] for i in span))
                 return (
-                    self.states.pack_learnt(stage, states),
+                    self._pack_learnt(stage, states),
                     values,
                     ok,
                     layout.by_block([reports[i][1] for i in span]),
@@ -246,6 +247,9 @@ class Chain:
             return run
 
         return layout.choose(real, own, (learnt, self.values.fill(), ok, first))
+
+    def _pack_learnt(self, stage: int, states: Sequence[BlockState]) -> list[jax.Array]:
+        return [*self.states.pack_late(stage, states), *self.states.pack_rest(stage, states)]
 
     def _receive(self, stage: int, inbox: list[jax.Array], part: jax.Array, examples: Examples | None) -> Message:
         if stage == 0 and examples:

@@ -144,22 +144,22 @@ class _Stages:
 
     @partial(jax.jit, static_argnums=(0, 1))
     def _meet(self, s: int, slots, ok, entry, signal, batch):
-        learnt, moved = self.stream.phases.states.halves(slots)
-        before = Learnt(learnt, self.stream.values.late.fill(), ok, self.stream.layout.idle())
-        found, down = self.stream.meet(s, before, moved, entry, signal, jnp.int32(batch))
-        return [*found.slots, *moved], found.ok, down
+        own, rest, moved = self.stream.phases.states.thirds(slots)
+        before = Learnt(self.stream.first(own, rest), self.stream.values.late.fill(), ok, self.stream.layout.idle())
+        found, down = self.stream.meet(s, before, rest, moved, entry, signal, jnp.int32(batch))
+        return self.stream.whole(found.slots, rest, moved), found.ok, down
 
     @partial(jax.jit, static_argnums=(0, 1))
     def _advance(self, s: int, slots, ok, inbox, batch):
         stream, batch_id = self.stream, jnp.int32(batch)
-        learnt, moved = stream.phases.states.halves(slots)
-        before = Learnt(learnt, stream.values.rest.fill(), ok, stream.layout.idle())
+        own, rest, moved = stream.phases.states.thirds(slots)
+        before = Learnt(rest, stream.values.rest.fill(), ok, stream.layout.idle())
         nothing = (stream.signals.fill(), jnp.int32(-1))
         went = Went(moved, stream.layout.silence(0.0), [], nothing)
         keys = stream.layout.keys(s, stream.layout.blocks[s][0], self._key, batch_id)
         message = stream.layout.messages.unpack(s, inbox)
-        found, new, entry = stream.advance(s, before, went, message, keys, batch_id)
-        return [*found.slots, *new.moved], found.ok, new.sent[0], entry, new.handed
+        found, new, entry = stream.advance(s, own, before, went, message, keys, batch_id)
+        return [*own, *found.slots, *new.moved], found.ok, new.sent[0], entry, new.handed
 
 
 def _stream(model: Model, cuts: Sequence[int]) -> Stream:

@@ -165,20 +165,23 @@ class Stream:
     def tick(self, state: StreamState, fresh_id: jax.Array, examples: Examples | None) -> tuple[StreamState, Report]:
         """All stages on one tick; `examples` makes those of batch `fresh_id`, None being a bubble."""
         stage = jax.lax.axis_index("stage")
-        learnt, moved = self.phases.states.halves(state.slots)
-        late = Learnt(learnt, self.values.late.fill(), state.ok, self.layout.idle())
+        own, rest, moved = self.phases.states.thirds(state.slots)
+        late = Learnt(self.first(own, rest), self.values.late.fill(), state.ok, self.layout.idle())
         kept, handed = state.ring, self._nothing_handed()
         if any(self.phases.late):
-            late, kept, handed = self._learn_late(state, late, moved)
+            late, kept, handed = self._learn_late(state, late, rest, moved)
         batch_id = jnp.where(stage == 0, fresh_id, state.batch_id)
-        now, went = self._work(state, late, moved, kept, handed, batch_id, examples)
+        own, rest, moved = self.phases.states.thirds(self.whole(late.slots, rest, moved))
+        before = Learnt(rest, self.values.rest.fill(), late.ok, self.layout.idle())
+        went = Went(moved, self.layout.silence(self.bubble), kept, handed)
+        now, went = self._work(state, own, before, went, batch_id, examples)
 
         (inbox, arrived), (signal, signal_id) = self._send(stage, went)
         answered = jnp.where(self._is_late(stage), state.signal_id, batch_id)
         report = Report(
             [*late.values, *now.values], jnp.where(self._is_late(stage), late.stopped, now.stopped), answered
         )
-        slots = [*now.slots, *went.moved]
+        slots = [*own, *now.slots, *went.moved]
         new = StreamState(slots, inbox, arrived, went.ring, signal, signal_id, now.ok, state.next_id, state.key)
         return new, report
 
@@ -188,26 +191,34 @@ class Stream:
         self,
         stage: int,
         before: Learnt,
+        rest: list[jax.Array],
         moved: list[jax.Array],
         entry: list[jax.Array],
         signal: list[jax.Array],
         signal_id: jax.Array,
     ) -> tuple[Learnt, tuple[list[jax.Array], jax.Array]]:
         """A stage learns from a signal and the entry of its batch: `(Learnt, what it hands down and its batch)`."""
-        states = self.phases.states.unpack(stage, [*before.slots, *moved])
+        states = self.phases.states.unpack(stage, self.whole(before.slots, rest, moved))
         given = self.given(stage, signal)
         states, ok, reports, down = self.phases.learn_late(stage, states, entry, given, before.ok)
         return self._learnt(stage, states, reports, ok), self._handed_late(stage, down, signal_id)
 
     def advance(
-        self, stage: int, before: Learnt, went: Went, message: Message, keys: Sequence[Key], batch_id: jax.Array
+        self,
+        stage: int,
+        own: list[jax.Array],
+        before: Learnt,
+        went: Went,
+        message: Message,
+        keys: Sequence[Key],
+        batch_id: jax.Array,
     ) -> tuple[Learnt, Went, list[jax.Array]]:
         """A stage takes a batch forward and learns what can be learnt at once: `(Learnt, Went, its entry)`.
 
-        The ring of what went before stays as it is.
+        `own` are slots of what late signals alone move. The ring of what went before stays as it is.
         """
         phases = self.phases
-        states: Sequence[BlockState] = phases.states.unpack(stage, [*before.slots, *went.moved])
+        states: Sequence[BlockState] = phases.states.unpack(stage, [*own, *before.slots, *went.moved])
         passed = phases.forward(stage, states, message, keys, before.ok)
         states = [each.state for each in passed]
         stashes, reports, downs = self._by_block(stage, passed)
@@ -221,7 +232,7 @@ class Stream:
 
     # --- the first half: what has arrived ---------------------------------------------------------------------------
 
-    def _learn_late(self, state: StreamState, nothing: Learnt, moved: list[jax.Array]):
+    def _learn_late(self, state: StreamState, nothing: Learnt, rest: list[jax.Array], moved: list[jax.Array]):
         """Learns from the signal that has arrived, if one has: `(Learnt, ring, what is handed down)`."""
         phases, due = self.phases, state.signal_id >= 0
         place = state.signal_id % self._places()
@@ -229,14 +240,15 @@ class Stream:
 
         def unpacked(stage: int, slots: list[jax.Array]):
             entry = ring.read(state.ring, place)
-            return phases.states.unpack(stage, [*slots, *moved]), entry, self.given(stage, state.signal)
+            whole = self.whole(slots, rest, moved)
+            return phases.states.unpack(stage, whole), entry, self.given(stage, state.signal)
 
         if not self.layout.split:
 
             def whole(stage: int):
                 def run(carry: tuple[Learnt, tuple]):
                     entry = ring.read(state.ring, place)
-                    return self.meet(stage, carry[0], moved, entry, state.signal, state.signal_id)
+                    return self.meet(stage, carry[0], rest, moved, entry, state.signal, state.signal_id)
 
                 return run
 
@@ -278,18 +290,15 @@ class Stream:
     def _work(
         self,
         state: StreamState,
-        late: Learnt,
-        moved: list[jax.Array],
-        kept: list[jax.Array],
-        handed: tuple[list[jax.Array], jax.Array],
+        own: list[jax.Array],
+        now: Learnt,
+        went: Went,
         batch_id: jax.Array,
         examples: Examples | None,
     ) -> tuple[Learnt, Went]:
         """Takes a batch forward, if there is one, and learns what can be learnt of it at once."""
         valid = batch_id >= 0
         place = batch_id % self._places()
-        now = Learnt(late.slots, self.values.rest.fill(), late.ok, self.layout.idle())
-        went = Went(moved, self.layout.silence(self.bubble), kept, handed)
         keys = lambda stage: self.layout.keys(stage, self.layout.blocks[stage][0], state.key, batch_id)
 
         def message_of(stage: int) -> Message:
@@ -300,17 +309,18 @@ class Stream:
         def whole(stage: int):
             def run(carry: tuple[Learnt, Went]):
                 now, went = carry
-                now, new, entry = self.advance(stage, now, went, message_of(stage), keys(stage), batch_id)
+                now, new, entry = self.advance(stage, own, now, went, message_of(stage), keys(stage), batch_id)
                 return now, new._replace(ring=ring.write(went.ring, place, entry))
 
             return run
 
         if self.layout.split:
-            return self._work_of_shards(now, went, valid, place, batch_id, message_of, keys)
+            return self._work_of_shards(own, now, went, valid, place, batch_id, message_of, keys)
         return self.layout.choose(valid, whole, (now, went))
 
     def _work_of_shards(
         self,
+        own: list[jax.Array],
         now: Learnt,
         went: Went,
         valid: jax.Array,
@@ -327,7 +337,7 @@ class Stream:
         asked = [asks(self.layout.model, i) for i in range(len(self.layout.model.blocks))]
         downs = Slots([[downs_of(phases.passed[i], asked[i]) for i in span] for span in blocks])
         made = Slots([{i: phases.made[i]._replace(down=None) for i in own} for own in phases.prompt])
-        states_of = lambda stage, slots, moved: list(phases.states.unpack(stage, [*slots, *moved]))
+        states_of = lambda stage, slots, moved: list(phases.states.unpack(stage, [*own, *slots, *moved]))
 
         def run_pass(stage: int):
             def run(carry):
@@ -488,4 +498,19 @@ class Stream:
         values = slots.pack(stage, {i: reports[i][0] for i in own}) if ready else slots.fill()
         nothing = ({}, jnp.int32(LEARNT))
         stopped = self.layout.by_block([reports.get(i, nothing)[1] for i in span], LEARNT)
-        return Learnt(phases.states.pack_learnt(stage, states), values, ok, stopped)
+        learnt = phases.states.pack_rest(stage, states)
+        if late:
+            learnt = self.first(phases.states.pack_late(stage, states), learnt)
+        return Learnt(learnt, values, ok, stopped)
+
+    @cached_property
+    def _late_learn_at_once(self) -> bool:
+        return any(self.phases.passed[i].grads for own in self.phases.late for i in own)
+
+    def first(self, own: list[jax.Array], rest: list[jax.Array]) -> list[jax.Array]:
+        """Slots of what the first half of a tick moves: what late signals alone do, or that and the rest."""
+        return [*own, *rest] if self._late_learn_at_once else own
+
+    def whole(self, first: list[jax.Array], rest: list[jax.Array], moved: list[jax.Array]) -> list[jax.Array]:
+        """All slots again; see `first`."""
+        return [*first, *([] if self._late_learn_at_once else rest), *moved]
