@@ -17,6 +17,7 @@ LIBRARY = Path(localgrad.__file__).parent
 LAYERS = (
     {"xla", "base", "keys", "registry", "plugins"},
     {"blocks", "losses", "data", "report", "processes"},
+    {"tasks"},
     {"methods", "pipeline"},
     {"evaluation"},
     {"training"},

@@ -24,7 +24,7 @@ from localgrad.training import (
     prepare_all,
     run,
 )
-from localgrad.training.config_file import saved_config
+from localgrad.training.config_file import saved_plugins
 from localgrad.training.memory import check_memory
 
 # Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
@@ -52,7 +52,7 @@ def config_from_flags() -> Config:
     if not FLAGS["method"].present and values["profile"] is None:
         values["profile"] = _FIRST_PROFILE
     if not FLAGS["plugin"].present:
-        values["plugin"] = tuple((saved_config(values["workdir"]) or {}).get("plugin", ()))
+        values["plugin"] = saved_plugins(values["workdir"])
     return Config(**values)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from localgrad import plugins
 from localgrad.blocks import NETWORKS
-from localgrad.data import VOCABULARY
+from localgrad.data import DATASETS, VOCABULARY
 from localgrad.methods import METHODS
 from localgrad.pipeline import STALENESS
 from localgrad.training.fields import check_fields, option, options
@@ -60,7 +60,7 @@ class Config:
         None, "share of every layer's features that training drops; None is the network's default", argument_of="net"
     )
     net_options: tuple[str, ...] = _network((), "more of the network's options, each `name=value`")
-    dataset: str = _data("digits", "what to train on, see `localgrad.data.get`")
+    dataset: str = _data("digits", f"what to train on: {', '.join(DATASETS)}, or a set of tensorflow-datasets")
     data_dir: str | None = _data(None, "folder of the data's files; None looks in the usual places", placement=True)
     max_length: int | None = _data(
         None, "of texts, the tokens that are kept; None is as many as the longest has", least=1

@@ -7,7 +7,7 @@ from etils import epath
 
 from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config import OPTIONS, Config
-from localgrad.training.workdir import as_json, folder_of, read_json, write_bytes
+from localgrad.training.workdir import as_json, check_folder, folder_of, read_json, write_bytes
 
 NAME = "config.json"
 
@@ -55,6 +55,17 @@ def saved_config(workdir: str | PathLike) -> dict[str, Any] | None:
     folder = folder_of(workdir)
     found = CheckpointReader(folder / "checkpoints").config() or read_json(folder / NAME)
     return found if isinstance(found, dict) else None
+
+
+def saved_plugins(workdir: str | PathLike) -> tuple[str, ...]:
+    """The plugins of a run that was begun in a workdir; () where there is none.
+
+    Raises:
+      ValueError: if the workdir cannot be one.
+    """
+    check_folder(folder_of(workdir))
+    found = (saved_config(workdir) or {}).get("plugin")
+    return tuple(found) if isinstance(found, list) else ()
 
 
 def check_same(config: Config, saved: dict[str, Any], folder: PathLike) -> None:

@@ -45,6 +45,12 @@ def test_bad_input_gets_one_line_and_a_status(flags, says, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_in_place_of_the_workdir_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command(f"--workdir={tmp_path / 'file'}", "--dry_run")
+    assert done.returncode == 2 and "is a file; give a folder" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
     done = command(

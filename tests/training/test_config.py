@@ -6,7 +6,7 @@ import json
 import pytest
 
 from localgrad.training import Config, prepare, read_config
-from localgrad.training.config_file import check_same
+from localgrad.training.config_file import check_same, saved_plugins
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,13 @@ def test_a_config_is_read_back():
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(ValueError, match="another version: it has the fields depth"):
         Config.from_json({"depth": 3})
+
+
+@pytest.mark.parametrize(("saved", "plugins"), [({}, ()), ({"plugin": ["mine"]}, ("mine",)), ({"plugin": 5}, ())])
+def test_a_run_brings_its_plugins(saved, plugins, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**Config().to_json(), **saved}))
+    assert saved_plugins(tmp_path) == plugins
+    assert saved_plugins(tmp_path / "other") == ()
 
 
 @pytest.mark.parametrize("folder", ["nothing", "empty"])
