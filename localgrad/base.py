@@ -6,7 +6,7 @@ at once on a mesh, with the same numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ Key = jax.Array
 Spec = Any  # a pytree of jax.ShapeDtypeStruct
 Message = Mapping[str, jax.Array]  # what a block hands to the next: fixed shapes at each boundary, all of it detached
 Signal = Literal["none", "next", "top", "above"]
-Transforms = Mapping[str, optax.GradientTransformation]  # keys name the groups of a transform, joined by `+`
+Transforms: TypeAlias = Mapping[str, optax.GradientTransformation]  # keys name the groups of a transform, joined by `+`
 
 NEXT = -2  # a batch that the engine numbers itself: one more than the last
 # What `Metrics.stopped` says of a block on a batch.

@@ -16,8 +16,9 @@ LIBRARY = Path(localgrad.__file__).parent
 # the pipeline never names a method, nor a method the pipeline, and nothing can go in a circle.
 LAYERS = (
     {"xla", "base", "keys", "registry", "plugins"},
-    {"blocks", "losses", "data", "report", "processes"},
+    {"blocks", "losses", "report", "processes"},
     {"tasks"},
+    {"data"},
     {"methods", "pipeline"},
     {"evaluation"},
     {"training"},

@@ -13,14 +13,10 @@ LONGER = {
     "methods/al.py al": "the three published forms of one block, which differ in a line each",
     "methods/feedback.py": "the three direct methods and the forms of feedback that they share",
     "methods/parts.py": "the makers of blocks and of the model, which name each other",
-    "pipeline/broadcast.py broadcast": "a schedule, of which all stages share the closure's specs",
-    "pipeline/chain.py chain": "a schedule, of which all stages share the closure's specs",
-    "pipeline/local.py local": "a schedule, of which all stages share the closure's specs",
-    "pipeline/handover.py hand_over": "one pass over the ring of a pipeline, in the order of its batches",
-    "pipeline/mesh.py": "what all three schedules do on the mesh",
-    "pipeline/mesh.py engine": "the engine of all three schedules",
+    "pipeline/chain.py": "GPipe from its way up to its update, one object",
     "pipeline/sequential.py sequential": "the specification, from top to bottom",
-    "pipeline/step.py": "a block's step as both engines compute it",
+    "pipeline/stream.py": "the tick of three schedules, one object",
+    "pipeline/ticks.py engine": "the engine of all schedules",
 }
 
 

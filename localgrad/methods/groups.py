@@ -1,7 +1,7 @@
 """Which optax transform is for which groups of a block's parameters, and which parameters decay."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import optax
@@ -9,7 +9,7 @@ import optax
 from localgrad.base import PyTree, Transforms
 
 # What a method takes: one transform of all groups that learn, or one by groups, None being for those that are fixed.
-Optimizers = optax.GradientTransformation | Mapping[str, optax.GradientTransformation | None]
+Optimizers: TypeAlias = optax.GradientTransformation | Mapping[str, optax.GradientTransformation | None]
 
 _NO_KERNELS = ("bias", "scale", "embedding")
 
@@ -87,7 +87,7 @@ def scaled(tx: Optimizers, scales: Mapping[str, float]) -> Optimizers:
       {'f': -1.0, 'g': -2.0}
     """
     if isinstance(tx, Mapping):
-        return {key: None if one is None else scaled(one, scales) for key, one in tx.items()}  # type: ignore[misc]
+        return {key: None if one is None else scaled(one, scales) for key, one in tx.items()}
     _check_transform(tx)
     inner = optax.with_extra_args_support(tx)
 

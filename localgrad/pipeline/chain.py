@@ -22,10 +22,11 @@ import numpy as np
 from localgrad.base import Backward, BlockState, Forward, Key, Message, Plan, PyTree
 from localgrad.keys import fold_in
 from localgrad.pipeline import feeding, ring, schedules, step
+from localgrad.pipeline.block_slots import BlockSlots
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.phases import BlockSlots, Phases
+from localgrad.pipeline.phases import Phases
 
 
 class ChainState(NamedTuple):
@@ -231,7 +232,7 @@ class Chain:
         def own(stage: int):
             def run(carry):
                 learnt, _, ok, why = carry
-                states = self.states.unpack(stage, [*learnt, *moved])
+                states: Sequence[BlockState] = self.states.unpack(stage, [*learnt, *moved])
                 span, told = layout.blocks[stage], self._first.unpack(stage, effects)
                 reports = {i: (metrics, why[j]) for j, (i, (_, metrics)) in enumerate(zip(span, told, strict=True))}
                 made = {i: Backward(*each) for i, each in self._then.unpack(stage, then).items()}
@@ -271,25 +272,3 @@ def _told(passed: Forward) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
 
 def _add(total: list[jax.Array], one: list[jax.Array]) -> list[jax.Array]:
     return [x + y for x, y in zip(total, one, strict=True)]
-
-
-def parts_of(examples: int, stages: int, micro_batches: int | None, least: int = 1) -> int:
-    """The number of micro-batches of a shard: the one asked for, or as many as divide it, at most 4 S.
-
-    Args:
-      examples: of the shard.
-      stages: number of stages S.
-      micro_batches: the number asked for, or None.
-      least: the fewest examples of a part that is not asked for.
-
-    Raises:
-      ValueError: if they do not divide the examples.
-    """
-    if micro_batches is None:
-        most = 1 if stages == 1 else 4 * stages
-        return max(m for m in range(1, most + 1) if examples % m == 0 and (m == 1 or examples // m >= least))
-    if micro_batches < 1 or examples % micro_batches:
-        raise ValueError(
-            f"--micro_batches={micro_batches} do not divide the {examples} examples that a data shard has of a batch."
-        )
-    return micro_batches

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from localgrad.base import LEARNT, BlockState, Key, Message, Metrics, Model, Schedule
+from localgrad.base import LEARNT, BlockState, Key, Message, Metrics, Model, Schedule, Spec
 from localgrad.pipeline import step
 from localgrad.pipeline.ring import Ring
 from localgrad.pipeline.schedules import WEIGHTS
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
     stash: list[jax.Array]
     metrics: dict[str, jax.Array]
-    stopped: jax.Array
+    stopped: jax.Array | Spec
 
 
 class Delayed:
@@ -134,7 +134,8 @@ class Delayed:
         reports: list[tuple[dict[str, jax.Array], jax.Array, jax.Array]] = []
         found = list(pending.signals)
         for i in reversed(range(len(blocks))):
-            which = jnp.int32(-1) if due[i] is None else due[i]
+            at = due[i]
+            which = jnp.int32(-1) if at is None else at
             blocks[i], ok[i], stopped, metrics, down = self._learn_one(i, which, blocks[i], ok[i], pending, found[i])
             is_due = which >= 0
             if self._signal == "above" and asks(self._model, i):

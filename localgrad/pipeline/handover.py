@@ -30,7 +30,8 @@ from localgrad.pipeline.schedules import delays_of
 from localgrad.pipeline.sequential import SequentialState
 from localgrad.pipeline.specs import key_spec, signal_of
 from localgrad.pipeline.spmd import layout_of, stream_of
-from localgrad.pipeline.stream import Learnt, Stream, StreamState, Went
+from localgrad.pipeline.stream import Stream
+from localgrad.pipeline.stream_parts import Learnt, StreamState, Went
 
 
 def pipeline_state(model: Model, cuts: Sequence[int]) -> StreamState:
@@ -106,13 +107,13 @@ class _Stages:
 
     def tick(self, turn: int) -> None:
         """A tick of those stages that are not at their point yet, with nothing new at the bottom."""
-        nothing = ([], -1)
+        nothing: tuple[list[jax.Array], int] = ([], -1)
         sent: list[Any] = [nothing] * self.count
         handed: list[Any] = [nothing] * self.count
         for s in range(self.count):
             signal, batch = self._signals[s]
             if batch >= 0:
-                self.seen[s, batch] = self.stream.given(s, signal)
+                self.seen[s, batch] = self.stream.signals.unpack(s, signal)
         for s in range(turn, self.count):
             places = max(1, self.stream.schedule.places[s])
             signal, batch = self._signals[s]
@@ -154,7 +155,7 @@ class _Stages:
         stream, batch_id = self.stream, jnp.int32(batch)
         own, rest, moved = stream.phases.states.thirds(slots)
         before = Learnt(rest, stream.values.rest.fill(), ok, stream.layout.idle())
-        nothing = (stream.signals.fill(), jnp.int32(-1))
+        nothing = stream.signals.nothing()
         went = Went(moved, stream.layout.silence(0.0), [], nothing)
         keys = stream.layout.keys(s, stream.layout.blocks[s][0], self._key, batch_id)
         message = stream.layout.messages.unpack(s, inbox)

@@ -74,3 +74,25 @@ def delays_of(cuts: Sequence[int], signal: Signal = "top") -> tuple[int, ...]:
     if signal == "next":  # within a stage nothing is late
         return tuple(late[s] if i == b - 1 else 0 for s, (a, b) in enumerate(spans) for i in range(a, b))
     return tuple(late[s] for s, (a, b) in enumerate(spans) for _ in range(a, b))
+
+
+def parts_of(examples: int, stages: int, micro_batches: int | None, least: int = 1) -> int:
+    """The number of micro-batches of a shard: the one asked for, or as many as divide it, at most 4 S.
+
+    Args:
+      examples: of the shard.
+      stages: number of stages S.
+      micro_batches: the number asked for, or None.
+      least: the fewest examples of a part that is not asked for.
+
+    Raises:
+      ValueError: if they do not divide the examples.
+    """
+    if micro_batches is None:
+        most = 1 if stages == 1 else 4 * stages
+        return max(m for m in range(1, most + 1) if examples % m == 0 and (m == 1 or examples // m >= least))
+    if micro_batches < 1 or examples % micro_batches:
+        raise ValueError(
+            f"--micro_batches={micro_batches} do not divide the {examples} examples that a data shard has of a batch."
+        )
+    return micro_batches

@@ -108,7 +108,7 @@ def signal_of(model: Model) -> Signal:
             f"blocks of method {model.method!r} wait for different signals, {' and '.join(kinds)}: all that wait must "
             "wait for the same."
         )
-    return kinds[0] if kinds else "none"  # type: ignore[return-value]
+    return kinds[0] if kinds else "none"
 
 
 def asks(model: Model, i: int) -> bool:

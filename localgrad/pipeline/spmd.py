@@ -6,15 +6,16 @@ import jax
 
 from localgrad.base import Engine, Model, Plan, Schedule, Signal
 from localgrad.pipeline import schedules
-from localgrad.pipeline.chain import Chain, parts_of
+from localgrad.pipeline.chain import Chain
 from localgrad.pipeline.coupling import check_examples, least_examples
 from localgrad.pipeline.local import Local
-from localgrad.pipeline.mesh import Layout, engine, make_mesh
+from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import make_plan
-from localgrad.pipeline.schedules import STALENESS, WEIGHTS
+from localgrad.pipeline.schedules import STALENESS, WEIGHTS, parts_of
 from localgrad.pipeline.specs import signal_of, signals, specs
 from localgrad.pipeline.stream import Stream
+from localgrad.pipeline.ticks import engine
 
 
 def spmd(

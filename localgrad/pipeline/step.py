@@ -70,7 +70,8 @@ def forward(
 
 def work(block: LocalBlock, state: BlockState, message: Message, key: Key) -> Forward:
     """The pass alone, with no effect on the state: over data shards its results are averaged before any is used."""
-    return _barrier(block.forward(*_barrier((state, message)), key))
+    state, message = _barrier((state, message))
+    return _barrier(block.forward(state, message, key))
 
 
 def pass_part(block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array) -> Forward:

@@ -27,7 +27,7 @@ from localgrad import (
     trials,
 )  # fmt: skip
 from localgrad.pipeline import least_examples
-from localgrad.pipeline.chain import parts_of
+from localgrad.pipeline.schedules import parts_of
 
 
 class Linen(nn.Module):

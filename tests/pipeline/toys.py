@@ -62,7 +62,7 @@ def synthetic(tx: optax.GradientTransformation, rows: int, width: int, dropout: 
         return BlockState(params, {"seen": jnp.zeros((), jnp.float64)}, {g: tx.init({g: params[g]}) for g in params})
 
     def forward(state, message, key) -> Forward:
-        kept = jax.random.bernoulli(key, 1 - dropout, message["x"].shape) if dropout else 1.0
+        kept = jax.random.bernoulli(key, 1 - dropout, message["x"].shape).astype(jnp.float64) if dropout else 1.0
         run = lambda w, x: jnp.tanh((kept * x) @ w)
         h, vjp = jax.vjp(run, state.params["f"], jax.lax.stop_gradient(message["x"]))
         guessed = h @ state.params["guess"] / len(h)
