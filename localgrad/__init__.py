@@ -3,48 +3,177 @@
 The pipeline gives the same numbers as training the blocks one after another.
 """
 
-from localgrad import data as data
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from localgrad import data
 from localgrad import xla as _xla
-from localgrad.base import Batches as Batches
-from localgrad.base import Block as Block
-from localgrad.base import BlockState as BlockState
-from localgrad.base import DivergedError as DivergedError
-from localgrad.base import Engine as Engine
-from localgrad.base import LocalBlock as LocalBlock
-from localgrad.base import Metrics as Metrics
-from localgrad.base import Model as Model
-from localgrad.base import Plan as Plan
-from localgrad.base import Source as Source
-from localgrad.blocks import chain as chain
-from localgrad.blocks import cnn as cnn
-from localgrad.blocks import from_linen as from_linen
-from localgrad.blocks import from_nnx as from_nnx
-from localgrad.blocks import mlp as mlp
-from localgrad.blocks import regroup as regroup
-from localgrad.blocks import remat as remat
-from localgrad.methods import al as al
-from localgrad.methods import bp as bp
-from localgrad.methods import bp_fc as bp_fc
-from localgrad.methods import bp_matched as bp_matched
-from localgrad.methods import by_group as by_group
-from localgrad.methods import dfa as dfa
-from localgrad.methods import dgl as dgl
-from localgrad.methods import dkp as dkp
-from localgrad.methods import drtp as drtp
-from localgrad.methods import early_exit as early_exit
-from localgrad.methods import fa as fa
-from localgrad.methods import freeze as freeze
-from localgrad.methods import graft as graft
-from localgrad.methods import kernels as kernels
-from localgrad.methods import kp as kp
-from localgrad.methods import predsim as predsim
-from localgrad.methods import scl as scl
-from localgrad.methods import trials as trials
-from localgrad.pipeline import init as init
-from localgrad.pipeline import sequential as sequential
-from localgrad.pipeline import spmd as spmd
-from localgrad.report import format_ledger as format_ledger
-from localgrad.report import ledger as ledger
-from localgrad.report import params_sha256 as params_sha256
+from localgrad.base import (
+    Backward,
+    Batches,
+    Block,
+    BlockState,
+    DivergedError,
+    Engine,
+    Forward,
+    LocalBlock,
+    Metrics,
+    Model,
+    Plan,
+    Schedule,
+    Source,
+)
+from localgrad.blocks import (
+    alexnet,
+    bilstm,
+    chain,
+    cnn,
+    convnet,
+    embedding,
+    from_linen,
+    from_nnx,
+    mlp,
+    register_network,
+    regroup,
+    remat,
+    resnet,
+    transformer,
+    two_conv,
+    vanilla_cnn,
+    vgg,
+)
+from localgrad.data import register_dataset
+from localgrad.methods import (
+    al,
+    bp,
+    bp_fc,
+    bp_matched,
+    dfa,
+    dgl,
+    dkp,
+    drtp,
+    early_exit,
+    fa,
+    freeze,
+    graft,
+    kernels,
+    kp,
+    predsim,
+    scl,
+    transforms,
+    trial_keys,
+    trials,
+)
+from localgrad.methods.heads import classifier
+from localgrad.methods.output import error_block
+from localgrad.methods.parts import classifying_model, local_block, waiting_block
+from localgrad.methods.registry import register_method
+from localgrad.pipeline import balance, block_seconds, delays_of, init, sequential, spmd
+from localgrad.report import format_ledger, ledger, params_sha256
+from localgrad.tasks import Task, classification, multilabel, regression, tokens
+
+if TYPE_CHECKING:
+    from localgrad import evaluation, training
+
+__all__ = [  # noqa: RUF022  # by what one looks for
+    # The vocabulary
+    "Backward",
+    "Batches",
+    "Block",
+    "BlockState",
+    "DivergedError",
+    "Engine",
+    "Forward",
+    "LocalBlock",
+    "Metrics",
+    "Model",
+    "Plan",
+    "Schedule",
+    "Source",
+    # What is learnt
+    "Task",
+    "classification",
+    "multilabel",
+    "regression",
+    "tokens",
+    # Blocks of modules, and of blocks
+    "chain",
+    "from_linen",
+    "from_nnx",
+    "regroup",
+    "remat",
+    # Networks
+    "alexnet",
+    "bilstm",
+    "cnn",
+    "convnet",
+    "embedding",
+    "mlp",
+    "resnet",
+    "transformer",
+    "two_conv",
+    "vanilla_cnn",
+    "vgg",
+    # Methods
+    "al",
+    "bp",
+    "bp_fc",
+    "bp_matched",
+    "dfa",
+    "dgl",
+    "dkp",
+    "drtp",
+    "early_exit",
+    "fa",
+    "kp",
+    "predsim",
+    "scl",
+    # What a method of your own is made of
+    "classifier",
+    "classifying_model",
+    "error_block",
+    "local_block",
+    "transforms",
+    "waiting_block",
+    # Weight decay, trials, growth
+    "freeze",
+    "graft",
+    "kernels",
+    "trial_keys",
+    "trials",
+    # Engines
+    "balance",
+    "block_seconds",
+    "delays_of",
+    "init",
+    "sequential",
+    "spmd",
+    # Reports
+    "format_ledger",
+    "ledger",
+    "params_sha256",
+    # Names for the command line
+    "register_dataset",
+    "register_method",
+    "register_network",
+    # Rooms; the last two are imported when they are asked for
+    "data",
+    "evaluation",
+    "training",
+    "__version__",
+]
+
+try:
+    __version__ = metadata.version("localgrad")
+except metadata.PackageNotFoundError:  # a checkout that is on Python's path and not installed
+    __version__ = "0+unknown"
 
 _xla.sum_correctly()  # nothing above has used a device yet
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the rooms that bring heavy packages, such as orbax, when they are asked for."""
+    if name in ("evaluation", "training"):
+        return importlib.import_module(f"localgrad.{name}")
+    raise AttributeError(f"module 'localgrad' has no attribute {name!r}")

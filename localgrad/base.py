@@ -6,7 +6,7 @@ at once on a mesh, with the same numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -16,7 +16,8 @@ PyTree = Any
 Key = jax.Array
 Spec = Any  # a pytree of jax.ShapeDtypeStruct
 Message = Mapping[str, jax.Array]  # what a block hands to the next: fixed shapes at each boundary, all of it detached
-Signal = Literal["none", "error", "cotangent"]
+Signal = Literal["none", "next", "top", "above"]
+Transforms: TypeAlias = Mapping[str, optax.GradientTransformation]  # keys name the groups of a transform, joined by `+`
 
 NEXT = -2  # a batch that the engine numbers itself: one more than the last
 # What `Metrics.stopped` says of a block on a batch.
@@ -55,29 +56,67 @@ class BlockState(NamedTuple):
     opt_state: PyTree
 
 
+class Forward(NamedTuple):
+    """What a block's pass over a batch gives.
+
+    Attributes:
+      message: for the block above, detached.
+      model_state: batch statistics, which advance here and only here.
+      grads: gradients of the groups that learn at once, by group; {} where none do.
+      metrics: a dict of scalars; with at least `loss` where groups learn at once.
+      stash: arrays that `LocalBlock.backward` needs, made with the parameters of this pass; () where nothing waits.
+      down: what a block below may wait for: for the next one (`next`), or, of the last block, for all (`top`).
+    """
+
+    message: Message
+    model_state: PyTree
+    grads: Mapping[str, PyTree] = {}
+    metrics: Mapping[str, jax.Array] = {}
+    stash: PyTree = ()
+    down: PyTree = None
+
+
+class Backward(NamedTuple):
+    """What a block makes of the signal that it has waited for.
+
+    Attributes:
+      grads: gradients of the groups that learn then, by group.
+      metrics: a dict of scalars with at least `loss`.
+      down: for the block below, where that waits for it (`above`).
+    """
+
+    grads: Mapping[str, PyTree]
+    metrics: Mapping[str, jax.Array]
+    down: PyTree = None
+
+
 class LocalBlock(NamedTuple):
     """A block made trainable by a method; all functions are pure.
 
+    A block learns at two moments: at once, in its pass over a batch, and when a signal has arrived that it waits for.
+    Most have one of the two.  The engine applies the gradients of each moment as soon as they are there: what
+    `backward` is given are the parameters of that later time, and the stash is of the time of the pass.
+
     Attributes:
       name: what tables and messages call it.
-      signal: what `grads` needs from outside the block.  `none`: nothing; `error`: the loss gradient at the network's
-        output; `cotangent`: the loss gradient at this block's output, from the block above.
+      signal: what `backward` waits for.  `none`: nothing, there is no such moment; `next`: `Forward.down` of the next
+        block; `top`: `Forward.down` of the last block; `above`: `Backward.down` of the next block, and None for the
+        last.
       init: `(key, message_spec) -> BlockState`.
-      forward: `(state, message, key) -> (message, model_state, stash)`.  Batch statistics advance here and only here.
-        The stash is a pytree of arrays, made with the parameters that ran forward; for `signal='none'` it already
-        holds the gradients.
-      grads: `(state, stash, signal) -> (grads, metrics, downward)`; `grads` has the structure of `params`, `metrics`
-        is a dict of scalars with at least `loss`, and `downward` is the signal for the blocks below (or None).
-      tx: the block's own optax transform, applied by the engine and nowhere else.  It is given the block's loss as
-        `value`, which those that ask for it use.
+      forward: `(state, message, key) -> Forward`.
+      tx: the block's own optax transforms, applied by the engine and nowhere else: each key names groups, joined by
+        `+`, that one transform updates together at one moment, and `BlockState.opt_state` has a state for each key.
+        Groups that no key names are fixed.  A transform is given the block's loss as `value`, which those that ask
+        for it use.
+      backward: `(state, stash, signal) -> Backward`; None where nothing is waited for.
     """
 
     name: str
     signal: Signal
     init: Callable[[Key, Spec], BlockState]
-    forward: Callable[[BlockState, Message, Key], tuple[Message, PyTree, PyTree]]
-    grads: Callable[[BlockState, PyTree, PyTree], tuple[PyTree, dict[str, jax.Array], PyTree]]
-    tx: optax.GradientTransformation
+    forward: Callable[[BlockState, Message, Key], Forward]
+    tx: Transforms
+    backward: Callable[[BlockState, PyTree, PyTree], Backward] | None = None
 
 
 class Predict(Protocol):
@@ -100,10 +139,10 @@ class Model(NamedTuple):
     Attributes:
       method: the method's name, for tables and messages.
       blocks: the local blocks, from the input up.
-      x_spec, y_spec: shape and dtype of a batch of inputs `(B, ...)` and of integer labels `(B,)`.
-      classes: number of classes.
+      x_spec, y_spec: shape and dtype of a batch of inputs `(B, ...)` and of targets.
+      task: what is learnt, see `localgrad.tasks`.
       enter: `(x, y) -> message` of the first block.
-      predict: `(states, x, exit=None) -> scores (B, classes)`; `exit` counts blocks from 1, None is the last.
+      predict: `(states, x, exit=None) -> scores (B, outputs)`; `exit` counts blocks from 1, None is the last.
       features: `(states, x, keys=None) -> [output of f of block 1, of block 2, ..., scores of the last exit]`: all that
         prediction makes on its way, of sequences their summaries.  With `keys`, one a block, it is what the training
         step of a batch x (as `enter` takes it) with those keys makes: batch statistics, dropout.  Gradients flow
@@ -119,7 +158,7 @@ class Model(NamedTuple):
     blocks: tuple[LocalBlock, ...]
     x_spec: jax.ShapeDtypeStruct
     y_spec: jax.ShapeDtypeStruct
-    classes: int
+    task: Any
     enter: Callable[[jax.Array, jax.Array], Message]
     predict: Predict
     features: Features
@@ -207,6 +246,66 @@ _NOT_FINITE = {
 }
 
 
+class Schedule(NamedTuple):
+    """Which batch a stage works on when; ticks, batches, parts and stages count from 0.
+
+    Stage s takes part p of batch n forward on tick `n * period + p + s`, and learns from its signal `wait[s]` ticks
+    later: before the work of that tick, or, where it waits for none, after it.
+
+    Attributes:
+      name: `local`, `relay`, `broadcast` or `chain`.
+      wait: of each stage, ticks between forward and signal; None where it waits for nothing.
+      period: ticks from one batch to the next.
+      parts: micro-batches of a batch, one a tick.
+
+    Examples:
+      >>> broadcast = Schedule("broadcast", wait=(3, 2, 1))
+      >>> [broadcast.forward(5, stage) for stage in range(3)], [broadcast.answers(5, stage) for stage in range(3)]
+      ([(5, 0), (4, 0), (3, 0)], [(2, 0), (2, 0), (2, 0)])
+      >>> broadcast.delays, broadcast.places, broadcast.ticks(10)
+      ((2, 1, 0), (3, 2, 1), 13)
+    """
+
+    name: str
+    wait: tuple[int | None, ...]
+    period: int = 1
+    parts: int = 1
+
+    @property
+    def stages(self) -> int:
+        return len(self.wait)
+
+    @property
+    def delays(self) -> tuple[int, ...]:
+        """By how many batches each stage learns late: batch k meets what was learnt up to k - 1 - delay."""
+        return tuple(0 if not wait else -(-wait // self.period) - 1 for wait in self.wait)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """How many batches, or parts of one, each stage keeps between two ticks."""
+        one = lambda wait, delay: 0 if not wait else self.parts if self.parts > 1 else delay + 1
+        return tuple(map(one, self.wait, self.delays))
+
+    @property
+    def drain(self) -> int:
+        """Ticks that the last batch needs after its period."""
+        return max(0, max(s + self.parts + (wait or 0) for s, wait in enumerate(self.wait)) - self.period)
+
+    def ticks(self, batches: int) -> int:
+        """Ticks that a run of so many batches takes."""
+        return batches * self.period + self.drain if batches else 0
+
+    def forward(self, tick: int, stage: int) -> tuple[int, int] | None:
+        """The `(batch, part)` that a stage takes forward on a tick."""
+        batch, part = divmod(tick - stage, self.period)
+        return (batch, part) if batch >= 0 and part < self.parts else None
+
+    def answers(self, tick: int, stage: int) -> tuple[int, int] | None:
+        """The `(batch, part)` whose signal a stage learns from on a tick."""
+        wait = self.wait[stage]
+        return None if wait is None else self.forward(tick - wait, stage)
+
+
 class Plan(NamedTuple):
     """How a model is laid over stages.
 
@@ -218,8 +317,7 @@ class Plan(NamedTuple):
       stage_bytes: bytes of state that each stage needs.
       slot_bytes: bytes of state that each device holds: the stages' common layout.
       uniform: the stages are one and the same program, so none needs to be chosen.
-      schedule: `local`, `delayed` or `locked` (two forms of `broadcast`), or `chain`.
-      micro_batches: parts of a batch that follow each other through the stages; `chain` only.
+      schedule: which batch a stage works on when.
       data_parallel: shards of a batch.
       stash_bytes: bytes that each stage keeps between forward and update: a ring of batches, or a batch's parts.
       stash_slot_bytes: bytes that each device holds for it.
@@ -232,8 +330,7 @@ class Plan(NamedTuple):
     stage_bytes: tuple[int, ...]
     slot_bytes: int
     uniform: bool
-    schedule: str = "local"
-    micro_batches: int = 1
+    schedule: Schedule = Schedule("local", (None,))
     data_parallel: int = 1
     stash_bytes: tuple[int, ...] = ()
     stash_slot_bytes: int = 0

@@ -39,3 +39,14 @@ def over_keys(function: Callable[..., Any], keys: jax.Array, *arrays: Any) -> An
     if jax.random.key_impl(keys) == GENERATOR:
         return jax.vmap(function)(keys, *arrays)
     return jax.lax.map(lambda row: function(*row), (keys, *arrays))
+
+
+def fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:
+    """`jax.random.fold_in` for one key, or for each of an array of keys (one a trial)."""
+    return jax.random.fold_in(key, data) if key.ndim == 0 else over_keys(lambda one: fold_in(one, data), key)
+
+
+def block_key(key: jax.Array, batch_id: jax.Array, index: jax.Array | int, shard: jax.Array | None = None) -> jax.Array:
+    """The key of block `index` for a batch; `shard` is its place on the data axis, None where there is one."""
+    key = fold_in(fold_in(key, batch_id), index)
+    return key if shard is None else fold_in(key, shard)

@@ -10,11 +10,12 @@ import optax
 import pytest
 from flax import linen as nn
 
-from localgrad.base import Batches, Block, BlockState, LocalBlock, Model
+from localgrad.base import Backward, Batches, Block, BlockState, Forward, LocalBlock, Model
 from localgrad.blocks import from_linen, mlp
 from localgrad.losses import cross_entropy
 from localgrad.methods import al, trials
 from localgrad.pipeline import make_plan, sequential
+from localgrad.tasks import classification
 
 BATCH, FEATURES, CLASSES = 8, 5, 3
 KEY = jax.random.key(1)
@@ -44,7 +45,7 @@ def model_of(method: str, blocks: Sequence[LocalBlock]) -> Model:
         blocks=tuple(blocks),
         x_spec=jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float64),
         y_spec=jax.ShapeDtypeStruct((BATCH,), jnp.int32),
-        classes=CLASSES,
+        task=classification(CLASSES),
         enter=lambda x, y: {"x": x, "y": y},
         predict=lambda states, x, exit=None: x,
         features=lambda states, x: [x],
@@ -79,13 +80,15 @@ def test_local_losses(x64: None, as_batches: Callable[..., Batches], random_stat
         message, new, losses = model.enter(x, y), [], []
         for i, (block, old) in enumerate(zip(model.blocks, states, strict=True)):
             key = jax.random.fold_in(jax.random.fold_in(KEY, k), i)
-            message, model_state, stash = block.forward(old, message, key)
-            grads, values, downward = block.grads(old, stash, None)
-            assert downward is None
+            passed = block.forward(old, message, key)
+            assert passed.stash == () and passed.down is None and block.backward is None
+            ((groups, one),) = block.tx.items()
             with jax.numpy_dtype_promotion("standard"):
-                updates, opt_state = block.tx.update(grads, old.opt_state, old.params)
-            new.append(BlockState(optax.apply_updates(old.params, updates), model_state, opt_state))
-            losses.append(values["loss"])
+                updates, opt_state = one.update(passed.grads, old.opt_state[groups], old.params)
+            params = optax.apply_updates(old.params, updates)
+            new.append(BlockState(params, passed.model_state, {groups: opt_state}))
+            losses.append(passed.metrics["loss"])
+            message = passed.message
         return tuple(new), losses
 
     expected = start
@@ -96,7 +99,7 @@ def test_local_losses(x64: None, as_batches: Callable[..., Batches], random_stat
     assert np.abs(np.asarray(state.blocks[0].params["f"]["Dense_0"]["kernel"])).max() > 0
 
 
-# --- signal = 'cotangent' -----------------------------------------------------------------------------------------
+# --- signal = 'above' ---------------------------------------------------------------------------------------------
 
 
 def backprop(block: Block, tx: optax.GradientTransformation, spec: jax.ShapeDtypeStruct, last: bool) -> LocalBlock:
@@ -104,7 +107,7 @@ def backprop(block: Block, tx: optax.GradientTransformation, spec: jax.ShapeDtyp
 
     def init(key, message):
         params, model_state = block.init(key, message["x"])
-        return BlockState({"f": params}, model_state, tx.init({"f": params}))
+        return BlockState({"f": params}, model_state, {"f": tx.init({"f": params})})
 
     def value_and_vjp(params, model_state, x, y, key):
         def run(params, x):
@@ -125,15 +128,15 @@ def backprop(block: Block, tx: optax.GradientTransformation, spec: jax.ShapeDtyp
         x, y = message["x"], message["y"]
         value, vjp, (out, model_state) = value_and_vjp(state.params, state.model_state, x, y, key)
         stash = {"residuals": jax.tree.leaves(vjp), "loss": value if last else jnp.zeros((), x.dtype)}
-        return jax.lax.stop_gradient({"x": out, "y": y}), model_state, stash
+        return Forward(jax.lax.stop_gradient({"x": out, "y": y}), model_state, stash=stash)
 
-    def grads(state, stash, signal):
+    def backward(state, stash, signal):
         vjp = jax.tree.unflatten(treedef, stash["residuals"])
         params, x = vjp(jnp.ones((), spec.dtype) if last else signal["cotangent"])
         loss = stash["loss"] if last else signal["loss"]
-        return params, {"loss": loss}, {"cotangent": x, "loss": loss}
+        return Backward(params, {"loss": loss}, {"cotangent": x, "loss": loss})
 
-    return LocalBlock(block.name, "cotangent", init, forward, grads, tx)
+    return LocalBlock(block.name, "above", init, forward, {"f": tx}, backward)
 
 
 def test_cotangents_from_above(
@@ -180,7 +183,7 @@ def test_cotangents_from_above(
     assert make_plan(model).cuts == (0, 3)
 
 
-# --- signal = 'error' ---------------------------------------------------------------------------------------------
+# --- signal = 'top' -----------------------------------------------------------------------------------------------
 
 
 def feedback(block: Block, tx: optax.GradientTransformation, spec: jax.ShapeDtypeStruct, last: bool) -> LocalBlock:
@@ -189,29 +192,32 @@ def feedback(block: Block, tx: optax.GradientTransformation, spec: jax.ShapeDtyp
     link = backprop(block, optax.identity(), spec, last)
 
     def f_only(state):
-        return BlockState({"f": state.params["f"]}, state.model_state, None)
+        return BlockState({"f": state.params["f"]}, state.model_state, {})
 
     def init(key, message):
         state = link.init(key, message)
-        features = jax.eval_shape(link.forward, state, message, key)[0]["x"].shape[1]
+        features = jax.eval_shape(link.forward, state, message, key).message["x"].shape[1]
         shape = (0, 0) if last else (CLASSES, features)
         params = {**state.params, "feedback": jax.random.normal(jax.random.fold_in(key, 1), shape, spec.dtype)}
-        return BlockState(params, state.model_state, tx.init(params))
+        return BlockState(params, state.model_state, {"f": tx.init({"f": params["f"]})})
 
     def forward(state, message, key):
-        message, model_state, stash = link.forward(f_only(state), message, key)
+        passed = link.forward(f_only(state), message, key)
         if not last:
-            return message, model_state, stash
-        return message, model_state, {**stash, "error": jax.grad(objective)(message["x"], message["y"])}
+            return passed
+        made = link.backward(f_only(state), passed.stash, None)
+        error = jax.grad(objective)(passed.message["x"], passed.message["y"])
+        down = {"error": error, "loss": passed.stash["loss"]}
+        return passed._replace(grads=made.grads, metrics=made.metrics, stash=(), down=down)
 
-    def grads(state, stash, signal):
+    def backward(state, stash, signal):
         # the error meets the B of today, but the residuals of the parameters that ran forward
-        above = None if last else {"cotangent": signal["error"] @ state.params["feedback"], "loss": signal["loss"]}
-        mine, metrics, _ = link.grads(f_only(state), stash, above)
-        downward = {"error": stash["error"], "loss": stash["loss"]} if last else None
-        return {**mine, "feedback": jnp.zeros_like(state.params["feedback"])}, metrics, downward
+        above = {"cotangent": signal["error"] @ state.params["feedback"], "loss": signal["loss"]}
+        return link.backward(f_only(state), stash, above)._replace(down=None)
 
-    return LocalBlock(block.name, "error", init, forward, grads, tx)
+    if last:
+        return LocalBlock(block.name, "none", init, forward, {"f": tx})
+    return LocalBlock(block.name, "top", init, forward, {"f": tx}, backward)
 
 
 def dfa(lower: Block, tx: optax.GradientTransformation, width: int) -> Model:
@@ -231,12 +237,11 @@ def test_delayed_errors(x64: None, random_states: Callable[..., States]) -> None
     @jax.jit
     def tick(lower, upper, x, y, late):
         if late is not None:  # the error that has arrived is applied first, to a state that has moved on since
-            lower = learn(model.blocks[0], lower, *late)
-        message, model_state, stash = model.blocks[0].forward(lower, model.enter(x, y), KEY)
-        lower = lower._replace(model_state=model_state)
-        _, _, top_stash = model.blocks[1].forward(upper, message, KEY)
-        signal = model.blocks[1].grads(upper, top_stash, None)[2]
-        return lower, learn(model.blocks[1], upper, top_stash, None), (stash, signal)
+            lower = learn(model.blocks[0], lower, model.blocks[0].backward(lower, *late).grads)
+        passed = model.blocks[0].forward(lower, model.enter(x, y), KEY)
+        lower = lower._replace(model_state=passed.model_state)
+        top = model.blocks[1].forward(upper, passed.message, KEY)
+        return lower, learn(model.blocks[1], upper, top.grads), (passed.stash, top.down)
 
     lower, upper = start
     waiting: list[Any] = []
@@ -281,10 +286,12 @@ def test_delayed_errors(x64: None, random_states: Callable[..., States]) -> None
     assert np.abs(w["Dense_0"]["kernel"] - start[0].params["f"]["Dense_0"]["kernel"]).max() > 1e-3
 
 
-def learn(block: LocalBlock, state: BlockState, stash: Any, signal: Any) -> BlockState:
+def learn(block: LocalBlock, state: BlockState, grads: Any) -> BlockState:
     """An update by itself, perhaps late: statistics stay as they are."""
-    updates, opt_state = block.tx.update(block.grads(state, stash, signal)[0], state.opt_state, state.params)
-    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    f = {"f": state.params["f"]}
+    updates, opt_state = block.tx["f"].update(grads, state.opt_state["f"], f)
+    params = {**state.params, **optax.apply_updates(f, updates)}
+    return state._replace(params=params, opt_state={"f": opt_state})
 
 
 def test_errors_without_delay(

@@ -15,7 +15,9 @@ from localgrad.blocks.networks import mlp as mlp
 from localgrad.blocks.networks import two_conv as two_conv
 from localgrad.blocks.networks import vanilla_cnn as vanilla_cnn
 from localgrad.blocks.registry import NETWORKS as NETWORKS
-from localgrad.blocks.registry import TEXT_NETWORKS as TEXT_NETWORKS
+from localgrad.blocks.registry import Network as Network
+from localgrad.blocks.registry import networks_of as networks_of
+from localgrad.blocks.registry import register_network as register_network
 from localgrad.blocks.sequences import bucketed as bucketed
 from localgrad.blocks.text import Vectors as Vectors
 from localgrad.blocks.text import bilstm as bilstm

@@ -188,7 +188,7 @@ class EncoderLayer(nn.Module):
     A first layer brings its input to the width, where it differs, normalises it, and adds sines of the place to it.
     Vectors of 1 / sqrt(width) would drown in the sines, whose mean square is a half: the mean over the words would be
     nearly the same for all texts.  Vaswani et al. multiply by sqrt(width) for that; a norm does as well with vectors
-    drawn here (`README.md`, Texts), and with given ones too, whatever their scale.
+    drawn here (`docs/networks_and_data.md`, Texts), and with given ones too, whatever their scale.
     """
 
     features: int

@@ -11,12 +11,14 @@ from localgrad.data.evaluation import eval_batches
 from localgrad.data.fetch import prepare
 from localgrad.data.fingerprint import fingerprint
 from localgrad.data.groups import length_groups, steps_per_epoch
+from localgrad.data.registry import DATASETS, register_dataset
 from localgrad.data.shuffle import permuted
 from localgrad.data.source import source
 from localgrad.data.text import VOCABULARY
 from localgrad.data.vectors import read_vectors
 
 __all__ = [
+    "DATASETS",
     "SPLITS",
     "VOCABULARY",
     "Augment",
@@ -33,6 +35,7 @@ __all__ = [
     "pixel_stats",
     "prepare",
     "read_vectors",
+    "register_dataset",
     "source",
     "steps_per_epoch",
     "with_label_noise",

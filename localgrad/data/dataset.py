@@ -11,9 +11,6 @@ SPLITS = ("train", "validation", "test")
 VALIDATION_NAMES = ("validation", "val", "valid")  # what published sets call theirs
 HELD_OUT = 5_000
 _ROWS = 1 << 16  # rows of numbers that statistics are taken of at a time
-EMBEDDED = (  # have readers of their own
-    "digits", "mnist", "fashion_mnist", "kmnist", "emnist", "wordnet_gloss", "movie_snippets", "dbpedia",
-)  # fmt: skip
 
 
 class Dataset(NamedTuple):

@@ -7,17 +7,22 @@ from localgrad.data.dataset import Dataset, checked
 HELD_OUT = 300
 
 
-def load(split: str) -> Dataset:
+def load(name: str, split: str, data_dir: object = None) -> Dataset:
     """Reads a split of 1,197, 300 or 300 examples; there is nothing to download.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998; the test part of it.
 
     Args:
+      name: `digits`; there are no others.
       split: `train`, `validation` or `test`.
+      data_dir: not looked at: the set comes with scikit-learn.
 
     Returns:
       Images uint8 `(N, 8, 8, 1)` of 0 .. 16, as published.
     """
+    if name != "digits":
+        raise ValueError(f"digits has one form; got {name}.")
+
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -3,16 +3,15 @@
 from functools import lru_cache
 from pathlib import Path
 
-from localgrad.data import dbpedia, digits, idx_sets, movies, text, tfds, wordnet
-from localgrad.data.dataset import EMBEDDED, SPLITS, Dataset
+from localgrad.data import text, tfds, tfds_folders
+from localgrad.data.dataset import SPLITS, Dataset
 from localgrad.data.files import reached
-
-_TEXTS = {module.NAME: module.read for module in (wordnet, movies, dbpedia)}
+from localgrad.data.registry import DATASETS, Reader
 
 
 def names() -> tuple[str, ...]:
     """The sets that have readers of their own; besides these, `get` takes any set of tensorflow-datasets."""
-    return EMBEDDED
+    return tuple(DATASETS)
 
 
 def get(
@@ -52,20 +51,24 @@ def get(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {list(SPLITS)}")
-    if name == "digits":
-        return digits.load(split)
-    with reached(tfds.root(data_dir)):
-        if name.partition(":")[0] in idx_sets.SETS:
-            return idx_sets.load(name, split, data_dir)
-        folder = None if data_dir is None else str(data_dir)
-        if name.partition("/")[0] in _TEXTS or tfds.holds_texts(name, data_dir):
-            return _texts(name, folder, max_length, vocabulary)[split]
+    row = _row(name)
+    with reached(tfds_folders.root(data_dir)):
+        if row.arrays is not None:
+            return row.arrays(name, split, data_dir)
+        if row.texts is not None or tfds.holds_texts(name, data_dir):
+            return _texts(name, None if data_dir is None else str(data_dir), max_length, vocabulary)[split]
         return tfds.load(name, split, data_dir)
+
+
+def _row(name: str) -> Reader:
+    """The reader of a set's own, by its name without config and version; of tensorflow-datasets' sets an empty one."""
+    row = DATASETS.get(name.partition(":")[0].partition("/")[0], Reader())
+    return Reader() if row.texts is not None and ":" in name else row  # texts have no versions
 
 
 @lru_cache(maxsize=1)  # the splits of a set share the vocabulary of one of them
 def _texts(name: str, data_dir: str | None, max_length: int | None, vocabulary: int) -> dict[str, Dataset]:
-    plain, _, config = name.partition("/")
-    read = _TEXTS.get(plain)
-    corpus, where = read(config or None, data_dir) if read else tfds.read_texts(name, data_dir)
+    read = _row(name).texts
+    config = name.partition("/")[2] or None
+    corpus, where = tfds.read_texts(name, data_dir) if read is None else read(config, data_dir)
     return text.datasets(name, corpus, max_length=max_length, size=vocabulary, where=where)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from localgrad.data import tfds
+from localgrad.data import tfds, tfds_folders
 
 _ARCHIVE = "vaderSentiment-0.5.zip"
 _ARCHIVE_SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"  # as PyPI publishes it
@@ -43,7 +43,7 @@ def find(name: str, file: str, data_dir: str | Path | None, installed: Path | No
     Raises:
       FileNotFoundError: saying where it looked and how to get the file.
     """
-    folder = tfds.root(data_dir)
+    folder = tfds_folders.root(data_dir)
     places = [folder / file, folder / name / file] if data_dir is not None else [folder / name / file]
     if installed is not None and data_dir is None:
         places.insert(0, installed)
@@ -51,8 +51,8 @@ def find(name: str, file: str, data_dir: str | Path | None, installed: Path | No
         if path.is_file():
             return path
     remedy = {
-        "wordnet_gloss": f"`apt-get install wordnet-base`, or `{tfds.command(name, data_dir)}`",
-        "movie_snippets": f"`{tfds.command(name, data_dir)}`",
+        "wordnet_gloss": f"`apt-get install wordnet-base`, or `{tfds_folders.command(name, data_dir)}`",
+        "movie_snippets": f"`{tfds_folders.command(name, data_dir)}`",
     }.get(name, f"fetch the set as its authors published it, and pass --data_dir with the folder that holds {file}")
     raise FileNotFoundError(f"{name} is not here: looked for {' and '.join(map(str, places))}. Get it: {remedy}")
 
@@ -64,7 +64,7 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
       name: `wordnet_gloss` (of Debian's `wordnet-base`, by `apt-get`), `movie_snippets` (of PyPI's source archive of
         vaderSentiment 0.5, from pip's index; its hash is fixed, and nothing in it is run), or any set of
         tensorflow-datasets, see `tfds.prepare`.
-      data_dir: see `tfds.root`.
+      data_dir: see `tfds_folders.root`.
 
     Returns:
       The folder of the set.
@@ -73,7 +73,7 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
       RuntimeError: the tool is not there or failed, or what came is not what was published; the message says so.
       ImportError, ValueError: as `tfds.prepare`.
     """
-    folder = tfds.root(data_dir) / name.partition("/")[0]
+    folder = tfds_folders.root(data_dir) / name.partition("/")[0]
     if folder.name not in ("wordnet_gloss", "movie_snippets"):
         return tfds.prepare(name, data_dir)
     if folder.is_dir() and any(not path.name.endswith(".part") for path in folder.iterdir()):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from localgrad.data import fashion_mnist, idx, tfds
+from localgrad.data import fashion_mnist, idx, tfds, tfds_folders
 from localgrad.data.dataset import Dataset, checked, part
 
 SHAPE = (28, 28)
@@ -82,13 +82,13 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
     for folder in places:
         if any(_find(folder, row, published, kind) for published in row.prefixes for kind in idx.KINDS):
             return _upright(row, _from_idx(plain, row, folder, split))
-    if plain != name or tfds.find(name, data_dir) is not None:
+    if plain != name or tfds_folders.find(name, data_dir) is not None:
         return _upright(row, tfds.load(name, split, data_dir))
     raise FileNotFoundError(f"no {plain} in {' or '.join(map(str, places))}. {_remedy(plain, row, data_dir)}")
 
 
 def _places(name: str, row: IdxSet, data_dir: str | Path | None) -> Iterator[Path]:
-    folder = tfds.root(data_dir)
+    folder = tfds_folders.root(data_dir)
     if data_dir is not None:
         yield folder
     elif row.installed is not None:
@@ -155,5 +155,5 @@ def _remedy(name: str, row: IdxSet, data_dir: str | Path | None) -> str:
     apt = f"`apt-get install {row.apt}`; " if row.apt else ""
     return (
         f"Do one of these: {apt}pass --data_dir with the folder of its four IDX files; or "
-        f"`{tfds.command(name, data_dir)}`"
+        f"`{tfds_folders.command(name, data_dir)}`"
     )

@@ -82,7 +82,7 @@ def _reader(builder: Any, folder: Path) -> Any:
         raise ImportError(
             f"{folder} is prepared as {builder.info.file_format.value}, which only TensorFlow reads, and TensorFlow "
             f"is not installed: `{EXTRA}`, or remove that folder and prepare the set anew as array_record with "
-            f"`python -m localgrad.data prepare`"
+            f"`python -m localgrad data prepare`"
         ) from error
     # One file after another: as many interleaved as TFDS does would give an order that depends on its defaults.
     order = tensorflow_datasets.ReadConfig(interleave_cycle_length=1)

@@ -6,48 +6,21 @@ Texts go through as they are; their batches may be grouped by length.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from localgrad import base
 from localgrad.data.augment import Augment
+from localgrad.data.batch_fetch import Fetch, data_keys, orders, resident_fetch, streamed_fetch
 from localgrad.data.dataset import Dataset, looked_at
-from localgrad.data.groups import grouped, order_in_groups
-from localgrad.data.scaling import Scale, normalised, scaling
-from localgrad.data.shuffle import LIMIT, permuted
-from localgrad.keys import GENERATOR
+from localgrad.data.groups import grouped
+from localgrad.data.scaling import scaling
+from localgrad.data.shuffle import LIMIT
 
 RESIDENT_LIMIT = 2 * 1024**3
-STREAM = 0x64617461  # sets the keys of the data apart from all others that are made of the same seed
-
-
-class Keys(NamedTuple):
-    """The randomness of a source, or of each of its trials: typed keys, scalar or `(R,)`."""
-
-    order: jax.Array
-    augment: jax.Array
-
-
-class Config(NamedTuple):
-    """What is static in the jitted step; sources with equal ones share its compilation."""
-
-    groups: tuple[int, ...]  # examples of each, which stand one after the other
-    batch_size: int
-    shuffle: bool
-    augment: Augment | None
-    dtype: np.dtype | None  # None: texts, which go through as they are
-    trials: int | None
-    views: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches in an epoch."""
-        return sum(examples // self.batch_size for examples in self.groups)
 
 
 def source(
@@ -103,6 +76,50 @@ def source(
       ValueError: an argument is out of range, or the dataset is not as `Dataset` says; the message names it.
     """
     dataset = looked_at(dataset)
+    _check_numbers(dataset, batch_size, seed, trials, views, augment)
+    dataset, groups = grouped(dataset, tuple(lengths), batch_size)
+    kind, scale = scaling(dataset, mean, std, dtype)
+    if augment is not None:
+        _check_augment(augment, dataset, batch_size)
+    config = Fetch(groups, batch_size, shuffle, augment, kind, trials, views)
+    scale = put(scale)
+    keys = data_keys(seed, trials)
+    if resident is None:
+        resident = dataset.inputs.nbytes <= resident_limit
+
+    if resident:
+        bound = put((keys, dataset.inputs, dataset.labels))
+        fetch = jax.tree_util.Partial(resident_fetch(config), scale, *bound)
+    else:
+        fetch = jax.tree_util.Partial(streamed_fetch(config), scale, put(keys))
+        host_keys = jax.device_put(keys, _host())
+
+    def batches(first: int, count: int) -> base.Batches:
+        if first < 0 or count < 1 or first + count > LIMIT:
+            raise ValueError(
+                f"batches(first={first}, count={count}); expected first >= 0, count >= 1 and a sum of at most {LIMIT}"
+            )
+        batch_id = np.arange(first, first + count, dtype=np.int32)
+        if resident:
+            items: base.PyTree = batch_id
+        else:
+            example = np.asarray(orders(config, host_keys, jax.device_put(batch_id, _host())))
+            items = {
+                "batch_id": batch_id,
+                "example": example,
+                "inputs": dataset.inputs[example],
+                "labels": dataset.labels[example],
+            }
+        placed_id, placed_items = put((batch_id, items))
+        return base.Batches(placed_id, placed_items, fetch)
+
+    return base.Source(batches, config.steps_per_epoch)
+
+
+def _check_numbers(
+    dataset: Dataset, batch_size: int, seed: int, trials: int | None, views: int, augment: Augment | None
+) -> None:
+    """Refuses what is out of range, or not of texts."""
     examples = len(dataset.inputs)
     if not 1 <= batch_size <= examples:
         raise ValueError(
@@ -117,140 +134,12 @@ def source(
         raise ValueError(f"views={views}; expected at least 1")
     if dataset.words is not None and (augment is not None or views > 1):
         raise ValueError(f"{dataset.name} holds texts, and augmentation and views are of pictures: leave them out")
-    dataset, groups = grouped(dataset, tuple(lengths), batch_size)
-    kind, scale = scaling(dataset, mean, std, dtype)
-    if augment is not None:
-        _check_augment(augment, dataset, batch_size)
-    config = Config(groups, batch_size, shuffle, augment, kind, trials, views)
-    scale = put(scale)
-    keys = _keys(seed, trials)
-    if resident is None:
-        resident = dataset.inputs.nbytes <= resident_limit
-
-    if resident:
-        bound = put((keys, dataset.inputs, dataset.labels))
-        fetch = jax.tree_util.Partial(_resident(config), scale, *bound)
-    else:
-        fetch = jax.tree_util.Partial(_streamed(config), scale, put(keys))
-        host_keys = jax.device_put(keys, _host())
-
-    def batches(first: int, count: int) -> base.Batches:
-        if first < 0 or count < 1 or first + count > LIMIT:
-            raise ValueError(
-                f"batches(first={first}, count={count}); expected first >= 0, count >= 1 and a sum of at most {LIMIT}"
-            )
-        batch_id = np.arange(first, first + count, dtype=np.int32)
-        if resident:
-            items: base.PyTree = batch_id
-        else:
-            example = np.asarray(_orders(config, host_keys, jax.device_put(batch_id, _host())))
-            items = {
-                "batch_id": batch_id,
-                "example": example,
-                "inputs": dataset.inputs[example],
-                "labels": dataset.labels[example],
-            }
-        placed_id, placed_items = put((batch_id, items))
-        return base.Batches(placed_id, placed_items, fetch)
-
-    return base.Source(batches, config.steps_per_epoch)
-
-
-# Fetching: one function for each configuration, so that a jitted step knows it again and is not traced anew.
-
-
-@cache
-def _resident(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The fetch of a resident source: an item is a batch id."""
-
-    def fetch(
-        scale: Scale | None,
-        keys: Keys,
-        inputs: jax.Array,
-        labels: jax.Array,
-        item: jax.Array,
-        start: jax.Array,
-        count: int,
-    ) -> tuple[jax.Array, jax.Array]:
-        _check_count(config, count)
-
-        def one(keys: Keys) -> tuple[jax.Array, jax.Array]:
-            example = _order(config, keys, item, start, count)
-            return _finished(config, scale, keys, item, example, inputs[example]), labels[example]
-
-        return one(keys) if config.trials is None else jax.vmap(one)(keys)
-
-    fetch.batch_size = config.batch_size  # type: ignore[attr-defined]  # which engines look at
-    return fetch
-
-
-@cache
-def _streamed(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The fetch of a streamed source: an item holds the bytes of its batch."""
-
-    def fetch(
-        scale: Scale | None, keys: Keys, item: dict[str, jax.Array], start: jax.Array, count: int
-    ) -> tuple[jax.Array, jax.Array]:
-        _check_count(config, count)
-        batch_id = item["batch_id"]
-
-        def one(keys: Keys, example: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-            window = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
-            return _finished(config, scale, keys, batch_id, window(example), window(inputs)), window(labels)
-
-        arrays = keys, item["example"], item["inputs"], item["labels"]
-        return one(*arrays) if config.trials is None else jax.vmap(one)(*arrays)
-
-    fetch.batch_size = config.batch_size  # type: ignore[attr-defined]  # which engines look at
-    return fetch
-
-
-def _order(config: Config, keys: Keys, batch_id: jax.Array, start: jax.Array | int, count: int) -> jax.Array:
-    """The examples `start .. start + count - 1` of a batch, int32 `(count,)`."""
-    epoch, step = batch_id // config.steps_per_epoch, batch_id % config.steps_per_epoch
-    if len(config.groups) > 1:
-        return order_in_groups(config.groups, config.batch_size, config.shuffle, keys.order, epoch, step, start, count)
-    first = step * config.batch_size + jnp.asarray(start, jnp.int32)
-    position = first + jnp.arange(count, dtype=jnp.int32)
-    (examples,) = config.groups
-    return permuted(keys.order, epoch, position, examples) if config.shuffle else position
-
-
-@partial(jax.jit, static_argnums=0)
-def _orders(config: Config, keys: Keys, batch_id: jax.Array) -> jax.Array:
-    """The examples of whole batches: int32 `(K, B)`, or `(K, R, B)` for R trials."""
-
-    def one(keys: Keys, batch_id: jax.Array) -> jax.Array:
-        return _order(config, keys, batch_id, 0, config.batch_size)
-
-    over_trials = one if config.trials is None else jax.vmap(one, in_axes=(0, None))
-    return jax.vmap(over_trials, in_axes=(None, 0))(keys, batch_id)
-
-
-def _finished(
-    config: Config, scale: Scale | None, keys: Keys, batch_id: jax.Array, example: jax.Array, inputs: jax.Array
-) -> jax.Array:
-    if config.dtype is None:
-        return inputs
-    if config.augment is None:
-        views = [inputs] * config.views
-    else:
-        # By example and not by place in the batch: data shards draw what one device would.
-        batch_key = jax.random.fold_in(keys.augment, batch_id)
-        own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(batch_key, example)
-        of_view = lambda view: jax.vmap(jax.random.fold_in, in_axes=(0, None))(own, view) if config.views > 1 else own
-        views = [config.augment(of_view(view), inputs) for view in range(config.views)]
-    finished = [normalised(scale, view, config.dtype) for view in views]
-    return jnp.stack(finished, axis=1) if config.views > 1 else finished[0]
-
-
-# Arguments
 
 
 def _check_augment(augment: Augment, dataset: Dataset, batch_size: int) -> None:
     """Refuses an augmentation that does not take these inputs, such as a crop of the rows of a table."""
     inputs = jax.ShapeDtypeStruct((batch_size, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
-    keys = jax.eval_shape(lambda: jnp.broadcast_to(_keys(0, None).augment, (batch_size,)))
+    keys = jax.eval_shape(lambda: jnp.broadcast_to(data_keys(0, None).augment, (batch_size,)))
     try:
         jax.eval_shape(augment, keys, inputs)
     except Exception as error:
@@ -259,22 +148,6 @@ def _check_augment(augment: Augment, dataset: Dataset, batch_size: int) -> None:
             f"augment does not take the inputs of {dataset.name}, {inputs.dtype} {inputs.shape}: leave it out, or give "
             f"one that does ({reason})"
         ) from error
-
-
-def _keys(seed: int, trials: int | None) -> Keys:
-    def one(seed: jax.Array) -> Keys:
-        # Not the default generator, under some of which the draws of an example depend on those beside it.
-        order, augment = jax.random.split(jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), STREAM))
-        return Keys(order, augment)
-
-    if trials is None:
-        return one(jnp.uint32(seed))
-    return jax.vmap(one)(jnp.arange(trials, dtype=jnp.uint32) + jnp.uint32(seed))
-
-
-def _check_count(config: Config, count: int) -> None:
-    if not 1 <= count <= config.batch_size:
-        raise ValueError(f"fetch of count={count} examples; expected 1 .. {config.batch_size}, the batch_size")
 
 
 def _host() -> jax.Device | None:

@@ -4,71 +4,20 @@ A set prepared as `array_record` is read without TensorFlow; one prepared as `tf
 Nothing is downloaded unless `prepare` is asked to.
 """
 
-import difflib
-import json
-import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from localgrad.data.dataset import EMBEDDED, VALIDATION_NAMES, Dataset, Part, checked, part
-from localgrad.data.files import expanded
+from localgrad.data.dataset import VALIDATION_NAMES, Dataset, Part, checked, part
 from localgrad.data.prepared import EXTRA, opened, records
 from localgrad.data.text import Corpus
-
-VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-
-class Name(NamedTuple):
-    """A name as TFDS writes it, `name/config:version`, taken apart."""
-
-    name: str
-    config: str | None
-    version: str | None
-
-
-def root(data_dir: str | Path | None) -> Path:
-    """The folder that holds prepared sets: `data_dir`, else $TFDS_DATA_DIR, else `~/tensorflow_datasets`.
-
-    `~` is the home folder; `gs://bucket/folder` and the like are read where tensorflow-datasets can.
-    """
-    return expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-
-
-def command(name: str, data_dir: str | Path | None) -> str:
-    """The shell command that downloads and prepares a set."""
-    return f"python -m localgrad.data prepare {name} --data_dir={root(data_dir)}"
+from localgrad.data.tfds_folders import check_exists, command, find, parsed, root
 
 
 def _remedy(name: str, folder: Path, data_dir: str | Path | None) -> str:
     return f"Remove {folder} and prepare the set again: `{command(name, data_dir)}`"
-
-
-def find(name: str, data_dir: str | Path | None) -> Path | None:
-    """Finds the folder of a prepared set, without importing TFDS.
-
-    Args:
-      name: `name`, `name/config`, `name:version` or `name/config:version`.
-      data_dir: see `root`.
-
-    Returns:
-      The folder of the version asked for, else of the newest; None if there is none.
-
-    Raises:
-      ValueError: the name is malformed, or the set has several configurations prepared and the name chooses none.
-    """
-    wanted = _parsed(name)
-    folder = root(data_dir) / wanted.name
-    if wanted.config is not None:
-        folder = folder / wanted.config
-    elif not _versions(folder):
-        folder = folder / _config(wanted, folder)
-    versions = _versions(folder)
-    if wanted.version is not None:
-        return folder / wanted.version if wanted.version in versions else None
-    return folder / versions[-1] if versions else None
 
 
 def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
@@ -77,7 +26,7 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
     Args:
       name: as TFDS writes it, `name/config:version`; config and version may be left out.
       split: `train`, `validation` or `test`.
-      data_dir: see `root`.
+      data_dir: see `tfds_folders.root`.
 
     Returns:
       The split, in the order of its files.
@@ -89,8 +38,8 @@ def load(name: str, split: str, data_dir: str | Path | None) -> Dataset:
     """
     folder = find(name, data_dir)
     if folder is None:
-        _check_exists(name)
-        wanted = _parsed(name)
+        check_exists(name)
+        wanted = parsed(name)
         raise FileNotFoundError(
             f"{name} is not prepared: no {'/'.join(filter(None, [wanted.name, wanted.config]))}/"
             f"{wanted.version or 'VERSION'}/dataset_info.json in {root(data_dir)}. "
@@ -198,7 +147,7 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
 
     Args:
       name: as TFDS writes it, `name/config:version`; config and version may be left out.
-      data_dir: see `root`.
+      data_dir: see `tfds_folders.root`.
 
     Returns:
       The folder of the prepared set.
@@ -207,11 +156,11 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
       ImportError: TFDS needs a package that is not installed to prepare this set, as a rule TensorFlow.
       ValueError: TFDS knows no such set.
     """
-    wanted = _parsed(name)
+    wanted = parsed(name)
     found = find(name, data_dir)
     if found is not None:
         return found
-    _check_exists(name)
+    check_exists(name)
 
     import tensorflow_datasets
 
@@ -227,59 +176,6 @@ def prepare(name: str, data_dir: str | Path | None = None) -> Path:
         remedy = f"pip install {missing[1]}" if missing and missing[1] != "tensorflow" else EXTRA
         raise ImportError(f"preparing {name} needs a package that is not installed ({cause}): `{remedy}`") from error
     return Path(builder.data_dir)
-
-
-def _parsed(name: str) -> Name:
-    match = re.fullmatch(r"(?:tfds:)?(\w+)(?:/([^:/]+))?(?::([^:/]+))?", name)
-    if not match or (match[3] and not VERSION.fullmatch(match[3])):
-        raise ValueError(
-            f"dataset {name!r}: expected `name`, `name/config` or `name/config:version` with a version such as 3.0.1"
-        )
-    return Name(*match.groups())
-
-
-def _versions(folder: Path) -> list[str]:
-    """Versions prepared in a folder, oldest first."""
-    infos = folder.glob("*/dataset_info.json")
-    versions = [info.parent.name for info in infos if VERSION.fullmatch(info.parent.name)]
-    return sorted(versions, key=lambda version: [int(number) for number in version.split(".")])
-
-
-def _config(wanted: Name, folder: Path) -> str:
-    """The configuration to read where the name chooses none: the set's default, else the only one prepared."""
-    configs = sorted(child.name for child in folder.iterdir() if _versions(child)) if folder.is_dir() else []
-    metadata = folder / ".config" / "metadata.json"
-    default = None
-    if metadata.is_file():
-        try:
-            default = json.loads(metadata.read_bytes()).get("default_config_name")
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{metadata}: is no object of JSON ({error}). Remove it, and name the configuration you want: "
-                f"{wanted.name}/CONFIGURATION, of {configs}"
-            ) from None
-    if default in configs:
-        return default
-    if len(configs) > 1:
-        raise ValueError(
-            f"{wanted.name} in {folder} has the configurations {configs}; name one of them: {wanted.name}/{configs[0]}"
-        )
-    return configs[0] if configs else ""
-
-
-def _check_exists(name: str) -> None:
-    import tensorflow_datasets
-
-    known = tensorflow_datasets.list_builders(with_community_datasets=False)
-    wanted = _parsed(name).name
-    if wanted not in known:
-        close = difflib.get_close_matches(wanted, [*EMBEDDED, *known], n=5)
-        raise ValueError(
-            f"unknown dataset {name!r}; {f'did you mean one of {close}? ' if close else ''}"
-            f"Expected one of {list(EMBEDDED)} or the name of any set of images or texts with a class each of "
-            "tensorflow-datasets, "
-            "such as mnist, cifar10 or svhn_cropped"
-        )
 
 
 def _features(name: str, features: Any) -> tuple[tuple[int, int, int], int]:

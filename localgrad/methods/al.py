@@ -20,15 +20,14 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.layers import HE, LECUN, Initializer
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import cross_entropy, mean_squared_error, unless_known
-from localgrad.methods.groups import scaled
+from localgrad.losses import cross_entropy, mean_squared_error
+from localgrad.methods.groups import Optimizers, scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, joined_runs_of
 from localgrad.methods.parts import (
@@ -41,6 +40,7 @@ from localgrad.methods.parts import (
     runs_of,
     summaries_of,
 )
+from localgrad.tasks import Task
 
 
 class Profile(NamedTuple):
@@ -50,7 +50,7 @@ class Profile(NamedTuple):
       detach_target: the association loss trains f and b only, not g.
       bridge: widths of the bridge's hidden layers, in units of the target width; the activation follows every layer.
       bridge_activation, g_activation, h_activation: names in `flax.linen`, or `linear`.
-      first_h_activation: that of the decoder which returns to classes.
+      first_h_activation: that of the decoder which returns to t_0.
       first_loss: the first block's autoencoder loss.
       target_rate: learning rate of g and h in units of that of f and b.
       kernel_init: draws the kernels of b, g and h.
@@ -80,9 +80,9 @@ DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
 def al(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
@@ -96,8 +96,9 @@ def al(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier: the decoders are the output side.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
-      tx: any optax transform over the groups f, b, g, h (see `by_group`); every block gets its own state of it.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      tx: one optax transform over the groups f, b, g, h, or one by groups such as `{"f+b": ..., "g+h": ...}`, see
+        `localgrad.methods.groups`; every block gets its own state of it.
       profile: a key of `PROFILES`.
       target_width: width n of every t_i.
       bridge: hidden widths of the bridge in units of n, in place of the profile's.
@@ -113,7 +114,7 @@ def al(
       ValueError: for an unknown profile, an empty network, fewer than two classes, a width below one, or associations
         that leave blocks without a gradient.
     """
-    check(network, classes, "al", pool)
+    network, task = check(network, task, "al", pool)
     form = checked_profile(profile, bridge)
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
@@ -122,7 +123,8 @@ def al(
         raise ValueError(f"target_rate must be positive and finite; got {target_rate}.")
     tx = tx if rate == 1 else scaled(tx, {"g": rate, "h": rate})
     parts = [
-        _parts(form, f, target_width, classes if i == 0 else target_width, i == 0, pool) for i, f in enumerate(network)
+        _parts(form, f, target_width, task.outputs if i == 0 else target_width, i == 0, pool)
+        for i, f in enumerate(network)
     ]
     if association not in ("all", "top") or (association == "top" and stops):
         raise ValueError(
@@ -150,7 +152,7 @@ def al(
     dtype = output_spec(network[0], x_spec).dtype
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
-        return {"s": x, "t": jax.nn.one_hot(y, classes, dtype=dtype) + unless_known(y, classes, dtype)}
+        return {"s": x, "t": task.encode(y, dtype) + task.check(y, dtype)}
 
     def path(states: tuple[BlockState, ...], x: jax.Array, exit: int, keys: Sequence[Key] | None = None):
         """The outputs of f up to an exit, and of the bridge and the decoders behind it; the last are the scores."""
@@ -164,15 +166,15 @@ def al(
         return outputs, behind
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        return path(states, x, checked_exit(exits, exit))[1][-1]
+        return task.shaped(path(states, x, checked_exit(exits, exit))[1][-1], x)
 
     def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
         outputs, behind = path(states, x, len(parts), keys)
         return [*summaries_of(parts, outputs), *behind]
 
     names = (*names_of(parts), f"b {top + 1}", *(f"h {i + 1}" for i in range(top, 0, -1)), "scores")
-    y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
-    return Model("al", blocks, x_spec, y_spec, classes, enter, predict, features, exits, effective, path=names)
+    y_spec = task.y_spec(x_spec)
+    return Model("al", blocks, x_spec, y_spec, task, enter, predict, features, exits, effective, path=names)
 
 
 def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:

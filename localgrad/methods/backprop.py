@@ -1,6 +1,6 @@
 """End-to-end backpropagation, block by block: the rule that the others are held against.
 
-Every block keeps its own optimizer and waits for the gradient of the block above (`signal='cotangent'`).
+Every block keeps its own optimizer and waits for the gradient of the block above (`signal='above'`).
 """
 
 from collections.abc import Callable, Sequence
@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import Backward, Block, BlockState, Forward, Key, LocalBlock, Message, Model, PyTree, Spec
 from localgrad.blocks import mlp, output_spec
 from localgrad.blocks.sequences import summarised
 from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
+from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.methods.heads import classifier
-from localgrad.methods.output import label_loss
 from localgrad.methods.parts import Parts, check, classifying_model, moving_run
+from localgrad.tasks import Task
 
 STATISTICS = ("moving", "first")
 
@@ -24,9 +24,9 @@ STATISTICS = ("moving", "first")
 def bp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     hidden: Sequence[int] = (),
 ) -> Model:
     """Backpropagation of one cross-entropy through a network and a classifier.
@@ -34,7 +34,7 @@ def bp(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the groups f and, in the last block, head.  Norms and clips are per block.
       hidden: units of the classifier's hidden layers, with ReLU; none makes it linear, two are the three-layer head of
         ICLR table 6.
@@ -45,22 +45,22 @@ def bp(
     Raises:
       ValueError: for hidden layers of no units.
     """
-    check(network, classes, "bp")
+    network, task = check(network, task, "bp")
     if not isinstance(hidden, Sequence) or not all(type(units) is int and units > 0 for units in hidden):
         raise ValueError(f"hidden is a sequence of positive numbers of units, one a hidden layer; got {hidden!r}.")
     parts: list[dict[str, Block]] = [{"f": f} for f in network]
-    parts[-1]["head"] = summarised(network[-1], classifier(classes, hidden=hidden))
-    blocks = [chained_block(part, classes, tx) for part in parts]
+    parts[-1]["head"] = summarised(network[-1], classifier(task.outputs, hidden=hidden))
+    blocks = [chained_block(part, task, tx) for part in parts]
     heads = [None] * (len(network) - 1) + ["head"]
-    return classifying_model("bp", blocks, parts, heads, x_spec, classes)
+    return classifying_model("bp", blocks, parts, heads, x_spec, task)
 
 
 def bp_matched(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
     target_width: int = 128,
     bridge: Sequence[int] | None = None,
@@ -73,7 +73,7 @@ def bp_matched(
     are dense layers of the same widths, trained with the rest, as NECO deepened its baselines.
 
     Args:
-      network, x_spec, classes, tx: as `bp`.
+      network, x_spec, task, tx: as `bp`.
       profile, target_width, bridge: of the Associated Learning to match, see `al`.
       activation: of the dense layers that are added; ReLU in NECO's code, whatever the network's.
       norm: batch norm in them; None is as the network has it, which is how NECO's code has it.
@@ -88,7 +88,7 @@ def bp_matched(
     References:
       Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, sections 4.5 and 5.1
     """
-    check(network, classes, "bp_matched")
+    network, task = check(network, task, "bp_matched")
     hidden = checked_profile(profile, bridge).bridge
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
@@ -99,7 +99,7 @@ def bp_matched(
         norm = _has_model_state(network, x_spec)
     first, *others = mlp(widths, activation=activation, norm=norm)
     deeper = [*network, summarised(network[-1], first), *others]
-    return bp(deeper, x_spec, classes, tx=tx)._replace(method="bp_matched")
+    return bp(deeper, x_spec, task, tx=tx)._replace(method="bp_matched")
 
 
 def _has_model_state(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> bool:
@@ -115,9 +115,9 @@ def _has_model_state(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> 
 def bp_fc(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     statistics: str = "moving",
 ) -> Model:
     """The floor for the feedback rules: convolutions as they were drawn, dense layers by backpropagation.
@@ -125,7 +125,7 @@ def bp_fc(
     The parameters of convolutional blocks, their norms' scales too, never move.
 
     Args:
-      network, x_spec, classes, tx: as `bp`.
+      network, x_spec, task, tx: as `bp`.
       statistics: of the norms in convolutional blocks.  `moving`: those blocks run as others do, with batch statistics
         in training and running ones in prediction (the paper freezes the convolutions and says no more); `first`: they
         run as in prediction always, so that running statistics stay at their first values and nothing is dropped.
@@ -139,7 +139,7 @@ def bp_fc(
     References:
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Table 1
     """
-    check(network, classes, "bp_fc")
+    network, task = check(network, task, "bp_fc")
     if statistics not in STATISTICS:
         raise ValueError(f"unknown statistics {statistics!r} of method 'bp_fc'; there are {', '.join(STATISTICS)}.")
     parts: list[dict[str, Block]] = []
@@ -158,13 +158,12 @@ def bp_fc(
         given = output_spec(block, given)
     if not any(frozen):
         raise ValueError("method 'bp_fc' freezes convolutions, and this network has none: use bp.")
-    parts.append({"head": classifier(classes)})
+    parts.append({"head": classifier(task.outputs)})
     still = [*frozen, False]
     blocks = [
-        chained_block(part, classes, optax.set_to_zero() if stays else tx)
-        for part, stays in zip(parts, still, strict=True)
+        chained_block(part, task, tx, fixed=("f",) if stays else ()) for part, stays in zip(parts, still, strict=True)
     ]
-    return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+    return classifying_model("bp_fc", blocks, parts, [None] * len(network) + ["head"], x_spec, task)
 
 
 def _as_drawn(block: Block, moving: bool) -> Block:
@@ -180,10 +179,11 @@ def _as_drawn(block: Block, moving: bool) -> Block:
 
 def chained_block(
     parts: Parts,
-    classes: int,
-    tx: optax.GradientTransformation,
+    task: Task,
+    tx: Optimizers,
     *,
     through: Sequence[str] | None = None,
+    fixed: Sequence[str] = (),
     way_back: Callable[[PyTree], AbstractContextManager] | None = None,
 ) -> LocalBlock:
     """A block that hands its gradient down; one with a head begins the backward pass.
@@ -192,13 +192,15 @@ def chained_block(
 
     Args:
       parts: `f`, `head` or both, which run in this order, and perhaps `feedback`, which does not.
-      classes: number of classes.
-      tx: an optax transform over the groups.
-      through: the groups that get gradients, all by default; `tx` does without those of the others.
+      task: what is learnt.
+      tx: one optax transform over the groups, or one by groups; see `transforms`.
+      through: the groups that get gradients, all by default.
+      fixed: groups that do not learn.
       way_back: the feedback's params -> a context in which the parts run.
     """
     top = "head" in parts
     groups = tuple(parts) if through is None else through
+    own_tx = transforms(tx, tuple(group for group in parts if group not in fixed))
 
     def init(key: Key, message: Spec) -> BlockState:
         keys = jax.random.split(key)
@@ -206,29 +208,29 @@ def chained_block(
         for group, own in zip(parts, keys, strict=False):
             params[group], model_state[group] = parts[group].init(own, x)
             x = output_spec(parts[group], x) if group != "feedback" else x
-        return BlockState(params, model_state, tx.init(params))
+        return BlockState(params, model_state, first_states(own_tx, params))
 
-    def forward(state: BlockState, message: Message, key: Key):
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
         def run(params: dict[str, PyTree], x: jax.Array):
             params = {**state.params, **params}
             run_part, model_state = moving_run(parts, params, state, key)
             with way_back(params["feedback"]) if way_back else nullcontext():
                 for group in ("f", "head"):
                     x = run_part(group, x) if group in parts else x
-            return label_loss(x, message["y"], classes) if top else x, (x, model_state)
+            return task.loss(x, message["y"]) if top else x, (x, model_state)
 
         learning = {group: state.params[group] for group in groups}
         value, vjp, (x, model_state) = jax.vjp(run, learning, message["x"], has_aux=True)
         stash = {"vjp": vjp, **({"loss": value} if top else {})}
-        return jax.lax.stop_gradient({**message, "x": x}), model_state, stash
+        return Forward(jax.lax.stop_gradient({**message, "x": x}), model_state, stash=stash)
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+    def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         if top:
             signal = {"x": jnp.ones_like(stash["loss"]), "loss": stash["loss"]}
         own, below = stash["vjp"](signal["x"])
         if below.dtype == jax.dtypes.float0:  # of whole numbers: this is the first block, and nothing is below
             below = jnp.zeros(below.shape)
-        return own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]}
+        return Backward(own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]})
 
     name = parts["f"].name if "f" in parts else "output"
-    return LocalBlock(name, "cotangent", init, forward, grads, tx)
+    return LocalBlock(name, "above", init, forward, own_tx, backward)

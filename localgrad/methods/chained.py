@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
 from localgrad.base import Block, Key, Model, PyTree
@@ -27,22 +26,21 @@ from localgrad.blocks import output_spec
 from localgrad.blocks.in_linen import fast_convolution
 from localgrad.blocks.layers import HE
 from localgrad.methods.backprop import chained_block
-from localgrad.methods.groups import all_but
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import check, classifying_model
+from localgrad.tasks import Task
 
 _LAYERS = (nn.Dense, nn.Conv)
 
 
-def fa(
-    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
-) -> Model:
+def fa(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, *, tx: Optimizers) -> Model:
     """Feedback alignment: gradients come down through fixed random matrices.
 
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, each with one dense or convolutional layer, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the group f, and head in the last block; the group feedback never moves.
 
     Returns:
@@ -52,44 +50,43 @@ def fa(
       ValueError: for a block whose layer cannot be told: none, or several, as in residual, recurrent and attention
         blocks.
     """
-    return _chained("fa", network, x_spec, classes, tx)
+    return _chained("fa", network, x_spec, task, tx)
 
 
-def kp(
-    network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, *, tx: optax.GradientTransformation
-) -> Model:
+def kp(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, *, tx: Optimizers) -> Model:
     """Kolen-Pollack learning: feedback alignment whose matrices learn what the weights learn.
 
     Args:
-      network, x_spec, classes: as `fa`.
+      network, x_spec, task: as `fa`.
       tx: any optax transform over the groups f (or head) and feedback.  With equal rates and equal decay the
         difference of B and W^T shrinks by the decay alone.
 
     Raises:
       ValueError: as `fa`.
     """
-    return _chained("kp", network, x_spec, classes, tx)
+    return _chained("kp", network, x_spec, task, tx)
 
 
 def _chained(
-    method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: int, tx: optax.GradientTransformation
+    method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, tx: Optimizers
 ) -> Model:
-    check(network, classes, method)
+    network, task = check(network, task, method)
     learns = method == "kp"
     parts: list[dict[str, Block]] = []
     blocks = []
     given = x_spec
-    for i, (group, block) in enumerate([*[("f", f) for f in network], ("head", classifier(classes))]):
+    for i, (group, block) in enumerate([*[("f", f) for f in network], ("head", classifier(task.outputs))]):
         part = {group: block}
         kernel = _kernel(method, block, given)
         if i:  # nobody is below the first
             part["feedback"] = _feedback(kernel)
         parts.append(part)
-        own_tx = all_but("feedback", tx) if i and not learns else tx
         through = (group, "feedback") if i and learns else (group,)
-        blocks.append(chained_block(part, classes, own_tx, through=through, way_back=_way_back if i else None))
+        fixed = () if learns else ("feedback",)
+        way_back = _way_back if i else None
+        blocks.append(chained_block(part, task, tx, through=through, fixed=fixed, way_back=way_back))
         given = output_spec(block, given)
-    return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+    return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, task)
 
 
 def _feedback(kernel: jax.ShapeDtypeStruct) -> Block:

@@ -22,16 +22,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model, PyTree
 from localgrad.blocks import output_spec
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import unless_known
-from localgrad.methods.groups import all_but
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block, output_block
 from localgrad.methods.parts import Answer, Run, check, classifying_model, local_block, waiting_block
+from localgrad.tasks import Task
 
 FORMS = ("dense", "broadcast", "slice")
 FANS = ("in", "out")
@@ -40,9 +39,9 @@ FANS = ("in", "out")
 def dfa(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
@@ -52,7 +51,7 @@ def dfa(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the group f, and head in the output block; the group feedback never moves.
       form: of the feedback to images (B, H, W, C'); a vector's is always a matrix, and `slice` shares it too.
         `dense`: a matrix C x (H W C'); `broadcast`: the error spread over space, through a transposed convolution;
@@ -67,15 +66,15 @@ def dfa(
     Raises:
       ValueError: for an unknown form or fan, or a kernel below 1.
     """
-    return _direct("dfa", network, x_spec, classes, tx, form, fan, kernel)
+    return _direct("dfa", network, x_spec, task, tx, form, fan, kernel)
 
 
 def dkp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
@@ -86,7 +85,7 @@ def dkp(
     makes them agree.  With `broadcast`, a tap descends the sum of that over the places of the image that it reaches.
 
     Args:
-      network, x_spec, classes, form, fan, kernel: as `dfa`; `slice` has no matrices of its own that could learn.
+      network, x_spec, task, form, fan, kernel: as `dfa`; `slice` has no matrices of its own that could learn.
       tx: any optax transform over the groups f and feedback, and head in the output block.
 
     Raises:
@@ -94,15 +93,15 @@ def dkp(
     """
     if form == "slice":
         raise ValueError("method 'dkp' trains a feedback for each block, and form='slice' is one that all share.")
-    return _direct("dkp", network, x_spec, classes, tx, form, fan, kernel)
+    return _direct("dkp", network, x_spec, task, tx, form, fan, kernel)
 
 
 def drtp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
@@ -113,28 +112,28 @@ def drtp(
     A block's loss is the product of its output with that projection, whose gradient the rule is.
 
     Args:
-      network, x_spec, classes, form, fan, kernel: as `dfa`.
+      network, x_spec, task, form, fan, kernel: as `dfa`.
       tx: any optax transform over the group f, and head in the output block; the group feedback never moves.
       divide: the target is divided by the batch, as the gradient of a mean loss is; the released code does not.
 
     Raises:
       ValueError: as `dfa`.
     """
-    found = feedbacks("drtp", network, x_spec, classes, form, fan, kernel)
+    network, task = check(network, task, "drtp")
+    found = feedbacks("drtp", network, x_spec, task.outputs, form, fan, kernel)
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
-        target = jax.nn.one_hot(message["y"], classes, dtype=features.dtype)
+        target = task.encode(message["y"], features.dtype)
         loss = jnp.sum(jax.lax.stop_gradient(target) * run("feedback", features))
-        loss = loss + unless_known(message["y"], classes, features.dtype)
-        return {**message, "x": features}, {"loss": loss / features.shape[0] if divide else loss}
+        loss = loss + task.check(message["y"], features.dtype)
+        return {**message, "x": features}, {"loss": loss / target.shape[0] if divide else loss}
 
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
-    fixed = all_but("feedback", tx)
-    blocks = [local_block(part["f"].name, part, step, fixed) for part in parts]
-    parts.append({"head": summarised(network[-1], classifier(classes))})
-    blocks.append(output_block(parts[-1], classes, tx))
-    return classifying_model("drtp", blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+    blocks = [local_block(part["f"].name, part, step, tx, fixed=("feedback",)) for part in parts]
+    parts.append({"head": summarised(network[-1], classifier(task.outputs))})
+    blocks.append(output_block(parts[-1], task, tx))
+    return classifying_model("drtp", blocks, parts, [None] * len(network) + ["head"], x_spec, task)
 
 
 class Feedback(NamedTuple):
@@ -160,17 +159,16 @@ def feedbacks(
     method: str,
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    outputs: int,
     form: str = "dense",
     fan: str = "out",
     kernel: int = 3,
 ) -> list[Feedback]:
-    """The feedback to each block of a network; see `dfa` for the arguments.
+    """The feedback to each block of a network from so many outputs; see `dfa` for the other arguments.
 
     Raises:
       ValueError: for an unknown form or fan, or a kernel below 1.
     """
-    check(network, classes, method)
     for name, value, known in (("form", form, FORMS), ("fan", fan, FANS)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r} of method {method!r}; there are {', '.join(known)}.")
@@ -183,7 +181,7 @@ def feedbacks(
     widest = max(map(math.prod, shapes))
     make = {"dense": _dense, "broadcast": _broadcast, "slice": _slice}
     return [
-        make["dense" if form == "broadcast" and len(shape) != 3 else form](shape, classes, fan, kernel, widest)
+        make["dense" if form == "broadcast" and len(shape) != 3 else form](shape, outputs, fan, kernel, widest)
         for shape in shapes
     ]
 
@@ -247,29 +245,27 @@ def _direct(
     method: str,
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
-    tx: optax.GradientTransformation,
+    task: Task | int,
+    tx: Optimizers,
     form: str,
     fan: str,
     kernel: int,
 ) -> Model:
-    found = feedbacks(method, network, x_spec, classes, form, fan, kernel)
+    network, task = check(network, task, method)
+    found = feedbacks(method, network, x_spec, task.outputs, form, fan, kernel)
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
     learns = method == "dkp"
-    own_tx = tx if learns else all_but("feedback", tx)
-    blocks = [_direct_block(part, b, learns, own_tx) for part, b in zip(parts, found, strict=True)]
-    parts.append({"head": summarised(network[-1], classifier(classes))})
-    blocks.append(error_block(parts[-1], classes, tx))
-    return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, classes)
+    blocks = [_direct_block(part, b, learns, tx) for part, b in zip(parts, found, strict=True)]
+    parts.append({"head": summarised(network[-1], classifier(task.outputs))})
+    blocks.append(error_block("output", parts[-1], "head", task, tx))
+    return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, task)
 
 
 def _with_feedback(f: Block, feedback: Feedback) -> dict[str, Block]:
     return {"f": f, "feedback": summarised(f, feedback.block)}
 
 
-def _direct_block(
-    parts: dict[str, Block], feedback: Feedback, learns: bool, tx: optax.GradientTransformation
-) -> LocalBlock:
+def _direct_block(parts: dict[str, Block], feedback: Feedback, learns: bool, tx: Optimizers) -> LocalBlock:
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
         run("feedback", features)  # tells the feedback its shape; nothing uses the projection
@@ -280,4 +276,5 @@ def _direct_block(
         grads = {"feedback": feedback.descend(error, features)} if learns else {}
         return Answer(back(feedback.expand(params["feedback"]), error), {"loss": signal["loss"]}, grads)
 
-    return waiting_block(parts["f"].name, parts, step, answer, tx, through=("f",))
+    fixed = () if learns else ("feedback",)
+    return waiting_block(parts["f"].name, parts, step, answer, tx, through=("f",), fixed=fixed)

@@ -10,15 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import optax
 
 from localgrad.base import Block, Key, LocalBlock, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import ImageDecoder, SmallCNN, SmallMLP, classifier
 from localgrad.methods.images import Image, check_known, images_of
-from localgrad.methods.output import label_loss
+from localgrad.methods.output import error_block
 from localgrad.methods.parts import Answer, Parts, Run, check, classifying_model, local_block, waiting_block
+from localgrad.tasks import Task
 
 # the auxiliary networks: `(classes, pool, hidden) -> Block`
 AUXILIARIES: dict[str, Callable[[int, int | None, int], Block]] = {
@@ -37,9 +38,9 @@ HEADS: dict[str, Callable[[int], Block]] = {
 def early_exit(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     pool: int | None = None,
 ) -> Model:
     """Early Exit: a linear classifier on every block, gradients stopped between blocks.
@@ -47,7 +48,7 @@ def early_exit(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the groups f and head.
       pool: classifiers average images down to at most so many features first; None leaves them as they are.
 
@@ -57,18 +58,18 @@ def early_exit(
     References:
       Delog-SCL, section 3 (the baseline)
     """
-    check(network, classes, "early_exit", pool)
-    parts = [{"f": f, "head": summarised(f, classifier(classes, pool=pool))} for f in network]
-    blocks = [_classifying_block(part, classes, tx) for part in parts]
-    return classifying_model("early_exit", blocks, parts, ["head"] * len(parts), x_spec, classes)
+    network, task = check(network, task, "early_exit", pool)
+    parts = [{"f": f, "head": summarised(f, classifier(task.outputs, pool=pool))} for f in network]
+    blocks = [_classifying_block(part, task, tx) for part in parts]
+    return classifying_model("early_exit", blocks, parts, ["head"] * len(parts), x_spec, task)
 
 
 def dgl(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     aux: str = "mlp_sr",
     hidden: int = 512,
     head: str = "linear",
@@ -84,7 +85,7 @@ def dgl(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the groups f and aux, and decoder where there is a self-supervised loss; the last
         block has f and aux alone.
       aux: Belilovsky's `mlp_sr` (a coarse grid, three 1x1 convolutions and three dense layers on 2x2 places), `mlp`
@@ -104,7 +105,7 @@ def dgl(
         trains features by the image alone, and of the classifiers only the last.
       last_gradient_weight: share w of the error at the network's output in the gradient at every auxiliary network's
         scores, which is (1 - w) its own + w the top's.  Above 0 the blocks are not local any more: they wait for that
-        error (`signal='error'`).
+        error (`signal='top'`).
 
     Returns:
       A `Model` whose every block is an exit.
@@ -117,7 +118,7 @@ def dgl(
       Belilovsky et al., Decoupled Greedy Learning of CNNs, https://arxiv.org/abs/1901.08164
       NOTES, a researcher's log: hidden, self_supervised, last_gradient_weight
     """
-    check(network, classes, "dgl", pool)
+    network, task = check(network, task, "dgl", pool)
     for what, name, known in (("auxiliary network", aux, AUXILIARIES), ("head", head, HEADS)):
         check_known(what, name, known)
     if not isinstance(hidden, int) or hidden < 1:
@@ -131,23 +132,23 @@ def dgl(
     parts: list[dict[str, Block]] = []
     blocks = []
     for i, (f, image) in enumerate(zip(network, images, strict=True)):
-        reader = HEADS[head](classes) if i == top else AUXILIARIES[aux](classes, pool, hidden)
+        reader = HEADS[head](task.outputs) if i == top else AUXILIARIES[aux](task.outputs, pool, hidden)
         parts.append({"f": f, "aux": summarised(f, reader)})
         if image is not None:
             parts[i]["decoder"] = from_linen(ImageDecoder(x_spec.shape[1:], upsample), name="decoder")
         if last_gradient_weight:
-            share = None if i == top else last_gradient_weight
-            blocks.append(_mixing_block(parts[i], classes, tx, share, image))
+            mixing = _mixing_block(parts[i], task, tx, last_gradient_weight, image)
+            blocks.append(mixing if i < top else error_block(f.name, parts[i], "aux", task, tx, ("classification",)))
         else:
-            blocks.append(_classifying_block(parts[i], classes, tx, "aux", image))
+            blocks.append(_classifying_block(parts[i], task, tx, "aux", image))
     heads = ["aux"] * len(parts)
-    return classifying_model("dgl", blocks, parts, heads, x_spec, classes, image=self_supervised is not None)
+    return classifying_model("dgl", blocks, parts, heads, x_spec, task, image=self_supervised is not None)
 
 
 def _classifying_block(
     parts: Parts,
-    classes: int,
-    tx: optax.GradientTransformation,
+    task: Task,
+    tx: Optimizers,
     head: str = "head",
     image: Image | None = None,
 ) -> LocalBlock:
@@ -155,7 +156,7 @@ def _classifying_block(
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
-        loss = classification = label_loss(run(head, features), message["y"], classes)
+        loss = classification = task.loss(run(head, features), message["y"])
         metrics = {"classification": classification}
         if image is not None:
             away = image.distance(run("decoder", features), image.target(message["image"]))
@@ -166,10 +167,8 @@ def _classifying_block(
     return local_block(parts["f"].name, parts, step, tx)
 
 
-def _mixing_block(
-    parts: Parts, classes: int, tx: optax.GradientTransformation, share: float | None, image: Image | None
-) -> LocalBlock:
-    """A block of `dgl` whose auxiliary scores learn from a share of the top's error; None is the top itself."""
+def _mixing_block(parts: Parts, task: Task, tx: Optimizers, share: float, image: Image | None) -> LocalBlock:
+    """A block of `dgl` whose auxiliary scores learn from a share of the top's error."""
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
@@ -181,9 +180,7 @@ def _mixing_block(
         return {**message, "x": features}, outputs, kept
 
     def answer(params: dict, outputs: dict, kept: dict, signal: Any) -> Answer:
-        loss, error = jax.value_and_grad(label_loss)(outputs["scores"], kept["labels"], classes)
-        if share is None:
-            return Answer({"scores": error}, {"loss": loss, "classification": loss}, downward={"error": error})
+        loss, error = jax.value_and_grad(task.loss)(outputs["scores"], kept["labels"])
         error = (1 - share) * error + share * signal["error"]
         if image is None:
             return Answer({"scores": error}, {"loss": loss, "classification": loss})

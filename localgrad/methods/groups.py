@@ -1,60 +1,81 @@
-"""One optax transform from several, one for each named group of a block's parameters."""
+"""Which optax transform is for which groups of a block's parameters, and which parameters decay."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import optax
+
+from localgrad.base import PyTree, Transforms
+
+# What a method takes: one transform of all groups that learn, or one by groups, None being for those that are fixed.
+Optimizers: TypeAlias = optax.GradientTransformation | Mapping[str, optax.GradientTransformation | None]
 
 _NO_KERNELS = ("bias", "scale", "embedding")
 
 
-def by_group(transforms: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
-    """Joins transforms of parameter groups into one.
-
-    A key names the groups that a transform updates together, joined by `+`: norms and clips span them.
+def transforms(tx: Optimizers, *moments: Sequence[str]) -> Transforms:
+    """The transforms of a block, each with the groups that it updates together.
 
     Args:
-      transforms: for example `{"f+b": optax.adam(1e-3), "g+h": optax.adam(2e-3)}`.
-
-    Returns:
-      A transform of a dict with exactly those groups.
-
-    Groups that a block does not have are passed over, so one transform serves blocks of different groups.
+      tx: a transform, of which every moment gets one state; or a mapping of groups, joined by `+`, to transforms, such
+        as `{"f+b": optax.adam(1e-3), "g+h": optax.adam(2e-3)}`: norms and clips span the groups of a key. None is for
+        groups that are fixed. Groups that the block does not have are passed over, so that one mapping serves blocks
+        of different groups.
+      moments: the block's groups that learn, at each of its moments; others are fixed.
 
     Raises:
-      ValueError: if a group is named twice; at `init`, if a group of the block is not named.
+      ValueError: for a group that is named twice or not at all, or a key of groups that learn at different moments.
+      TypeError: for anything but a transform or a mapping of such.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> tx = by_group({"f": optax.sgd(1.0), "g+h": optax.sgd(2.0)})
-      >>> ones = {"f": jnp.ones(()), "g": jnp.ones(()), "h": jnp.ones(())}
-      >>> updates, _ = tx.update(ones, tx.init(ones), ones)
-      >>> {group: float(x) for group, x in updates.items()}
-      {'f': -1.0, 'g': -2.0, 'h': -2.0}
+      >>> sorted(transforms({"f+head": optax.sgd(0.1), "feedback": None}, ("f", "feedback")))
+      ['f']
+      >>> sorted(transforms(optax.sgd(0.1), ("f",), ("critic",)))
+      ['critic', 'f']
     """
-    pairs = [(group, key) for key in transforms for group in key.split("+")]
-    labels = dict(pairs)
-    if len(labels) != len(pairs):
-        raise ValueError(f"a parameter group is named twice in the keys {list(transforms)}.")
-
-    def label(params: Mapping[str, Any]) -> dict[str, str]:
-        if not set(params) <= set(labels):
+    if not isinstance(tx, Mapping):
+        _check_transform(tx)
+        return {"+".join(groups): tx for groups in moments if groups}
+    named = [group for key in tx for group in key.split("+")]
+    learning = [group for groups in moments for group in groups]
+    if len(set(named)) != len(named):
+        raise ValueError(f"a parameter group is named twice in the keys {list(tx)} of the optimizer.")
+    if not set(learning) <= set(named):
+        raise ValueError(
+            f"the optimizer has transforms for the groups {sorted(named)}, but the block's parameters are in the "
+            f"groups {sorted(learning)}: name each of those exactly once; None is the transform of one that is fixed."
+        )
+    found = {}
+    for key, transform in tx.items():
+        own = [[group for group in key.split("+") if group in groups] for groups in moments]
+        if transform is None or not any(own):
+            continue
+        _check_transform(transform)
+        if sum(map(bool, own)) > 1:
             raise ValueError(
-                f"the optimizer has transforms for the groups {sorted(labels)}, but the block's parameters are in the "
-                f"groups {sorted(params)}: name each of those exactly once."
+                f"the optimizer of the groups {key!r} spans groups that learn at different moments, "
+                f"{' and '.join('+'.join(groups) for groups in own if groups)}: give each moment one of its own."
             )
-        return {group: labels[group] for group in params}
+        found["+".join(group for groups in own for group in groups)] = transform
+    return found
 
-    return optax.multi_transform(dict(transforms), label)
+
+def _check_transform(tx: Any) -> None:
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"tx is an optax transform, or a mapping of groups to such; got {tx!r}.")
 
 
-def scaled(tx: optax.GradientTransformation, scales: Mapping[str, float]) -> optax.GradientTransformation:
-    """A transform whose updates of some groups are multiplied: with one at a rate, by twice the rate and so on.
+def first_states(tx: Transforms, params: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The first state of each of a block's transforms."""
+    return {key: one.init({group: params[group] for group in key.split("+")}) for key, one in tx.items()}
+
+
+def scaled(tx: Optimizers, scales: Mapping[str, float]) -> Optimizers:
+    """Transforms whose updates of some groups are multiplied: with one at a rate, by twice the rate and so on.
 
     Args:
-      tx: any transform of a dict of groups.
+      tx: see `transforms`.
       scales: group -> factor; other groups' updates stay as they are.
 
     Examples:
@@ -65,6 +86,9 @@ def scaled(tx: optax.GradientTransformation, scales: Mapping[str, float]) -> opt
       >>> {group: float(x) for group, x in updates.items()}
       {'f': -1.0, 'g': -2.0}
     """
+    if isinstance(tx, Mapping):
+        return {key: None if one is None else scaled(one, scales) for key, one in tx.items()}
+    _check_transform(tx)
     inner = optax.with_extra_args_support(tx)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -98,28 +122,3 @@ def kernels(*groups: str) -> Callable[[Mapping[str, Any]], Any]:
         return (not groups or path[0].key in groups) and x.ndim > 1 and name not in _NO_KERNELS
 
     return lambda params: jax.tree_util.tree_map_with_path(decays, params)
-
-
-def all_but(group: str, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """A transform of all groups but one, which it leaves as it is: neither decay nor momentum touches it.
-
-    Args:
-      group: the group that is fixed; gradients need not hold it.
-      tx: a transform of the others.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> tx = all_but("feedback", optax.add_decayed_weights(0.5))
-      >>> params = {"f": jnp.ones(()), "feedback": jnp.ones(())}
-      >>> updates, _ = tx.update({"f": jnp.ones(())}, tx.init(params), params)
-      >>> {group: float(x) for group, x in updates.items()}
-      {'f': 1.5, 'feedback': 0.0}
-    """
-    inner = optax.with_extra_args_support(tx)
-    others = lambda tree: {name: part for name, part in tree.items() if name != group}
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        found, state = inner.update(others(updates), state, others(params), **extra)
-        return {**found, group: jax.tree.map(jnp.zeros_like, params[group])}, state
-
-    return optax.GradientTransformationExtraArgs(lambda params: inner.init(others(params)), update)

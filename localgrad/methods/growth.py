@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import jax
-import optax
 
-from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree
+from localgrad.base import BlockState, Forward, Key, LocalBlock, Message, Model, PyTree
 
 
 def graft(states: Sequence[BlockState], shorter: Sequence[BlockState]) -> tuple[BlockState, ...]:
@@ -54,17 +53,13 @@ def freeze(model: Model, count: int) -> Model:
 
 
 def _frozen(block: LocalBlock) -> LocalBlock:
-    tx = optax.set_to_zero()
-
     def init(key: Key, message: PyTree) -> BlockState:
-        state = block.init(key, message)
-        return state._replace(opt_state=tx.init(state.params))
+        return block.init(key, message)._replace(opt_state={})
 
-    def forward(state: BlockState, message: Message, key: Key):
-        message, _, stash = block.forward(state, message, key)
-        return message, state.model_state, stash
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
+        return block.forward(state, message, key)._replace(model_state=state.model_state)
 
-    return block._replace(init=init, forward=forward, tx=tx)
+    return block._replace(init=init, forward=forward, tx={})
 
 
 def _same(ours: PyTree, theirs: PyTree) -> bool:

@@ -1,15 +1,16 @@
 """Several blocks trained as one: gradients flow between them, up to the sum of their losses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import optax
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, PyTree, Spec
+from localgrad.base import Block, BlockState, Forward, Key, LocalBlock, Message, PyTree, Spec
+from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.methods.parts import Parts, Run, Step, local_block, run_of
 
 
-def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.GradientTransformation) -> LocalBlock:
+def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: Optimizers) -> LocalBlock:
     """One LocalBlock of the parts and steps of several; its loss is the sum of theirs.
 
     Its groups are those of the blocks, each a dict `{"1": of the first block, "2": ...}`, so that one optimizer serves
@@ -17,7 +18,7 @@ def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.Gradie
 
     Args:
       parts, steps: of each block, as `local_block` takes them.
-      tx: a transform of the groups.
+      tx: one optax transform over the groups, or one by groups; see `transforms`.
     """
 
     def step(run: Run, message: Message, key: Key):
@@ -29,17 +30,20 @@ def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: optax.Gradie
 
     inner = local_block("+".join(part["f"].name for part in parts), _named(parts), step, optax.identity())
 
+    named = dict.fromkeys(group for part in parts for group in part)  # each once, in order
+    own_tx = transforms(tx, tuple(named))
+
     def init(key: Key, message: Spec) -> BlockState:
         state = inner.init(key, message)
         params = _nested(state.params)
-        return BlockState(params, _nested(state.model_state), tx.init(params))
+        return BlockState(params, _nested(state.model_state), first_states(own_tx, params))
 
-    def forward(state: BlockState, message: Message, key: Key):
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
         own = BlockState(_flat(state.params), _flat(state.model_state), ())
-        message, model_state, stash = inner.forward(own, message, key)
-        return message, _nested(model_state), {**stash, "grads": _nested(stash["grads"])}
+        found = inner.forward(own, message, key)
+        return found._replace(model_state=_nested(found.model_state), grads=_nested(found.grads))
 
-    return inner._replace(init=init, forward=forward, tx=tx)
+    return inner._replace(init=init, forward=forward, tx=own_tx)
 
 
 def _of(run: Run, index: int) -> Run:
@@ -56,7 +60,7 @@ def _named(parts: Sequence[Parts]) -> dict[str, Block]:
     return {f"{group} {i + 1}": block for i, part in enumerate(parts) for group, block in part.items()}
 
 
-def _nested(tree: dict[str, PyTree]) -> dict[str, dict[str, PyTree]]:
+def _nested(tree: Mapping[str, PyTree]) -> dict[str, dict[str, PyTree]]:
     found: dict[str, dict[str, PyTree]] = {}
     for name, value in tree.items():
         group, _, index = name.partition(" ")

@@ -10,10 +10,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import (
+    Backward,
+    Block,
+    BlockState,
+    Forward,
+    Key,
+    LocalBlock,
+    Message,
+    Model,
+    PyTree,
+    Spec,
+    Transforms,
+)
 from localgrad.blocks.given import check_blocks
+from localgrad.methods.groups import Optimizers, first_states, transforms
+from localgrad.tasks import Task, as_task
 
 Parts = Mapping[str, Block]
 Run = Callable[[str, jax.Array], jax.Array]
@@ -29,16 +42,21 @@ class Answer(NamedTuple):
       cotangents: the gradient along the outputs of its step, which the block's own vjp takes on to its parameters.
       metrics: a dict of scalars with at least `loss`.
       grads: gradients of groups that the step's outputs do not depend on.
-      downward: the signal for the blocks below, or None.
     """
 
     cotangents: PyTree
     metrics: dict[str, jax.Array]
     grads: Mapping[str, PyTree] = MappingProxyType({})
-    downward: PyTree = None
 
 
-def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransformation) -> LocalBlock:
+def local_block(
+    name: str,
+    parts: Parts,
+    step: Step,
+    tx: Optimizers,
+    *,
+    fixed: Sequence[str] = (),
+) -> LocalBlock:
     """Makes a LocalBlock with a loss of its own.
 
     Args:
@@ -46,22 +64,23 @@ def local_block(name: str, parts: Parts, step: Step, tx: optax.GradientTransform
       parts: a Block for each parameter group; the first, alone, draws from the step's key itself.
       step: `(run, message, key) -> (message, metrics)`, where `run(group, x)` applies a part and `metrics["loss"]` is
         what the block learns from.  The message it is given, and the one it returns, are detached.
-      tx: an optax transform over the groups.
+      tx: one optax transform over the groups, or one by groups; see `transforms`.
+      fixed: groups that do not learn.
     """
+    learning = tuple(group for group in parts if group not in fixed)
+    own_tx = transforms(tx, learning)
 
     def loss(params: dict[str, PyTree], state: BlockState, message: Message, key: Key):
-        run, model_state = moving_run(parts, params, state, key)
+        run, model_state = moving_run(parts, {**state.params, **params}, state, key)
         message, metrics = step(run, jax.lax.stop_gradient(message), key)
         return metrics["loss"], (message, model_state, metrics)
 
-    def forward(state: BlockState, message: Message, key: Key):
-        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(state.params, state, message, key)
-        return jax.lax.stop_gradient(message), model_state, {"grads": grads, "metrics": metrics}
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
+        params = {group: state.params[group] for group in learning}
+        grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(params, state, message, key)
+        return Forward(jax.lax.stop_gradient(message), model_state, grads, metrics)
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
-        return stash["grads"], stash["metrics"], None
-
-    return LocalBlock(name, "none", _init_of(parts, step, tx), forward, grads, tx)
+    return LocalBlock(name, "none", init_of(parts, step, own_tx), forward, own_tx)
 
 
 def waiting_block(
@@ -69,22 +88,24 @@ def waiting_block(
     parts: Parts,
     step: Callable[[Run, Message, Key], tuple[dict[str, jax.Array], PyTree, PyTree]],
     answer: Callable[[dict[str, PyTree], PyTree, PyTree, PyTree], Answer],
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     *,
     through: Sequence[str] | None = None,
+    fixed: Sequence[str] = (),
 ) -> LocalBlock:
-    """Makes a LocalBlock that learns from the error at the network's output (`signal='error'`).
+    """Makes a LocalBlock that learns from the error at the network's output (`signal='top'`).
 
     Args:
-      name, parts, tx: as `local_block`.
+      name, parts, tx, fixed: as `local_block`.
       step: `(run, message, key) -> (message, outputs, kept)`: outputs that gradients flow through, and other arrays
         that the answer needs.
-      answer: `(params, outputs, kept, signal) -> Answer`; the last block's signal is None.
+      answer: `(params, outputs, kept, signal) -> Answer`.
       through: the groups that the outputs depend on, all by default; the others learn from the answer alone, or not.
     """
     groups = tuple(parts) if through is None else through
+    own_tx = transforms(tx, tuple(group for group in parts if group not in fixed))
 
-    def forward(state: BlockState, message: Message, key: Key):
+    def forward(state: BlockState, message: Message, key: Key) -> Forward:
         def outputs_of(params: dict[str, PyTree]):
             run, model_state = moving_run(parts, {**state.params, **params}, state, key)
             passed, outputs, kept = step(run, jax.lax.stop_gradient(message), key)
@@ -93,17 +114,19 @@ def waiting_block(
         params = {group: state.params[group] for group in groups}
         outputs, vjp, (passed, kept, model_state) = jax.vjp(outputs_of, params, has_aux=True)
         stash = {"vjp": vjp, "outputs": outputs, "kept": kept}
-        return jax.lax.stop_gradient(passed), model_state, stash
+        return Forward(jax.lax.stop_gradient(passed), model_state, stash=stash)
 
-    def grads(state: BlockState, stash: PyTree, signal: PyTree):
+    def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         found = answer(state.params, stash["outputs"], stash["kept"], signal)
         (own,) = stash["vjp"](found.cotangents)
-        return {**own, **found.grads}, found.metrics, found.downward
+        return Backward({**own, **found.grads}, found.metrics)
 
-    return LocalBlock(name, "error", _init_of(parts, step, tx), forward, grads, tx)
+    return LocalBlock(name, "top", init_of(parts, step, own_tx), forward, own_tx, backward)
 
 
-def _init_of(parts: Parts, step: Callable, tx: optax.GradientTransformation) -> Callable[[Key, Spec], BlockState]:
+def init_of(parts: Parts, step: Callable, tx: Transforms) -> Callable[[Key, Spec], BlockState]:
+    """`LocalBlock.init` of parts that a step runs: each is drawn for what the step gives it."""
+
     def init(key: Key, message: Spec) -> BlockState:
         keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
         variables: dict[str, tuple[PyTree, PyTree]] = {}
@@ -118,7 +141,7 @@ def _init_of(parts: Parts, step: Callable, tx: optax.GradientTransformation) -> 
         for group, x_spec in inputs.items():
             variables[group] = parts[group].init(keys[group], x_spec)
         params = {group: variables[group][0] for group in parts}
-        return BlockState(params, {group: variables[group][1] for group in parts}, tx.init(params))
+        return BlockState(params, {group: variables[group][1] for group in parts}, first_states(tx, params))
 
     return init
 
@@ -162,7 +185,7 @@ def classifying_model(
     parts: Sequence[Parts],
     heads: Sequence[str | None],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task,
     *,
     views: int = 1,
     image: bool = False,
@@ -176,7 +199,7 @@ def classifying_model(
       method: the method's name.
       blocks, parts: what each block is made of; a block without an `f` passes its input on.
       heads: for each block the group that gives scores of the classes, or None where there is none; the last has one.
-      x_spec, classes: as for every method.
+      x_spec, task: as for every method.
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
       handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
@@ -205,7 +228,7 @@ def classifying_model(
         return outputs, runs[-1](str(heads[top - 1]), x)
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        return path(states, x, checked_exit(exits, exit))[1]
+        return task.shaped(path(states, x, checked_exit(exits, exit))[1], x)
 
     def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
         outputs, scores = path(states, x if keys is None else seen(x), len(parts), keys)
@@ -215,11 +238,9 @@ def classifying_model(
     used[-1] |= {str(heads[-1])}
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
-    y_spec = jax.ShapeDtypeStruct(x_spec.shape[:1], jnp.int32)
+    y_spec = task.y_spec(x_spec)
     names = (*names_of(parts), "scores")
-    return Model(
-        method, tuple(blocks), x_spec, y_spec, classes, enter, predict, features, exits, tuple(used), path=names
-    )
+    return Model(method, tuple(blocks), x_spec, y_spec, task, enter, predict, features, exits, tuple(used), path=names)
 
 
 def names_of(parts: Sequence[Parts]) -> list[str]:
@@ -244,17 +265,34 @@ def checked_exit(exits: Sequence[int], exit: int | None) -> int:
     return exit
 
 
-def check(network: Sequence[Block], classes: int, method: str, pool: int | None = None) -> None:
-    """Refuses an empty network, fewer than two classes and a pool that is no number of features.
+def check(
+    network: Sequence[Block], task: Task | int, method: str, pool: int | None = None
+) -> tuple[Sequence[Block], Task]:
+    """The network as heads are to read it, and the task.
 
     Raises:
-      ValueError: naming the method.
-      TypeError: for a network of anything but Blocks, such as bare Flax modules.
+      ValueError: for an empty network, fewer than two classes, or a pool that is no number of features.
+      TypeError: for a network of anything but Blocks, such as bare Flax modules, or what is no task.
     """
     check_blocks(network, "network")
     if not network:
         raise ValueError(f"method {method!r} needs a network of at least one block; got none.")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2; got {classes}.")
+    task = as_task(task)
     if pool is not None and (not isinstance(pool, int) or pool < 1):
         raise ValueError(f"pool is a positive number of features, or None; got {pool!r}.")
+    return ([_read_by_place(block) for block in network] if task.per_token else network), task
+
+
+def needs_classes(task: Task, method: str, why: str) -> None:
+    """Refuses a task without classes.
+
+    Raises:
+      ValueError: with the reason.
+    """
+    if task.classes is None or task.per_token:
+        raise ValueError(f"method {method!r} is for classification, not for {task.name}: {why}.")
+
+
+def _read_by_place(block: Block) -> Block:
+    """A block of sequences whose every place is read by heads as an example of its own."""
+    return block._replace(summary=lambda y: y.reshape(-1, y.shape[-1]))

@@ -10,16 +10,17 @@ References:
 from collections.abc import Sequence
 
 import jax
-import optax
 from flax import linen as nn
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import similarity_matching, unless_known
+from localgrad.losses import similarity_matching
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import Similarity, classifier
-from localgrad.methods.output import label_loss, output_block
-from localgrad.methods.parts import Run, check, classifying_model, local_block
+from localgrad.methods.output import output_block
+from localgrad.methods.parts import Run, check, classifying_model, local_block, needs_classes
+from localgrad.tasks import Task
 
 _DROP = 0x64726F70  # sets the key of the dropout between blocks apart from those within a block
 
@@ -27,9 +28,9 @@ _DROP = 0x64726F70  # sets the key of the dropout between blocks apart from thos
 def predsim(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     beta: float = 0.99,
     pool: int | None = 2048,
     dropout: float = 0.0,
@@ -42,7 +43,7 @@ def predsim(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the groups f, pred and sim that there are (the output block has head alone).
       beta: share of the similarity loss.  0 is `pred`, without similarity; 1 is `sim`, without local classifiers; in
         both the output block has its whole cross-entropy, otherwise (1 - beta) of it.
@@ -55,7 +56,9 @@ def predsim(
     Raises:
       ValueError: for a beta outside [0, 1] or a dropout outside [0, 1).
     """
-    check(network, classes, "predsim", pool)
+    network, task = check(network, task, "predsim", pool)
+    if beta > 0:
+        needs_classes(task, "predsim", "its similarity loss compares labels")
     if not 0 <= beta <= 1 or not 0 <= dropout < 1:
         raise ValueError(f"beta is in [0, 1] and dropout in [0, 1); got {beta} and {dropout}.")
     drop = from_linen(_Dropout(dropout))
@@ -67,28 +70,28 @@ def predsim(
         features, labels = run("f", message["x"]), message["y"]
         metrics = {}
         if beta < 1:
-            metrics["prediction"] = label_loss(run("pred", features), labels, classes)
+            metrics["prediction"] = task.loss(run("pred", features), labels)
         if beta > 0:
-            target = jax.nn.one_hot(labels, classes, dtype=features.dtype)
+            target = task.encode(labels, features.dtype)
             matching = similarity_matching(run("sim", features), target)
-            metrics["similarity"] = matching + unless_known(labels, classes, features.dtype)
+            metrics["similarity"] = matching + task.check(labels, features.dtype)
         loss = (1 - beta) * metrics.get("prediction", 0.0) + beta * metrics.get("similarity", 0.0)
         return {**message, "x": handed(features, key)}, {"loss": loss, **metrics}
 
     heads: dict[str, Block] = {}
     if beta < 1:
-        heads["pred"] = classifier(classes, pool=pool, zero=True)
+        heads["pred"] = classifier(task.outputs, pool=pool, zero=True)
     if beta > 0:
         heads["sim"] = from_linen(Similarity(), name="similarity")
     parts: list[dict[str, Block]] = [
         {"f": f, **{group: summarised(f, head) for group, head in heads.items()}} for f in network
     ]
     blocks = [local_block(f.name, part, step, tx) for f, part in zip(network, parts, strict=True)]
-    parts.append({"head": summarised(network[-1], classifier(classes, zero=True))})
-    blocks.append(output_block(parts[-1], classes, tx, weight=1.0 if beta in (0, 1) else 1 - beta))
+    parts.append({"head": summarised(network[-1], classifier(task.outputs, zero=True))})
+    blocks.append(output_block(parts[-1], task, tx, weight=1.0 if beta in (0, 1) else 1 - beta))
     exits = ["pred" if beta < 1 else None] * len(network) + ["head"]
     name = "pred" if beta == 0 else "sim" if beta == 1 else "predsim"
-    model = classifying_model(name, blocks, parts, exits, x_spec, classes, handed=handed)
+    model = classifying_model(name, blocks, parts, exits, x_spec, task, handed=handed)
     return model._replace(least_examples=2 if beta > 0 else 1)  # one example is as similar to itself as it should be
 
 

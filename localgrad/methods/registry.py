@@ -1,4 +1,4 @@
-"""Methods by name, for command lines: each with the optimizers that its papers give to its parameter groups."""
+"""Methods by name, one row each: with the optimizers that its papers give to its parameter groups."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,31 +7,38 @@ from typing import NamedTuple
 import jax
 import optax
 
+from localgrad import registry
 from localgrad.base import Block, Model
 from localgrad.methods.al import al
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
 from localgrad.methods.chained import fa, kp
 from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.greedy import dgl, early_exit
-from localgrad.methods.groups import by_group
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
+from localgrad.tasks import Task
 
 Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
+
+
+def one_optimizer(optimizer: Optimizer) -> optax.GradientTransformation:
+    """One optimizer for all groups of a block, at the rate that it is given."""
+    return optimizer(1.0)
 
 
 class Method(NamedTuple):
     """A learning rule by name.
 
     Attributes:
-      make: `(network, x_spec, classes, *, tx, **options) -> Model`.
+      make: `(network, x_spec, task, *, tx, **options) -> Model`.
       tx: `optimizer -> transform` of a block's parameter groups, without the group feedback.
       decays: the groups whose kernels weight decay is for; none named are all of them.
       trains_feedback: there is a group feedback that learns, with an optimizer of its own.
     """
 
     make: Callable[..., Model]
-    tx: Callable[[Optimizer], optax.GradientTransformation] = lambda optimizer: optimizer(1.0)
+    tx: Callable[[Optimizer], Optimizers] = one_optimizer
     decays: tuple[str, ...] = ()
     trains_feedback: bool = False
 
@@ -39,7 +46,7 @@ class Method(NamedTuple):
         self,
         network: Sequence[Block],
         x_spec: jax.ShapeDtypeStruct,
-        classes: int,
+        task: Task | int,
         optimizer: Optimizer,
         feedback: Optimizer | None = None,
         **options,
@@ -52,13 +59,13 @@ class Method(NamedTuple):
         """
         tx = self.tx(optimizer)
         if self.trains_feedback and feedback is not None:
-            tx = by_group({"f+head": tx, "feedback": feedback(1.0)})
-        return self.make(network, x_spec, classes, tx=tx, **options)
+            tx = {"f+head": tx, "feedback": feedback(1.0)}
+        return self.make(network, x_spec, task, tx=tx, **options)
 
 
-def _al_tx(optimizer: Optimizer) -> optax.GradientTransformation:
+def _al_tx(optimizer: Optimizer) -> Optimizers:
     """Two optimizers a block: one for f and b, one for g and h, whose rate is the profile's affair."""
-    return by_group({"f+b": optimizer(1.0), "g+h": optimizer(1.0)})
+    return {"f+b": optimizer(1.0), "g+h": optimizer(1.0)}
 
 
 METHODS: dict[str, Method] = {
@@ -78,3 +85,24 @@ METHODS: dict[str, Method] = {
     "fa": Method(fa),
     "kp": Method(kp, trains_feedback=True),
 }
+
+
+def register_method(
+    name: str,
+    make: Callable[..., Model],
+    *,
+    tx: Callable[[Optimizer], optax.GradientTransformation] = one_optimizer,
+    decays: tuple[str, ...] = (),
+    trains_feedback: bool = False,
+) -> None:
+    """Adds a method, for `--method=NAME` and `METHODS`.
+
+    Args:
+      name: a word.
+      make, tx, decays, trains_feedback: see `Method`; whatever `make` takes by name besides `tx` can be set from the
+        command line.
+
+    Raises:
+      ValueError: a name that is no word, or that another method has.
+    """
+    registry.add("method", METHODS, name, Method(make, tx, decays, trains_feedback))

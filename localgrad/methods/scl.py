@@ -13,16 +13,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import unless_known
 from localgrad.losses.contrastive import REDUCTIONS, Reduction, supervised_contrastive
+from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import Dense, classifier
 from localgrad.methods.output import output_block
-from localgrad.methods.parts import Run, check, classifying_model, local_block
+from localgrad.methods.parts import Run, check, classifying_model, local_block, needs_classes
+from localgrad.tasks import Task
 
 HEADS: dict[str, tuple[int, ...]] = {"mlp": (512, 1024), "linear": (1024,), "identity": ()}
 _NORM_FLOOR = 1e-12
@@ -31,9 +31,9 @@ _NORM_FLOOR = 1e-12
 def scl(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    classes: int,
+    task: Task | int,
     *,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     head: str = "mlp",
     pool: int | None = None,
     temperature: float = 0.1,
@@ -46,7 +46,7 @@ def scl(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      classes: number of classes C; labels are integers 0 .. C - 1.
+      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
       tx: any optax transform over the groups f and head (the output block has head alone).
       head: projection before the loss: `mlp` (512, ReLU, 1024), `linear` (1024) or `identity`.
       pool: the head averages images down to at most so many features first; None leaves them as they are, which on a
@@ -61,7 +61,8 @@ def scl(
     Raises:
       ValueError: for an unknown head or reduction, a temperature that is not positive, or views other than 1 and 2.
     """
-    check(network, classes, "scl", pool)
+    network, task = check(network, task, "scl", pool)
+    needs_classes(task, "scl", "its loss contrasts examples of the same label with others")
     for kind, value, known in (("head", head, HEADS), ("reduction", reduction, REDUCTIONS)):
         if value not in known:
             raise ValueError(f"unknown {kind} {value!r} of method 'scl'; there are {', '.join(known)}.")
@@ -82,14 +83,14 @@ def scl(
         loss = supervised_contrastive(
             z, message["y"], temperature=temperature, reduction=reduction, base_temperature=base_temperature
         )
-        return {**message, "x": features}, {"loss": loss + unless_known(message["y"], classes, loss.dtype)}
+        return {**message, "x": features}, {"loss": loss + task.check(message["y"], loss.dtype)}
 
     projection = from_linen(Dense(HEADS[head], "relu", "linear", pool), name=head)
     parts: list[dict[str, Block]] = [{"f": f, "head": summarised(f, projection)} for f in network]
     blocks = [local_block(f.name, part, step, tx) for f, part in zip(network, parts, strict=True)]
-    parts.append({"head": summarised(network[-1], classifier(classes))})
-    blocks.append(output_block(parts[-1], classes, tx))
+    parts.append({"head": summarised(network[-1], classifier(task.outputs))})
+    blocks.append(output_block(parts[-1], task, tx))
     heads = [None] * len(network) + ["head"]
-    model = classifying_model("scl", blocks, parts, heads, x_spec, classes, views=views)
+    model = classifying_model("scl", blocks, parts, heads, x_spec, task, views=views)
     # of two representations each has only the other in its denominator, and the loss is zero whatever they are
     return model._replace(least_examples=-(-3 // views))

@@ -73,12 +73,17 @@ def _mapped(block: LocalBlock) -> LocalBlock:
     def forward(state: BlockState, message: Message, key: Key) -> Any:
         return over_keys(lambda key, state, message: block.forward(state, message, key), key, state, message)
 
-    inner = optax.with_extra_args_support(block.tx)
+    backward = None if block.backward is None else jax.vmap(block.backward)
+    tx = {key: _mapped_transform(transform) for key, transform in block.tx.items()}
+    return block._replace(init=init, forward=forward, backward=backward, tx=tx)
+
+
+def _mapped_transform(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    inner = optax.with_extra_args_support(tx)
 
     def update(grads: PyTree, opt_state: PyTree, params: PyTree = None, **extra: jax.Array) -> tuple[PyTree, PyTree]:
         return jax.vmap(lambda grads, opt_state, params, extra: inner.update(grads, opt_state, params, **extra))(
             grads, opt_state, params, extra
         )
 
-    tx = optax.GradientTransformationExtraArgs(jax.vmap(inner.init), update)
-    return block._replace(init=init, forward=forward, grads=jax.vmap(block.grads), tx=tx)
+    return optax.GradientTransformationExtraArgs(jax.vmap(inner.init), update)

@@ -1,16 +1,17 @@
 """Engines: how a model trains, one block after another or all at once, with the same numbers."""
 
-from localgrad.pipeline.broadcast import STALENESS as STALENESS
 from localgrad.pipeline.coupling import least_examples as least_examples
 from localgrad.pipeline.handover import hand_over as hand_over
 from localgrad.pipeline.handover import pipeline_state as pipeline_state
 from localgrad.pipeline.partition import balance as balance
 from localgrad.pipeline.partition import make_plan as make_plan
-from localgrad.pipeline.sequential import delays_of as delays_of
+from localgrad.pipeline.schedules import STALENESS as STALENESS
+from localgrad.pipeline.schedules import WEIGHTS as WEIGHTS
+from localgrad.pipeline.schedules import delays_of as delays_of
 from localgrad.pipeline.sequential import sequential as sequential
+from localgrad.pipeline.specs import init as init
+from localgrad.pipeline.specs import signal_of as signal_of
+from localgrad.pipeline.specs import specs as specs
 from localgrad.pipeline.spmd import micro_batches_of as micro_batches_of
 from localgrad.pipeline.spmd import spmd as spmd
-from localgrad.pipeline.step import init as init
-from localgrad.pipeline.step import signal_of as signal_of
-from localgrad.pipeline.step import specs as specs
 from localgrad.pipeline.timing import block_seconds as block_seconds

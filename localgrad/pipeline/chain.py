@@ -10,27 +10,31 @@ References:
   Huang et al., GPipe, https://arxiv.org/abs/1811.06965
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import Batches, Engine, Key, PyTree
-from localgrad.pipeline import ring, step
-from localgrad.pipeline.halves import Halves
-from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, Report, engine, mean_over_data
+from localgrad.base import Backward, BlockState, Forward, Key, Message, Plan, PyTree
+from localgrad.keys import fold_in
+from localgrad.pipeline import feeding, ring, schedules, step
+from localgrad.pipeline.block_slots import BlockSlots
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
+from localgrad.pipeline.phases import Phases
 
 
 class ChainState(NamedTuple):
-    """The state of a pipeline of S stages over D data shards; nothing is in flight between batches.
+    """The state of a pipeline of S stages over D data shards, of at most N blocks each; nothing is in flight.
 
     Attributes:
       slots: the stages' block states, `(S, size)` each, one row on each device.
-      ok: whether every number so far was finite, bool `(D, S)`; a stage learns no more once one is not.
+      ok: of each block, whether every number was finite so far, bool `(D, S, N)`; it learns no more once one is not.
       next_id: the number of the next batch, for batches that bring none, the same everywhere.
       key: the key of dropout and the like, the same everywhere.
     """
@@ -41,142 +45,230 @@ class ChainState(NamedTuple):
     key: Key
 
 
-def chain(layout: Layout, bubble: float, micro_batches: int) -> Engine:
-    """Lays the `chain` schedule over a mesh.
+class Up(NamedTuple):
+    """What a stage carries from part to part on the way up.
 
-    Args:
-      layout: of any model, its message specs of one part of a shard.
+    Attributes:
+      moved: slots of batch statistics.
+      inbox: slots of the message.
+      kept: rings of what the way back needs.
+      effects: slots of the gradients of what learns at once, and of what the pass measures, summed over parts.
+    """
+
+    moved: list[jax.Array]
+    inbox: list[jax.Array]
+    kept: list[jax.Array]
+    effects: list[jax.Array]
+
+
+class Down(NamedTuple):
+    """What a stage carries on the way down: slots of the signal, and of gradients and metrics summed over parts."""
+
+    inbox: list[jax.Array]
+    effects: list[jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """The schedule on a mesh; a tick of the engine is a whole batch.
+
+    Attributes:
+      layout: of a model whose blocks wait for the way back of the next one, its message specs of one part of a shard.
+      parts: micro-batches M of a shard's batch.
       bubble: what fills messages where nothing is.
-      micro_batches: parts M of a shard's batch.
     """
-    model, blocks, messages, stages = layout.model, layout.blocks, layout.messages, layout.stages
-    micro_size = layout.shard_size // micro_batches
-    ticks = micro_batches + stages - 1
 
-    halves = Halves(layout, borrow=True)
-    states, stashes, effects, values = halves.states, halves.stashes, halves.effects, halves.values
-    signals = Slots([halves.signals[span[-1]] for span in blocks])  # what each stage is given from above
-    plan = layout.plan._replace(
-        schedule="chain",
-        micro_batches=micro_batches,
-        uniform=False,
-        slot_bytes=state_bytes(states.specs),
-        stash_bytes=tuple(micro_batches * size for size in halves.stash_bytes),
-        stash_slot_bytes=micro_batches * state_bytes(stashes.specs),
-    )
+    layout: Layout
+    parts: int
+    bubble: float = 0.0
 
-    # --- one stage on one part -------------------------------------------------------------------------------------
+    specs = ChainState(STAGE, BOTH, SAME, SAME)  # type: ignore[arg-type]
+    turns, drain = 1, 0
 
-    def backward(stage: int, slots, entry, signal_slots):
-        """`(effects, values, signal for the stage below)`."""
-        signal = signals.unpack(stage, signal_slots)
-        own = zip(blocks[stage], states.unpack(stage, slots), strict=True)
-        there, found = stashes.unpack(stage, entry), []
-        for i, state in reversed(list(own)):
-            down = step.hands_down(model, i)
-            grads, metrics, downward = halves.answer(stage, i, state, there, signal, down)
-            signal = downward if down else signal
-            found.append((grads, metrics))
-        grads, metrics = zip(*found[::-1], strict=True)
-        below = signals.pack(stage - 1, signal) if stage else signals.fill(bubble)
-        return effects.pack(stage, grads), values.pack(stage, metrics), below
-
-    # --- all stages on one batch -----------------------------------------------------------------------------------
-
-    def train(state: ChainState, batch_id: jax.Array, examples: Callable):
-        stage = jax.lax.axis_index("stage")
-        real = batch_id >= 0
-        learnt, before = states.halves(state.slots)
-
-        def go_up(carry, tick):
-            moved, inbox, kept = carry
-            part = tick - stage
-            valid = (part >= 0) & (part < micro_batches) & real
-            place = jnp.clip(part, 0, micro_batches - 1)
-
-            def run(stage: int):
-                def branch(carry):
-                    moved, _, kept = carry
-                    message = step.enter(model, examples(part)) if stage == 0 else messages.unpack(stage, inbox)
-                    keys = layout.keys(stage, blocks[stage][0], state.key, batch_id)
-                    if micro_batches > 1:
-                        keys = [step.fold_in(key, part) for key in keys]
-                    moved, outbox, entry, _ = halves.forward(stage, [*learnt, *moved], message, keys, state.ok)
-                    return moved, outbox, ring.write(kept, place, entry)
-
-                return branch
-
-            moved, outbox, kept = layout.choose(valid, run, (moved, messages.fill(bubble), kept))
-            inbox = jax.lax.ppermute(outbox, "stage", [(s, s + 1) for s in range(stages - 1)])
-            return (moved, inbox, kept), None
-
-        each_tick = jnp.arange(ticks, dtype=jnp.int32)
-        start = (before, messages.fill(bubble), ring.full(stashes.fill(bubble), micro_batches))
-        (moved, _, kept), _ = jax.lax.scan(go_up, start, each_tick)
-
-        def go_down(carry, tick):
-            inbox, grads, metrics = carry
-            part = tick - (stages - 1 - stage)
-            valid = (part >= 0) & (part < micro_batches) & real
-            place = jnp.clip(part, 0, micro_batches - 1)
-            add = lambda total, one: [x + y for x, y in zip(total, one, strict=True)]
-
-            def run(stage: int):
-                def branch(carry):
-                    grads, metrics, _ = carry
-                    grad, metric, below = backward(stage, [*learnt, *moved], ring.read(kept, place), inbox)
-                    return add(grads, grad), add(metrics, metric), below
-
-                return branch
-
-            grads, metrics, outbox = layout.choose(valid, run, (grads, metrics, signals.fill(bubble)))
-            inbox = jax.lax.ppermute(outbox, "stage", [(s, s - 1) for s in range(1, stages)])
-            return (inbox, grads, metrics), None
-
-        start = (signals.fill(bubble), effects.fill(), values.fill())
-        (_, grads, metrics), _ = jax.lax.scan(go_down, start, each_tick)
-        grads, metrics = jax.tree.map(lambda x: x / micro_batches, (grads, metrics))
-        if layout.split:
-            grads, metrics, moved = mean_over_data((grads, metrics, moved))
-        learnt, ok, stopped = halves.update(real, [*learnt, *moved], grads, metrics, state.ok)
-        return state._replace(slots=[*learnt, *moved], ok=ok), Report(metrics, stopped, batch_id)
-
-    def feed(state: ChainState, batches: Batches):
-        def one(state: ChainState, xs: tuple[jax.Array, PyTree]):
-            batch_id, item = xs
-            batch_id, next_id = step.number(batch_id, state.next_id)
-            state = state._replace(next_id=next_id)
-            part_of = lambda part: batches.fetch(item, layout.start() + part * micro_size, micro_size)
-            return train(state, batch_id, part_of)
-
-        return jax.lax.scan(one, state, (batches.batch_id, batches.items))
-
-    program = Program(
-        specs=ChainState(STAGE, BOTH, SAME, SAME),  # type: ignore[arg-type]
-        initial=lambda key, first: (np.True_, first, key),
-        feed=feed,
-        values=values,
-    )
-    return engine(layout._replace(states=states, plan=plan), program)
-
-
-def parts_of(examples: int, stages: int, micro_batches: int | None, least: int = 1) -> int:
-    """The number of micro-batches of a shard: the one asked for, or as many as divide it, at most 4 S.
-
-    Args:
-      examples: of the shard.
-      stages: number of stages S.
-      micro_batches: the number asked for, or None.
-      least: the fewest examples of a part that is not asked for.
-
-    Raises:
-      ValueError: if they do not divide the examples.
-    """
-    if micro_batches is None:
-        most = 1 if stages == 1 else 4 * stages
-        return max(m for m in range(1, most + 1) if examples % m == 0 and (m == 1 or examples // m >= least))
-    if micro_batches < 1 or examples % micro_batches:
-        raise ValueError(
-            f"--micro_batches={micro_batches} do not divide the {examples} examples that a data shard has of a batch."
+    @cached_property
+    def plan(self) -> Plan:
+        """The layout's, with what this schedule keeps."""
+        return self.layout.plan._replace(
+            schedule=schedules.chain(self.layout.stages, self.parts),
+            uniform=False,
+            slot_bytes=state_bytes(self.states.specs),
+            stash_bytes=tuple(self.parts * size for size in self._phases.stash_bytes),
+            stash_slot_bytes=self.parts * state_bytes(self._phases.late_stashes.specs),
         )
-    return micro_batches
+
+    @property
+    def states(self) -> BlockSlots:
+        return self._phases.states
+
+    @cached_property
+    def values(self) -> Slots:
+        return self.layout.stage_slots(self._phases.metrics)
+
+    @cached_property
+    def _phases(self) -> Phases:
+        blocks = self.layout.model.blocks
+        late = [[i for i in span if blocks[i].signal != "none"] for span in self.layout.blocks]
+        return Phases(self.layout, late, borrow=True)
+
+    @cached_property
+    def _signals(self) -> Slots:
+        """Slots of what each stage is given from above."""
+        return Slots([self._phases.given[span[-1]] for span in self.layout.blocks])
+
+    @cached_property
+    def _first(self) -> Slots:
+        """Slots of the gradients of what learns at once, and of what is measured then, of each stage."""
+        return self.layout.stage_slots([_told(each) for each in self._phases.passed])
+
+    @cached_property
+    def _then(self) -> Slots:
+        """Slots of the gradients of what learns on the way back, and of what is measured then."""
+        made = self._phases.made
+        return Slots([{i: (dict(made[i].grads), dict(made[i].metrics)) for i in late} for late in self._phases.late])
+
+    def initial(self, key: Key, first: np.int32) -> tuple:
+        """The parts of the state but the slots, as one device sees them."""
+        return np.ones((max(map(len, self.layout.blocks)),), np.bool_), first, key
+
+    def tick(self, state: ChainState, batch_id: jax.Array, examples: Examples | None) -> tuple[ChainState, Report]:
+        """A whole batch: up, what learns at once, down, and what learns then."""
+        real = batch_id >= 0
+        learnt, before = self.states.halves(state.slots)
+        up = self._go_up(state, learnt, before, batch_id, real, examples)
+        effects, moved = jax.tree.map(lambda x: x / self.parts, up.effects), up.moved
+        if self.layout.split:
+            effects, moved = mean_over_data((effects, moved))
+        learnt, ok, first = self._learn_at_once(real, learnt, moved, effects, state.ok)
+        then = jax.tree.map(lambda x: x / self.parts, self._go_down(learnt, moved, up.kept, real).effects)
+        if self.layout.split:
+            then = mean_over_data(then)
+        learnt, values, ok, stopped = self._learn(real, learnt, moved, effects, then, ok, first)
+        return state._replace(slots=[*learnt, *moved], ok=ok), Report(values, stopped, batch_id)
+
+    def _go_up(self, state: ChainState, learnt, before, batch_id: jax.Array, real: jax.Array, examples) -> Up:
+        stage, layout, phases = jax.lax.axis_index("stage"), self.layout, self._phases
+
+        def one(given: Up, tick: jax.Array):
+            part, place, valid = self._part(tick, stage, real)
+
+            def run(stage: int):
+                def branch(carry: Up) -> Up:
+                    states = self.states.unpack(stage, [*learnt, *carry.moved])
+                    message = self._receive(stage, given.inbox, part, examples)
+                    keys = layout.keys(stage, layout.blocks[stage][0], state.key, batch_id)
+                    if self.parts > 1:
+                        keys = [fold_in(key, part) for key in keys]
+                    passed = []
+                    for j, i in enumerate(layout.blocks[stage]):
+                        passed.append(step.pass_part(phases.blocks[i], states[j], message, keys[j], state.ok[j]))
+                        message = passed[-1].message
+                    stashes = dict(zip(layout.blocks[stage], [each.stash for each in passed], strict=True))
+                    return Up(
+                        self.states.moved.pack(stage, [each.model_state for each in passed]),
+                        layout.messages.pack(stage + 1, message),
+                        ring.write(carry.kept, place, phases.keep_late(stage, stashes)),
+                        _add(carry.effects, self._first.pack(stage, [_told(each) for each in passed])),
+                    )  # fmt: skip
+
+                return branch
+
+            found = layout.choose(valid, run, given._replace(inbox=layout.messages.fill(self.bubble)))
+            inbox = jax.lax.ppermute(found.inbox, "stage", [(s, s + 1) for s in range(layout.stages - 1)])
+            return found._replace(inbox=inbox), None
+
+        kept = ring.full(phases.late_stashes.fill(self.bubble), self.parts)
+        start = Up(before, layout.messages.fill(self.bubble), kept, self._first.fill())
+        return jax.lax.scan(one, start, self._ticks())[0]
+
+    def _go_down(self, learnt: list[jax.Array], moved: list[jax.Array], kept: list[jax.Array], real: jax.Array) -> Down:
+        stage, layout, phases = jax.lax.axis_index("stage"), self.layout, self._phases
+
+        def one(given: Down, tick: jax.Array):
+            _, place, valid = self._part(tick, layout.stages - 1 - stage, real)
+
+            def run(stage: int):
+                def branch(carry: Down) -> Down:
+                    states = self.states.unpack(stage, [*learnt, *moved])
+                    signal = self._signals.unpack(stage, given.inbox)
+                    made, down = phases.answer_kept(stage, states, ring.read(kept, place), signal)
+                    below = self._signals.pack(stage - 1, down) if stage else self._signals.fill(self.bubble)
+                    own = {i: (dict(back.grads), dict(back.metrics)) for i, back in made.items()}
+                    return Down(below, _add(carry.effects, self._then.pack(stage, own)))
+
+                return branch
+
+            found = layout.choose(valid, run, given._replace(inbox=self._signals.fill(self.bubble)))
+            inbox = jax.lax.ppermute(found.inbox, "stage", [(s, s - 1) for s in range(1, layout.stages)])
+            return found._replace(inbox=inbox), None
+
+        start = Down(self._signals.fill(self.bubble), self._then.fill())
+        return jax.lax.scan(one, start, self._ticks())[0]
+
+    def _learn_at_once(self, real: jax.Array, learnt, moved, effects, ok: jax.Array):
+        """The update of the groups that wait for nothing: `(learnt, ok, stopped)`."""
+        layout, blocks = self.layout, self.layout.model.blocks
+        if not any(each.grads for each in self._phases.passed):
+            return learnt, ok, layout.idle()
+
+        def own(stage: int):
+            def run(carry):
+                learnt, ok, why = carry
+                states = list(self.states.unpack(stage, [*learnt, *moved]))
+                for j, (grads, metrics) in enumerate(self._first.unpack(stage, effects)):
+                    if grads:
+                        i = layout.blocks[stage][j]
+                        states[j], sound, stopped = step.take(blocks[i], states[j], grads, metrics, ok[j])
+                        ok, why = ok.at[j].set(sound), why.at[j].set(stopped)
+                return self._pack_learnt(stage, states), ok, why
+
+            return run
+
+        return layout.choose(real, own, (learnt, ok, layout.idle()))
+
+    def _learn(self, real: jax.Array, learnt, moved, effects, then, ok: jax.Array, first: jax.Array):
+        """The update of those that have waited: `(learnt, values, ok, stopped)`."""
+        layout = self.layout
+
+        def own(stage: int):
+            def run(carry):
+                learnt, _, ok, why = carry
+                states: Sequence[BlockState] = self.states.unpack(stage, [*learnt, *moved])
+                span, told = layout.blocks[stage], self._first.unpack(stage, effects)
+                reports = {i: (metrics, why[j]) for j, (i, (_, metrics)) in enumerate(zip(span, told, strict=True))}
+                made = {i: Backward(*each) for i, each in self._then.unpack(stage, then).items()}
+                states, ok, reports = self._phases.update(stage, states, made, reports, ok)
+                values = self.values.pack(stage, tuple(reports[i][0] for i in span))
+                return (
+                    self._pack_learnt(stage, states),
+                    values,
+                    ok,
+                    layout.by_block([reports[i][1] for i in span]),
+                )
+
+            return run
+
+        return layout.choose(real, own, (learnt, self.values.fill(), ok, first))
+
+    def _pack_learnt(self, stage: int, states: Sequence[BlockState]) -> list[jax.Array]:
+        return [*self.states.pack_late(stage, states), *self.states.pack_rest(stage, states)]
+
+    def _receive(self, stage: int, inbox: list[jax.Array], part: jax.Array, examples: Examples | None) -> Message:
+        if stage == 0 and examples:
+            return feeding.enter(self.layout.model, examples(part, self.parts))
+        return self.layout.messages.unpack(stage, inbox)
+
+    def _part(self, tick: jax.Array, wait: jax.Array, real: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The part that a stage works on, its place, and whether there is one."""
+        part = tick - wait
+        return part, jnp.clip(part, 0, self.parts - 1), (part >= 0) & (part < self.parts) & real
+
+    def _ticks(self) -> jax.Array:
+        return jnp.arange(self.parts + self.layout.stages - 1, dtype=jnp.int32)
+
+
+def _told(passed: Forward) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
+    return dict(passed.grads), dict(passed.metrics)
+
+
+def _add(total: list[jax.Array], one: list[jax.Array]) -> list[jax.Array]:
+    return [x + y for x, y in zip(total, one, strict=True)]

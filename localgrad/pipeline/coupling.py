@@ -4,14 +4,15 @@ Contrastive and similarity losses, and norms by statistics of the batch, learn n
 constant, or the output is. Batches, data shards and micro-batches below what a model needs are refused.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import BlockState, Model, PyTree, Spec
-from localgrad.pipeline import step
+from localgrad.base import BlockState, Forward, Model, PyTree, Spec
+from localgrad.keys import fold_in
+from localgrad.pipeline.specs import key_spec, once_a_model, specs
 
 _ROWS = 4  # of the probe: two that stay as they are, and two that become others
 _OUTPUT, _LOSS = 1e-3, 1e-4  # relative differences that rounding does not make
@@ -58,7 +59,7 @@ def check_examples(model: Model, part: int, argument: str) -> None:
         )
 
 
-@lru_cache(maxsize=4)
+@once_a_model
 def couples(model: Model) -> bool:
     """Whether any block of a model, while it trains, compares the examples of a batch with each other.
 
@@ -67,16 +68,23 @@ def couples(model: Model) -> bool:
     not what a gives plus what b gives.
 
     Args:
-      model: any model; only shapes, `enter`, and its blocks' `forward` and `grads` are used.
+      model: any model; only shapes, `enter`, and its blocks' `forward` and `backward` are used.
     """
     few = _with_batch(model, _ROWS)
     rng = np.random.default_rng(0)
-    states = [_random(rng, spec) for spec in step.specs(few)[0]]
+    given = specs(few)
+    states = [_random(rng, spec) for spec in given[0]]
     xs = [_examples(rng, few) for _ in range(2)]
     y_spec = few.y_spec
-    y = jnp.broadcast_to(jnp.arange(_ROWS, dtype=y_spec.dtype) % 2, y_spec.shape)
-    key = jnp.broadcast_to(jax.random.key(0), step.key_spec(few).shape)
+    kinds = jnp.arange(_ROWS, dtype=y_spec.dtype) % 2
+    y = jnp.broadcast_to(jnp.expand_dims(kinds, range(1, y_spec.ndim - few.batch_axis)), y_spec.shape)
+    key = jnp.broadcast_to(jax.random.key(0), key_spec(few).shape)
     half = _ROWS // 2
+
+    def downs(passed: Sequence[Forward]) -> list[PyTree]:
+        """What each block is given of the passes."""
+        top, above = passed[-1].down, [*(each.down for each in passed[1:]), None]
+        return [top if block.signal == "top" else own for block, own in zip(few.blocks, above, strict=True)]
 
     def both(a: jax.Array, b: jax.Array) -> jax.Array:
         cut = lambda x, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=few.batch_axis)
@@ -84,17 +92,18 @@ def couples(model: Model) -> bool:
 
     @jax.jit
     def run(states: list[BlockState], x: jax.Array) -> tuple[list[PyTree], list[PyTree], list[jax.Array]]:
-        messages, moved, stashes = [few.enter(x, y)], [], []
+        messages, passed = [few.enter(x, y)], []
         for i, (block, state) in enumerate(zip(few.blocks, states, strict=True)):
-            message, model_state, stash = block.forward(state, messages[-1], step.fold_in(key, i))
-            messages.append(message)
-            moved.append(model_state)
-            stashes.append(stash)
-        losses, signal = [], None
-        for i in reversed(range(len(few.blocks))):
-            _, metrics, downward = few.blocks[i].grads(states[i], stashes[i], signal)
-            signal = downward if step.hands_down(few, i) else signal
-            losses.append(metrics["loss"])
+            passed.append(block.forward(state, messages[-1], fold_in(key, i)))
+            messages.append(passed[-1].message)
+        moved, losses, above = [each.model_state for each in passed], [], None
+        for block, state, each, down in reversed(list(zip(few.blocks, states, passed, downs(passed), strict=True))):
+            metrics = [each.metrics]
+            if block.signal != "none":
+                assert block.backward is not None
+                made = block.backward(state, each.stash, above if block.signal == "above" else down)
+                metrics, above = [*metrics, made.metrics], made.down
+            losses += [own["loss"] for own in metrics if "loss" in own]
         return messages[1:], moved, losses
 
     pairs = [(xs[0], xs[0]), (xs[0], xs[1]), (xs[1], xs[0]), (xs[1], xs[1])]

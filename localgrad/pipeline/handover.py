@@ -2,8 +2,8 @@
 
 After batch k - 1 has been fed, stage s of the pipeline has run forward up to batch k - 1 - s, while a block of the
 sequential engine has run forward up to k - 1 and learnt up to k - 1 - delay.  A stage comes to that point s ticks
-later, when its last message has come up to it and the errors of those batches have come down: these ticks are run here,
-stage by stage on one device, with nothing new at the bottom.
+later, when its last message has come up to it and the signals of those batches have come down: these ticks are run
+here, stage by stage on one device, with nothing new at the bottom.
 
     stages s = 0, 1, 2; the pipeline after batch 9; f: forward on, l: learns from
 
@@ -15,42 +15,37 @@ stage by stage on one device, with nothing new at the bottom.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from localgrad.base import Model, PyTree, Spec
-from localgrad.pipeline import ring, step
-from localgrad.pipeline.broadcast import BroadcastState
-from localgrad.pipeline.halves import Halves
-from localgrad.pipeline.mesh import Layout
-from localgrad.pipeline.packing import Slots
+from localgrad.base import Model, PyTree
+from localgrad.pipeline import ring
+from localgrad.pipeline.delayed import Delayed, Entry, Pending
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE
 from localgrad.pipeline.partition import make_plan
-from localgrad.pipeline.sequential import Pending, SequentialState, delays_of, rings_of
-from localgrad.pipeline.spmd import layout_of
+from localgrad.pipeline.schedules import delays_of
+from localgrad.pipeline.sequential import SequentialState
+from localgrad.pipeline.specs import key_spec, signal_of
+from localgrad.pipeline.spmd import layout_of, stream_of
+from localgrad.pipeline.stream import Stream
+from localgrad.pipeline.stream_parts import Learnt, StreamState, Went
 
 
-def pipeline_state(model: Model, cuts: Sequence[int]) -> BroadcastState:
+def pipeline_state(model: Model, cuts: Sequence[int]) -> StreamState:
     """Shapes and dtypes of the state of a delayed pipeline with one data shard, which needs no mesh to be told."""
-    layout, halves, errors = _parts(model, cuts)
-    stages, ints, bools = layout.stages, jnp.int32, jnp.bool_
-    rows = lambda specs, *lead: [jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype) for x in specs]
-    specs: dict[str, Spec] = {
-        "slots": rows(halves.states.specs, stages),
-        "inbox": rows(layout.messages.specs, 1, stages),
-        "batch_id": jax.ShapeDtypeStruct((1, stages), ints),
-        "ring": rows(halves.stashes.specs, 1, stages, stages),
-        "error": rows(errors.specs, 1, stages),
-        "error_id": jax.ShapeDtypeStruct((1, stages), ints),
-        "ok": jax.ShapeDtypeStruct((1, stages), bools),
-        "next_id": jax.ShapeDtypeStruct((), ints),
-        "key": step.key_spec(model),
-    }
-    return BroadcastState(**specs)
+    stream = _stream(model, cuts)
+    rest = jax.eval_shape(lambda key: stream.initial(key, np.int32(0)), key_spec(model))
+    lead = {STAGE: (len(cuts) - 1,), BOTH: (1, len(cuts) - 1), SAME: ()}
+    row = lambda spec, tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead[spec], *x.shape), x.dtype), tree)
+    parts = zip(stream.specs, (stream.states.specs, *rest), strict=True)
+    return StreamState(*(row(spec, tree) for spec, tree in parts))
 
 
-def hand_over(model: Model, cuts: Sequence[int], state: BroadcastState, fed: int) -> SequentialState:
-    """The state of `sequential(model, delays_of(cuts))` that goes on where a delayed pipeline was left.
+def hand_over(model: Model, cuts: Sequence[int], state: StreamState, fed: int) -> SequentialState:
+    """The state of `sequential(model, delays_of(cuts, ...))` that goes on where a delayed pipeline was left.
 
     Args:
       model: the model of both.
@@ -61,76 +56,113 @@ def hand_over(model: Model, cuts: Sequence[int], state: BroadcastState, fed: int
     Returns:
       The same batches in flight.
     """
-    layout, halves, errors = _parts(model, cuts)
-    stages, top = layout.stages, len(model.blocks) - 1
-    own = lambda tree, s: [x[0, s] for x in tree]
-    slots = [[x[s] for x in state.slots] for s in range(stages)]
-    kept = [own(state.ring, s) for s in range(stages)]
-    inbox = [own(state.inbox, s) for s in range(stages)]
-    arrived = [int(state.batch_id[0, s]) for s in range(stages)]
-    ok = [state.ok[0, s] for s in range(stages)]
-    error, error_id = own(state.error, 0), int(state.error_id[0, 0])
-    seen: dict[int, PyTree] = {}
-
-    @partial(jax.jit, static_argnums=0)
-    def learn(s: int, slots, entry, error, ok):
-        signal, found = errors.unpack(0, error), []
-        for i, block in zip(layout.blocks[s], halves.states.unpack(s, slots), strict=True):
-            there = halves.stashes.unpack(s, entry)
-            found.append(halves.answer(s, i, block, there, None if i == top else signal))
-        grads, metrics, _ = zip(*found, strict=True)
-        learnt, ok, _ = halves.take(s, slots, halves.effects.pack(s, grads), halves.values.pack(s, metrics), ok)
-        return [*learnt, *halves.states.halves(slots)[1]], ok
-
-    @partial(jax.jit, static_argnums=0)
-    def forward(s: int, slots, inbox, batch_id, ok):
-        keys = layout.keys(s, layout.blocks[s][0], state.key, batch_id)
-        message = layout.messages.unpack(s, inbox)
-        moved, outbox, entry, last = halves.forward(s, slots, message, keys, ok)
-        made = errors.pack(0, step.downward(model.blocks[top], *last)) if s == stages - 1 else []
-        return [*halves.states.halves(slots)[0], *moved], outbox, entry, made
-
-    for turn in range(stages):
-        if error_id >= 0:
-            seen[error_id] = error
-        outbox, gone, made, made_id = [inbox[0]] * stages, [-1] * stages, error, -1
-        for s in range(turn, stages):  # those below are at their point
-            places = stages - s
-            if error_id >= 0:
-                entry = ring.read(kept[s], jnp.int32(error_id % places))
-                slots[s], ok[s] = learn(s, slots[s], entry, error, ok[s])
-            if s > 0 and arrived[s] >= 0:
-                batch_id = jnp.int32(arrived[s])
-                slots[s], outbox[s], entry, found = forward(s, slots[s], inbox[s], batch_id, ok[s])
-                kept[s] = ring.write(kept[s], batch_id % places, entry)
-                gone[s] = arrived[s]
-                made, made_id = (found, arrived[s]) if s == stages - 1 else (made, made_id)
-        inbox, arrived = [inbox[0], *outbox[:-1]], [-1, *gone[:-1]]
-        error, error_id = made, made_id
-
-    blocks = [halves.states.unpack(s, slots[s]) for s in range(stages)]
-    flying = range(max(0, fed - stages), fed)
-    stash, (ids, stashes, signals) = rings_of(model, delays_of(cuts))
-    numbers, signal_ring = ids.empty(), signals.empty()
-    rings = [one.empty() for one in stashes]
+    stages = _Stages(model, cuts, state)
+    for turn in range(stages.count):
+        stages.tick(turn)
+    stream, delays = stages.stream, delays_of(cuts, signal_of(model))
+    blocks = [stream.states.unpack(s, slots) for s, slots in enumerate(stages.slots)]
+    late = Delayed(model, delays)
+    empty, flying = late.empty(), range(max(0, fed - 1 - max(delays)), fed)
+    ids, entries, signals = empty.ids, list(empty.entries), list(empty.signals)
     for batch in flying:
-        numbers = ids.write(numbers, jnp.int32(batch), jnp.int32(batch))
-        if batch in seen:
-            signal_ring = signals.write(signal_ring, jnp.int32(batch), errors.unpack(0, seen[batch]))
-    for s, span in enumerate(layout.blocks):
-        for batch in flying[-(stages - s) :]:
-            entry = halves.stashes.unpack(s, ring.read(kept[s], jnp.int32(batch % (stages - s))))
-            for i, block in zip(span, blocks[s], strict=True):
-                whole = halves.kept[s].whole(i, entry, block)
-                rings[i] = stashes[i].write(rings[i], jnp.int32(batch), stash[i].keep([whole]))
-    pending = Pending(jnp.int32(fed), numbers, rings, signal_ring)
-    by_block = jnp.stack([ok[s] for s, span in enumerate(layout.blocks) for _ in span])
-    states = tuple(block for stage in blocks for block in stage)
+        ids = late.ids.write(ids, jnp.int32(batch), jnp.int32(batch))
+    for s, own in enumerate(stream.phases.late):
+        for batch in flying[-stream.schedule.places[s] :] if own else ():
+            place = jnp.int32(batch % stream.schedule.places[s])
+            for i, entry in stages.entries(s, place, blocks[s]).items():
+                entries[i] = late.entries[i].write(entries[i], jnp.int32(batch), late_entry(late, i, *entry))
+            if (s, batch) in stages.seen:
+                for i in own if signal_of(model) == "top" else own[-1:]:
+                    signals[i] = late.signals[i].write(signals[i], jnp.int32(batch), stages.seen[s, batch])
+    pending = Pending(jnp.int32(fed), ids, entries, signals)
+    ok = jnp.concatenate([row[: len(span)] for row, span in zip(stages.ok, stream.layout.blocks, strict=True)])
     own_key, own_id = (jnp.array(x, copy=True) for x in (state.key, state.next_id))  # running donates them
-    return SequentialState(states, own_key, own_id, by_block, pending)
+    return SequentialState(tuple(block for stage in blocks for block in stage), own_key, own_id, ok, pending)
 
 
-def _parts(model: Model, cuts: Sequence[int]) -> tuple[Layout, Halves, Slots]:
-    layout = layout_of(model, make_plan(model, len(cuts) - 1, cuts))
-    halves = Halves(layout, borrow=False)
-    return layout, halves, Slots([halves.signals[0]])
+def late_entry(late: Delayed, i: int, stash: PyTree, report: Any) -> Entry:
+    """What the sequential engine keeps of a block's batch."""
+    metrics, stopped = report or ({}, jnp.int32(0))
+    return Entry(late.kept[i].keep([stash]), dict(metrics), stopped)
+
+
+class _Stages:
+    """The stages of a pipeline that was left, each on this one device.
+
+    Attributes:
+      stream: the schedule.
+      slots, ok: of each stage.
+      seen: stage and batch -> the signal that the stage was sent.
+    """
+
+    def __init__(self, model: Model, cuts: Sequence[int], state: StreamState):
+        self.stream, self.count, self._key = _stream(model, cuts), len(cuts) - 1, state.key
+        own = lambda tree, s: jax.tree.map(lambda x: x[0, s], tree)
+        each = range(self.count)
+        self.slots = [[x[s] for x in state.slots] for s in each]
+        self.ok, self._rings = [own(state.ok, s) for s in each], [own(state.ring, s) for s in each]
+        self._inboxes = [(own(state.inbox, s), int(state.batch_id[0, s])) for s in each]
+        self._signals = [(own(state.signal, s), int(state.signal_id[0, s])) for s in each]
+        self.seen: dict[tuple[int, int], PyTree] = {}
+
+    def tick(self, turn: int) -> None:
+        """A tick of those stages that are not at their point yet, with nothing new at the bottom."""
+        nothing: tuple[list[jax.Array], int] = ([], -1)
+        sent: list[Any] = [nothing] * self.count
+        handed: list[Any] = [nothing] * self.count
+        for s in range(self.count):
+            signal, batch = self._signals[s]
+            if batch >= 0:
+                self.seen[s, batch] = self.stream.signals.unpack(s, signal)
+        for s in range(turn, self.count):
+            places = max(1, self.stream.schedule.places[s])
+            signal, batch = self._signals[s]
+            if batch >= 0 and self.stream.phases.late[s]:
+                entry = ring.read(self._rings[s], jnp.int32(batch % places))
+                self.slots[s], self.ok[s], down = self._meet(s, self.slots[s], self.ok[s], entry, signal, batch)
+                handed[s] = self._told(down)
+            message, batch = self._inboxes[s]
+            if s > 0 and batch >= 0:
+                found = self._advance(s, self.slots[s], self.ok[s], message, batch)
+                self.slots[s], self.ok[s], outbox, entry, down = found
+                self._rings[s] = ring.write(self._rings[s], jnp.int32(batch % places), entry)
+                sent[s] = (outbox, batch)
+                handed[s] = self._told(down) if int(down[1]) >= 0 else handed[s]
+        self._inboxes = [nothing, *sent[:-1]]
+        if self.stream.signal == "top":
+            self._signals = [handed[-1]] * self.count
+        else:
+            self._signals = [*handed[1:], nothing]
+
+    def entries(self, s: int, place: jax.Array, blocks: Sequence[Any]) -> dict[int, tuple[PyTree, Any]]:
+        """Of each late block of a stage, the stash and the report that lie at a place."""
+        phases = self.stream.phases
+        return phases.whole_entry(s, ring.read(self._rings[s], place), blocks)
+
+    @staticmethod
+    def _told(down: tuple) -> tuple[list[jax.Array], int]:
+        return down[0], int(down[1])
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def _meet(self, s: int, slots, ok, entry, signal, batch):
+        own, rest, moved = self.stream.phases.states.thirds(slots)
+        before = Learnt(self.stream.first(own, rest), self.stream.values.late.fill(), ok, self.stream.layout.idle())
+        found, down = self.stream.meet(s, before, rest, moved, entry, signal, jnp.int32(batch))
+        return self.stream.whole(found.slots, rest, moved), found.ok, down
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def _advance(self, s: int, slots, ok, inbox, batch):
+        stream, batch_id = self.stream, jnp.int32(batch)
+        own, rest, moved = stream.phases.states.thirds(slots)
+        before = Learnt(rest, stream.values.rest.fill(), ok, stream.layout.idle())
+        nothing = stream.signals.nothing()
+        went = Went(moved, stream.layout.silence(0.0), [], nothing)
+        keys = stream.layout.keys(s, stream.layout.blocks[s][0], self._key, batch_id)
+        message = stream.layout.messages.unpack(s, inbox)
+        found, new, entry = stream.advance(s, own, before, went, message, keys, batch_id)
+        return [*own, *found.slots, *new.moved], found.ok, new.sent[0], entry, new.handed
+
+
+def _stream(model: Model, cuts: Sequence[int]) -> Stream:
+    stages, signal = len(cuts) - 1, signal_of(model)
+    return Stream(layout_of(model, make_plan(model, stages, cuts)), stream_of(signal, stages), signal)

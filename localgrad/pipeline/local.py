@@ -5,16 +5,19 @@ in flight are part of the state, so nothing drains between calls: the bubble is 
 batch k through the same parameters of stage s - 1 as in sequential training, hence the same numbers.
 """
 
-from collections.abc import Callable
+import dataclasses
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import Batches, Engine, Key, PyTree
-from localgrad.pipeline import step
-from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Layout, Program, Report, engine, mean_over_data
+from localgrad.base import Key, Message, Plan
+from localgrad.pipeline import feeding, schedules, step
+from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, StateSlots, mean_over_data
+from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.specs import passes
 
 
 class LocalState(NamedTuple):
@@ -39,138 +42,192 @@ class LocalState(NamedTuple):
     key: Key
 
 
-def local(layout: Layout, bubble: float) -> Engine:
-    """Lays the `local` schedule over a mesh; `bubble` fills the messages of stages that have nothing to do."""
-    model, blocks, messages, states = layout.model, layout.blocks, layout.messages, layout.states
-    stages, split = layout.stages, layout.split
+class Trained(NamedTuple):
+    """What a tick makes of a stage.
 
-    def halves(i: int) -> PyTree:
-        run = lambda state, message, key: step.work(model.blocks[i], state, message, key)
-        return jax.eval_shape(run, layout.state_specs[i], layout.message_specs[i], step.key_spec(model))
+    Attributes:
+      slots: the block states.
+      sent: slots of the message, and its batch.
+      values: slots of metrics.
+      ok: whether every number was finite.
+      stopped: see `Metrics.stopped`, by block.
+    """
 
-    worked = [halves(i) for i in range(len(model.blocks))]  # (message, model_state, grads, metrics) of each block
-    effects = layout.stage_slots([each[1:3] for each in worked])
-    values = layout.stage_slots([each[3] for each in worked])
+    slots: list[jax.Array]
+    sent: tuple[list[jax.Array], jax.Array]
+    values: list[jax.Array]
+    ok: jax.Array
+    stopped: jax.Array
 
-    def receive(stage: int, inbox: list[jax.Array], examples: Callable | None) -> PyTree:
-        return step.enter(model, examples()) if examples and stage == 0 else messages.unpack(stage, inbox)
 
-    # --- one stage on one batch; `first` is the index of its first block ------------------------------------------
+class Tick(NamedTuple):
+    """What a stage is given on a tick: its state, whether it may learn, and its batch, a bubble unless `valid`."""
 
-    def train(stage: int, first, slots, message, key, batch_id, ok):
-        """The whole step: `(slots, (outbox, batch_id), values, ok, stopped)`."""
-        done, metrics, why = [], [], []
-        for i, state, block_key in zip(
-            blocks[stage], states.unpack(stage, slots), layout.keys(stage, first, key, batch_id), strict=True
-        ):
-            state, message, value, ok, stopped = step.train(model.blocks[i], state, message, block_key, ok)
-            done.append(state)
-            metrics.append(value)
-            why.append(stopped)
-        outbox = messages.pack(stage + 1, message), batch_id
-        return states.pack(stage, tuple(done)), outbox, values.pack(stage, tuple(metrics)), ok, layout.by_block(why)
+    state: LocalState
+    ok: jax.Array
+    batch_id: jax.Array
+    valid: jax.Array
+    examples: Examples | None
 
-    def work(stage: int, first, slots, message, key, batch_id):
-        """The first half, before gradients are averaged: `(effects, (outbox, batch_id), values)`."""
-        moved, metrics = [], []
-        for i, state, block_key in zip(
-            blocks[stage], states.unpack(stage, slots), layout.keys(stage, first, key, batch_id), strict=True
-        ):
-            message, model_state, grads, value = step.work(model.blocks[i], state, message, block_key)
-            moved.append((model_state, grads))
-            metrics.append(value)
-        outbox = messages.pack(stage + 1, message)
-        return effects.pack(stage, tuple(moved)), (outbox, batch_id), values.pack(stage, tuple(metrics))
 
-    def learn(stage: int, slots, moved, metrics, ok):
-        """The second half, after it: `(slots, ok, stopped)`."""
-        done, why = [], []
-        for i, state, (model_state, grads), value in zip(
-            blocks[stage],
-            states.unpack(stage, slots),
-            effects.unpack(stage, moved),
-            values.unpack(stage, metrics),
-            strict=True,
-        ):
-            state, ok, stopped = step.learn(model.blocks[i], state, model_state, grads, value, ok)
-            done.append(state)
-            why.append(stopped)
-        return states.pack(stage, tuple(done)), ok, layout.by_block(why)
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """The schedule on a mesh.
 
-    # --- all stages on one tick ------------------------------------------------------------------------------------
+    Attributes:
+      layout: of a model whose blocks wait for nothing.
+      bubble: what fills the messages of stages that have nothing to do.
+    """
 
-    def tick_by_choice(state: LocalState, batch_id, valid, ok, examples):
-        def whole(stage):
-            def run(carry):
-                slots, _, _, ok, _ = carry
-                message = receive(stage, state.inbox, examples)
-                return train(stage, blocks[stage][0], slots, message, state.key, batch_id, ok)
+    layout: Layout
+    bubble: float = 0.0
 
-            return run
+    specs = LocalState(STAGE, BOTH, BOTH, BOTH, BOTH, SAME, SAME)  # type: ignore[arg-type]
+    turns = 1
 
-        return layout.choose(valid, whole, (state.slots, layout.silence(bubble), values.fill(), ok, layout.idle()))
+    @property
+    def plan(self) -> Plan:
+        return self.layout.plan._replace(schedule=schedules.local(self.layout.stages))
 
-    def tick_of_shards(state: LocalState, batch_id, valid, ok, examples):
-        def first_half(stage):
-            def run(_):
-                message = receive(stage, state.inbox, examples)
-                return work(stage, blocks[stage][0], state.slots, message, state.key, batch_id)
+    @property
+    def drain(self) -> int:
+        """Ticks that empty the pipeline."""
+        return self.plan.schedule.drain
 
-            return run
+    @property
+    def states(self) -> StateSlots:
+        return self.layout.states
 
-        nothing = effects.fill(), layout.silence(bubble), values.fill()
-        moved, outbox, metrics = layout.choose(valid, first_half, nothing)
-        moved, metrics = mean_over_data((moved, metrics))
-        second_half = lambda stage: lambda carry: learn(stage, carry[0], moved, metrics, carry[1])
-        slots, ok, stopped = layout.choose(valid, second_half, (state.slots, ok, layout.idle()))
-        return slots, outbox, metrics, ok, stopped
+    @cached_property
+    def values(self) -> Slots:
+        return self.layout.stage_slots([dict(each.metrics) for each in self._passes])
 
-    def tick_uniform(state: LocalState, batch_id, valid, ok, examples):
-        stage = jax.lax.axis_index("stage")
-        message = messages.unpack(0, state.inbox)
-        if examples:
-            message = jax.tree.map(lambda new, old: jnp.where(stage == 0, new, old), receive(0, [], examples), message)
-        first = stage * len(blocks[0])
-        if split:
-            moved, outbox, metrics = work(0, first, state.slots, message, state.key, batch_id)
-            moved, metrics = mean_over_data((moved, metrics))
-            slots, new_ok, stopped = learn(0, state.slots, moved, metrics, ok & valid)
-        else:
-            # A bubble learns nothing: `ok` is what already decides whether new state replaces old.
-            slots, outbox, metrics, new_ok, stopped = train(
-                0, first, state.slots, message, state.key, batch_id, ok & valid
-            )
-        return slots, outbox, metrics, jnp.where(valid, new_ok, ok), stopped
+    @cached_property
+    def _effects(self) -> Slots:
+        """Slots of what a pass makes for the update: batch statistics and gradients."""
+        return self.layout.stage_slots([(each.model_state, dict(each.grads)) for each in self._passes])
 
-    tick = tick_uniform if layout.plan.uniform else tick_of_shards if split else tick_by_choice
+    @cached_property
+    def _passes(self) -> list:
+        return passes(self.layout.model, self.layout.state_specs, self.layout.message_specs)
 
-    def advance(state: LocalState, fresh_id: jax.Array, examples: Callable | None):
+    def initial(self, key: Key, first: np.int32) -> tuple:
+        """The parts of the state but the slots, as one device sees them."""
+        return self.layout.messages.fill(self.bubble), np.int32(-1), np.True_, np.True_, first, key
+
+    def tick(self, state: LocalState, fresh_id: jax.Array, examples: Examples | None) -> tuple[LocalState, Report]:
+        """All stages on one tick; `examples` makes those of batch `fresh_id`, None being a bubble."""
         stage = jax.lax.axis_index("stage")
         batch_id = jnp.where(stage == 0, fresh_id, state.batch_id)
         valid = batch_id >= 0
         ok = state.ok & (state.sound | (stage == 0) | ~valid)
-        slots, outbox, metrics, ok, stopped = tick(state, batch_id, valid, ok, examples)
-        up = [(s, s + 1) for s in range(stages - 1)]
-        (inbox, arrived), sound = jax.lax.ppermute((outbox, ok), "stage", up)
+        given = Tick(state, ok, batch_id, valid, examples)
+        if self.layout.plan.uniform:
+            found = self._uniform(given)
+        else:
+            found = self._by_shards(given) if self.layout.split else self._by_choice(given)
+        up = [(s, s + 1) for s in range(self.layout.stages - 1)]
+        (inbox, arrived), sound = jax.lax.ppermute((found.sent, found.ok), "stage", up)
         arrived = jnp.where(stage == 0, -1, arrived)  # nothing arrives there, and ppermute says 0, which is a batch
-        new = LocalState(slots, inbox, arrived, sound, ok, state.next_id, state.key)
-        return new, Report(metrics, stopped, batch_id)
+        new = LocalState(found.slots, inbox, arrived, sound, found.ok, state.next_id, state.key)
+        return new, Report(found.values, found.stopped, batch_id)
 
-    def feed(state: LocalState, batches: Batches):
-        def one(state: LocalState, xs: tuple[jax.Array, PyTree]):
-            batch_id, item = xs
-            batch_id, next_id = step.number(batch_id, state.next_id)
-            state = state._replace(next_id=next_id)
-            return advance(state, batch_id, lambda: batches.fetch(item, layout.start(), layout.shard_size))
+    # --- all stages on one tick -------------------------------------------------------------------------------------
 
-        return jax.lax.scan(one, state, (batches.batch_id, batches.items))
+    def _by_choice(self, given: Tick) -> Trained:
+        def whole(stage: int):
+            def run(carry: Trained) -> Trained:
+                message = self._receive(stage, given)
+                return self._train(stage, self.layout.blocks[stage][0], carry.slots, message, given, carry.ok)
 
-    def flush(state: LocalState):
-        nothing = jnp.full((stages - 1,), -1, jnp.int32)
-        return jax.lax.scan(lambda state, batch_id: advance(state, batch_id, None), state, nothing)
+            return run
 
-    def initial(key: Key, first: np.int32) -> tuple:
-        return messages.fill(bubble), np.int32(-1), np.True_, np.True_, first, key
+        return self.layout.choose(given.valid, whole, self._idle(given))
 
-    specs = LocalState(STAGE, BOTH, BOTH, BOTH, BOTH, SAME, SAME)  # type: ignore[arg-type]
-    return engine(layout, Program(specs, initial, feed, values, flush, stages - 1))
+    def _by_shards(self, given: Tick) -> Trained:
+        def first_half(stage: int):
+            def run(_):
+                message = self._receive(stage, given)
+                return self._work(stage, self.layout.blocks[stage][0], message, given)
+
+            return run
+
+        idle = self._idle(given)
+        found = self.layout.choose(given.valid, first_half, (self._effects.fill(), idle.sent, idle.values))
+        effects, values = mean_over_data((found[0], found[2]))
+        second_half = lambda stage: lambda carry: self._learn(stage, carry[0], effects, values, carry[1])
+        slots, ok, stopped = self.layout.choose(given.valid, second_half, (idle.slots, idle.ok, idle.stopped))
+        return Trained(slots, found[1], values, ok, stopped)
+
+    def _uniform(self, given: Tick) -> Trained:
+        """All stages are one program, and none needs to be chosen; a bubble learns nothing, as one that has stopped."""
+        stage, state = jax.lax.axis_index("stage"), given.state
+        message = self.layout.messages.unpack(0, state.inbox)
+        if given.examples:
+            fresh = self._receive(0, given)
+            message = jax.tree.map(lambda new, old: jnp.where(stage == 0, new, old), fresh, message)
+        first, may = stage * len(self.layout.blocks[0]), given.ok & given.valid
+        if self.layout.split:
+            effects, sent, values = self._work(0, first, message, given)
+            effects, values = mean_over_data((effects, values))
+            slots, ok, stopped = self._learn(0, state.slots, effects, values, may)
+            found = Trained(slots, sent, values, ok, stopped)
+        else:
+            found = self._train(0, first, state.slots, message, given, may)
+        return found._replace(ok=jnp.where(given.valid, found.ok, given.ok))
+
+    # --- one stage on one batch; `first` is the index of its first block --------------------------------------------
+
+    def _train(
+        self, stage: int, first: jax.Array | int, slots: list[jax.Array], message: Message, given: Tick, ok: jax.Array
+    ) -> Trained:
+        """The whole step."""
+        passed: list[step.Passed] = []
+        for block, state, key in self._own(stage, first, slots, given):
+            passed.append(step.forward(block, state, message, key, ok))
+            message, ok = passed[-1].message, passed[-1].ok
+        slots = self.states.pack(stage, tuple(each.state for each in passed))
+        sent = self.layout.messages.pack(stage + 1, message), given.batch_id
+        values = self.values.pack(stage, tuple(dict(each.metrics) for each in passed))
+        return Trained(slots, sent, values, ok, self.layout.by_block([each.stopped for each in passed]))
+
+    def _work(self, stage: int, first: jax.Array | int, message: Message, given: Tick):
+        """The first half, before gradients are averaged: `(effects, sent, values)`."""
+        passed = []
+        for block, state, key in self._own(stage, first, given.state.slots, given):
+            passed.append(step.work(block, state, message, key))
+            message = passed[-1].message
+        effects = self._effects.pack(stage, tuple((each.model_state, dict(each.grads)) for each in passed))
+        values = self.values.pack(stage, tuple(dict(each.metrics) for each in passed))
+        return effects, (self.layout.messages.pack(stage + 1, message), given.batch_id), values
+
+    def _learn(self, stage: int, slots: list[jax.Array], effects: list[jax.Array], values: list[jax.Array], ok):
+        """The second half, after it: `(slots, ok, stopped)`."""
+        done, why = [], []
+        for i, state, (model_state, grads), metrics in zip(
+            self.layout.blocks[stage],
+            self.states.unpack(stage, slots),
+            self._effects.unpack(stage, effects),
+            self.values.unpack(stage, values),
+            strict=True,
+        ):
+            state, ok, stopped = step.settle(self.layout.model.blocks[i], state, model_state, grads, metrics, ok)
+            done.append(state)
+            why.append(stopped)
+        return self.states.pack(stage, tuple(done)), ok, self.layout.by_block(why)
+
+    def _own(self, stage: int, first: jax.Array | int, slots: list[jax.Array], given: Tick):
+        """`(block, state, key)` of each of a stage's blocks."""
+        blocks = [self.layout.model.blocks[i] for i in self.layout.blocks[stage]]
+        keys = self.layout.keys(stage, first, given.state.key, given.batch_id)
+        return zip(blocks, self.states.unpack(stage, slots), keys, strict=True)
+
+    def _receive(self, stage: int, given: Tick) -> Message:
+        if given.examples and stage == 0:
+            return feeding.enter(self.layout.model, given.examples())
+        return self.layout.messages.unpack(stage, given.state.inbox)
+
+    def _idle(self, given: Tick) -> Trained:
+        """A stage that has nothing to do."""
+        silence = self.layout.silence(self.bubble)
+        return Trained(given.state.slots, silence, self.values.fill(), given.ok, self.layout.idle())

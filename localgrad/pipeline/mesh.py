@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Metrics, Model, Plan, PyTree, Spec
-from localgrad.pipeline import step
+from localgrad.base import LEARNT, BlockState, Key, Model, Plan, PyTree, Spec
+from localgrad.keys import block_key
 from localgrad.pipeline.packing import Slots
 
 STAGE, BOTH, SAME = P("stage"), P("data", "stage"), P()  # a row a stage; a row a device; the same on every device
-_LEADING = {STAGE: 1, BOTH: 2, SAME: 0}  # axes of length one that a device sees in front
+LEADING = {STAGE: 1, BOTH: 2, SAME: 0}  # axes of length one that a device sees in front
 
 
 class StateSlots(Protocol):
@@ -77,7 +77,7 @@ class Layout(NamedTuple):
     def keys(self, stage: int, first: jax.Array | int, key: Key, batch_id: jax.Array) -> list[Key]:
         """The keys of a stage's blocks for a batch; `first` is the index of its first block."""
         shard = jax.lax.axis_index("data") if self.split else None
-        return [step.block_key(key, batch_id, first + j, shard) for j in range(len(self.blocks[stage]))]
+        return [block_key(key, batch_id, first + j, shard) for j in range(len(self.blocks[stage]))]
 
     def start(self) -> jax.Array | int:
         """Number of the first example of this device's shard in a batch."""
@@ -109,127 +109,21 @@ def _once(due: jax.Array, function: Callable[[PyTree], PyTree], carry: PyTree) -
     return jax.lax.while_loop(lambda loop: loop[0], turn, (due, carry))[1]
 
 
+Examples = Callable[..., tuple[jax.Array, jax.Array]]  # `(part=0, parts=1) -> (x, y)` of a device's shard of a batch
+
+
 class Report(NamedTuple):
-    """What a stage says of a tick: slots of its metrics, its blocks' `stopped` `(N,)`, and the batch that it is of."""
+    """What a stage of at most N blocks says of a tick.
+
+    Attributes:
+      values: slots of its blocks' metrics.
+      stopped: of each block, see `Metrics.stopped`, `(N,)`.
+      batch_id: the batch that this is of, by block `(N,)` or of all; -1 where there is none.
+    """
 
     values: list[jax.Array]
     stopped: jax.Array
     batch_id: jax.Array
-
-
-class Program(NamedTuple):
-    """A schedule, as what each device does.
-
-    Attributes:
-      specs: a NamedTuple of partition specs, one for each part of the state; the first part is the states' slots.
-      initial: `(key, first) -> the other parts`, numpy arrays as one device sees them; `first` numbers the next batch.
-      feed: `(state, batches) -> (state, Report)`: a call, with arrays `(ticks, ...)`.
-      values: slots of the stages' metrics.
-      flush: `state -> ` as `feed`, with nothing new to work on; not called where nothing is in flight between calls.
-      bubbles: empty batches that flush the pipeline when they are fed.
-    """
-
-    specs: Any
-    initial: Callable[[Key, np.int32], tuple]
-    feed: Callable[[Any, Batches], tuple[Any, Report]]
-    values: Slots
-    flush: Callable[[Any], tuple[Any, Any]] = lambda state: (state, ())
-    bubbles: int = 0
-
-
-def engine(layout: Layout, program: Program) -> Engine:
-    """The engine that runs a schedule."""
-    model, mesh, states, values = layout.model, layout.mesh, layout.states, program.values
-    specs = program.specs
-    axes = [_LEADING[spec] for spec in specs]
-
-    def over_mesh(function: Callable, batches_spec: PyTree) -> Callable:
-        """Runs `function(state, batches) -> (state, Report)` on every device's part of the state."""
-
-        def sound(slots: list[jax.Array]) -> jax.Array:
-            """Of each block of this device's stage, whether its parameters are finite."""
-            of = lambda stage: lambda _: layout.by_block([step.finite(b.params) for b in states.unpack(stage, slots)])
-            return layout.choose(jnp.array(True), of, layout.idle() == LEARNT)
-
-        def run(state, batches: PyTree):
-            state = specs._make(_strip(part, n) for part, n in zip(state, axes, strict=True))
-            state, report = function(state, batches)
-            tail = jax.tree.map(lambda x: x[:, None], (report, sound(state[0])))
-            return specs._make(_unstrip(part, n) for part, n in zip(state, axes, strict=True)), tail
-
-        # check_vma=False: a user's module may scan over a carry that does not vary over the mesh, and every output
-        # here varies over 'stage' (the state over 'data' too, or it is the same there by pmean).
-        mapped = jax.shard_map(
-            run, mesh=mesh, in_specs=(specs, batches_spec), out_specs=(specs, P(None, "stage")), check_vma=False
-        )
-
-        def call(state, batches: PyTree):
-            state, tail = mapped(state, batches)
-            report, sound = jax.lax.with_sharding_constraint(tail, NamedSharding(mesh, SAME))
-            by_stage = [values.unpack(s, [m[:, s] for m in report.values]) for s in range(layout.stages)]
-            by_block = tuple(value for stage in by_stage for value in stage)
-            places = [(s, j) for s, span in enumerate(layout.blocks) for j in range(len(span))]
-            ids = tuple(report.batch_id[:, s] for s, _ in places)
-            metrics = Metrics(by_block, ids, tuple(report.stopped[:, s, j] for s, j in places))
-            return state, step.with_parameters_checked(metrics, [sound[j, s] for s, j in places])
-
-        return call
-
-    def call(state, batches: Batches):
-        step.check_batches(model, batches)
-        return over_mesh(program.feed, SAME)(state, batches)
-
-    run = jax.jit(call, donate_argnums=0)
-    flush_alone = jax.jit(over_mesh(lambda state, _: program.flush(state), SAME))
-
-    def finish(state, compiled_for: Batches | None):
-        """A copy in which the batches in flight have gone through."""
-        if not program.bubbles:
-            return state, step.no_metrics(model)
-        if compiled_for is None:
-            return flush_alone(state, ())
-        bubbles = compiled_for._replace(batch_id=compiled_for.batch_id * 0 - 1)
-        state, calls = jax.tree.map(jnp.copy, state), []
-        for _ in range(0, program.bubbles, len(bubbles.batch_id)):
-            state, metrics = run(state, bubbles)
-            calls.append(metrics)
-        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *calls)
-
-    @jax.jit
-    def unpack(slots: list[jax.Array]) -> tuple[BlockState, ...]:
-        slots = jax.lax.with_sharding_constraint(slots, NamedSharding(mesh, SAME))
-        by_stage = [states.unpack(s, [slot[s] for slot in slots]) for s in range(layout.stages)]
-        return tuple(block for stage in by_stage for block in stage)
-
-    def drain(state, compiled_for: Batches | None = None) -> tuple[tuple[BlockState, ...], Metrics]:
-        state, metrics = finish(state, compiled_for)
-        return jax.tree.map(lambda x: x.addressable_data(0), unpack(state[0])), metrics
-
-    def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0):
-        block_states = jax.device_get(block_states)
-        packed = [states.pack(s, tuple(block_states[i] for i in span), np) for s, span in enumerate(layout.blocks)]
-        rows = {STAGE: (layout.stages,), BOTH: (layout.data_parallel, layout.stages)}
-        slots = [_place(np.stack(row), NamedSharding(mesh, STAGE)) for row in zip(*packed, strict=True)]
-        rest = [
-            jax.tree.map(
-                lambda x, spec=spec: _place(
-                    x if spec == SAME else np.broadcast_to(x, (*rows[spec], *np.shape(x))), NamedSharding(mesh, spec)
-                ),
-                part,
-            )
-            for part, spec in zip(program.initial(key, np.int32(first)), specs[1:], strict=True)
-        ]
-        return specs._make([slots, *rest])
-
-    return Engine(
-        load=load,
-        run=run,
-        states=lambda state, compiled_for=None: drain(state, compiled_for)[0],
-        drain=drain,
-        put=lambda tree: jax.tree.map(lambda x: _place(x, NamedSharding(mesh, SAME)), tree),
-        plan=layout.plan,
-        mesh=mesh,
-    )
 
 
 def make_mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | None) -> Mesh:
@@ -263,7 +157,7 @@ def _meet(mesh: Mesh) -> None:
         return sum(jax.lax.psum(x, axis) for axis in ("stage", "data", ("data", "stage")))
 
     meet = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=BOTH, out_specs=BOTH, check_vma=False))
-    jax.block_until_ready(meet(_place(np.zeros(mesh.devices.shape, np.float32), NamedSharding(mesh, BOTH))))
+    jax.block_until_ready(meet(place(np.zeros(mesh.devices.shape, np.float32), NamedSharding(mesh, BOTH))))
 
 
 def mean_over_data(tree: PyTree) -> PyTree:
@@ -272,18 +166,10 @@ def mean_over_data(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.pmean(x, "data") if inexact(x) else x, tree)
 
 
-def _place(x: Any, sharding: NamedSharding) -> jax.Array:
+def place(x: Any, sharding: NamedSharding) -> jax.Array:
     """Puts a host array, or a key, on a mesh that may span processes; each process passes the same value."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = _place(jax.random.key_data(x), sharding)
+        data = place(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
-def _strip(tree: PyTree, axes: int) -> PyTree:
-    return jax.tree.map(lambda x: x.reshape(x.shape[axes:]), tree)
-
-
-def _unstrip(tree: PyTree, axes: int) -> PyTree:
-    return jax.tree.map(lambda x: x.reshape((1,) * axes + x.shape), tree)

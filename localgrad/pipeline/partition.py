@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +11,8 @@ from localgrad.base import Model, Plan, Spec
 from localgrad.pipeline import step
 from localgrad.pipeline.loops import flops_of_repeats
 from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.schedules import local
+from localgrad.pipeline.specs import asks, key_spec, once_a_model, signals, specs
 
 # Cost of moving one byte of a block's state, in FLOPs: optimizer updates are bound by memory, matrix products are not.
 FLOPS_PER_BYTE = 8.0
@@ -57,6 +59,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         stage_bytes=tuple(state_bytes(states[a:b]) for a, b in spans),
         slot_bytes=state_bytes(slots.specs),
         uniform=same_program and same_message,
+        schedule=local(stages),
     )
 
 
@@ -99,19 +102,19 @@ def state_bytes(tree: Spec) -> int:
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-@lru_cache(maxsize=4)  # the ledger and both engines ask about the same model
+@once_a_model  # the ledger and both engines ask about the same one
 def _analysed(model: Model) -> tuple[list[Spec], list[Spec], list[tuple[float, str]]]:
     """Specs of states and messages, and what `_program` says of each block."""
-    states, messages = step.specs(model)
-    signals = step.signals(model, states, messages)
-    each = zip(range(len(signals)), states, messages, signals, strict=False)  # one message more: what leaves
+    states, messages = specs(model)
+    given = signals(model, states, messages)
+    each = zip(range(len(given)), states, messages, given, strict=False)  # one message more: what leaves
     return states, messages, [_program(model, *one) for one in each]
 
 
 def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec) -> tuple[float, str]:
     """FLOPs of a block's training step, and a digest of its program: equal digests are the same function."""
-    run = partial(step.alone, model.blocks[index], down=step.hands_down(model, index))
-    traced = jax.jit(run).trace(state, message, step.key_spec(model), signal)
+    run = partial(step.alone, model.blocks[index], asked=asks(model, index))
+    traced = jax.jit(run).trace(state, message, key_spec(model), signal)
     lowered = traced.lower()
     analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}
     flops = float(analysis.get("flops", 0.0)) + flops_of_repeats(traced)

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 import jax
 
-from localgrad.base import Engine, Model, Plan
-from localgrad.pipeline import step
-from localgrad.pipeline.broadcast import STALENESS, broadcast
-from localgrad.pipeline.chain import chain, parts_of
+from localgrad.base import Engine, Model, Plan, Schedule, Signal
+from localgrad.pipeline import schedules
+from localgrad.pipeline.chain import Chain
 from localgrad.pipeline.coupling import check_examples, least_examples
-from localgrad.pipeline.local import local
+from localgrad.pipeline.local import Local
 from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import make_plan
+from localgrad.pipeline.schedules import STALENESS, WEIGHTS, parts_of
+from localgrad.pipeline.specs import signal_of, signals, specs
+from localgrad.pipeline.stream import Stream
+from localgrad.pipeline.ticks import engine
 
 
 def spmd(
@@ -26,11 +29,12 @@ def spmd(
     uniform: bool | None = None,
     staleness: str = "delayed",
     micro_batches: int | None = None,
+    asynchronous: str | None = None,
 ) -> Engine:
     """Trains all stages of a model at once, as a `shard_map` pipeline over a mesh `('data', 'stage')`.
 
-    What the blocks need from outside chooses the schedule: nothing, `local`; the output error, `broadcast`; the
-    gradient of the block above, `chain`.
+    What the blocks wait for chooses the schedule: nothing, `local`; the pass of the next block, `relay`; the error at
+    the output, `broadcast`; the way back of the next block, `chain`.
 
     With `data_parallel` above one each batch is split over that many pipelines, and gradients are averaged before the
     update.  Batch statistics, dropout and losses that couple the examples of a batch are then per shard; the running
@@ -45,10 +49,13 @@ def spmd(
       bubble: what fills the messages of stages that have nothing to do; NaN proves that they leave no trace.
       uniform: `local` only: False to choose among stages even where all are the same program; the default, None,
         does without where it can.
-      staleness: `broadcast` only: `delayed` streams a batch a tick, and stage s learns S - 1 - s batches late; `locked`
-        lets each batch go through before the next enters, so that nothing is late.
+      staleness: `broadcast` and `relay` only: `delayed` streams a batch a tick, and stage s learns S - 1 - s batches
+        late, or, in `relay`, the last block of a stage one batch late; `locked` lets the next batch enter only when
+        nothing will be late.
       micro_batches: `chain` only: parts of a batch that follow each other through the stages; they divide a shard's
         examples.  By default as many as do, up to 4 S, of no fewer examples than the model can learn from.
+      asynchronous: `chain` only: streams a batch a tick instead, without a bubble; stage s learns 2 (S - 1 - s) - 1
+        batches late, and the last at once. The way back uses the weights `stashed` in the pass, or the `current` ones.
 
     Returns:
       An `Engine`.
@@ -56,30 +63,55 @@ def spmd(
     Raises:
       ValueError: if there are too few devices or too few blocks, if the batch does not divide by `data_parallel` and
         `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
-        an unknown `staleness`.
+        an unknown `staleness`, or for what belongs to another schedule.
     """
     if staleness not in STALENESS:
         raise ValueError(f"unknown staleness {staleness!r}; there are {', '.join(STALENESS)}.")
-    signal = step.signal_of(model)
+    signal = signal_of(model)
+    signals(model, *specs(model))  # refuses blocks that wait for what nobody hands down
+    _check_asynchronous(model, signal, asynchronous, micro_batches)
     plan = make_plan(model, stages, cuts)
     plan = plan._replace(uniform=plan.uniform and uniform is not False, data_parallel=data_parallel)
-    parts = micro_batches_of(model, stages, data_parallel, micro_batches)
+    parts = 1 if asynchronous else micro_batches_of(model, stages, data_parallel, micro_batches)
     shard = model.batch_size // data_parallel
     layout = layout_of(model, plan, data_parallel, parts)
     check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
     check_examples(model, shard, f"data_parallel={data_parallel} of batch_size={model.batch_size}")
     check_examples(model, shard // parts, f"micro_batches={parts} of {shard} examples")
     layout = layout._replace(mesh=make_mesh(stages, data_parallel, devices))
-    if signal == "cotangent":
-        return chain(layout, bubble, parts)
-    if signal == "error":
-        return broadcast(layout, bubble, staleness)
-    return local(layout, bubble)
+    if signal == "none":
+        return engine(Local(layout, bubble))
+    if signal == "above" and asynchronous is None:
+        return engine(Chain(layout, parts, bubble))
+    return engine(Stream(layout, stream_of(signal, stages, staleness), signal, bubble, asynchronous == "current"))
+
+
+def stream_of(signal: Signal, stages: int, staleness: str = "delayed") -> Schedule:
+    """The schedule of a batch a tick for blocks that wait for a signal."""
+    if signal == "above":
+        return schedules.streamed_chain(stages)
+    return {"top": schedules.broadcast, "next": schedules.relay}[signal](stages, staleness)
+
+
+def _check_asynchronous(model: Model, signal: Signal, asynchronous: str | None, micro_batches: int | None) -> None:
+    if asynchronous is None:
+        return
+    if asynchronous not in WEIGHTS:
+        raise ValueError(f"unknown asynchronous={asynchronous!r}; there are {', '.join(WEIGHTS)}.")
+    if signal != "above":
+        raise ValueError(
+            f"asynchronous={asynchronous!r} is for methods whose gradients come down block by block, such as bp; the "
+            f"blocks of {model.method!r} do not wait for those: leave it out."
+        )
+    if micro_batches not in (None, 1):
+        raise ValueError(
+            f"asynchronous={asynchronous!r} streams whole batches: leave out micro_batches={micro_batches}."
+        )
 
 
 def layout_of(model: Model, plan: Plan, data_parallel: int = 1, parts: int = 1) -> Layout:
     """How a model lies on its stages, without a mesh as yet."""
-    state_specs, message_specs = step.specs(model, data_parallel, parts)
+    state_specs, message_specs = specs(model, data_parallel, parts)
     spans = list(zip(plan.cuts, plan.cuts[1:], strict=False))
     return Layout(
         model=model,
@@ -100,7 +132,7 @@ def micro_batches_of(model: Model, stages: int, data_parallel: int, micro_batche
     Raises:
       ValueError: if the number asked for does not divide them.
     """
-    if step.signal_of(model) != "cotangent":
+    if signal_of(model) != "above":
         return 1
     shard = model.batch_size // data_parallel
     return parts_of(shard, stages, micro_batches, least_examples(model, shard // (4 * stages)))

@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from localgrad.base import BlockState, Model, PyTree, Spec
-from localgrad.pipeline.step import key_spec
+from localgrad.base import BlockState, Forward, Model, PyTree, Spec
+from localgrad.pipeline.specs import key_spec
 from localgrad.pipeline.values import Argument, Fill, values_of
 
 
@@ -55,8 +55,8 @@ class Stash:
 
 def stashes(
     model: Model,
-    states: list[Spec],
-    messages: list[Spec],
+    states: Sequence[Spec],
+    messages: Sequence[Spec],
     spans: Sequence[Sequence[int]] | None = None,
     *,
     borrow: bool = False,
@@ -66,28 +66,36 @@ def stashes(
     Args:
       model: any model.
       states, messages: its `specs`.
-      spans: blocks that follow each other and keep together; by default each keeps for itself.
-      borrow: no block learns between its forward and its backward half.
+      spans: ascending blocks that keep together; by default each keeps for itself.
+      borrow: parameters that the backward half uses are those of its own time: no block has learnt from a signal since
+        its pass, or they are meant to be. Those of blocks that learn at once are kept nevertheless.
     """
     found = []
     for span in [[i] for i in range(len(model.blocks))] if spans is None else spans:
         structures, names = {}, {}
         arriving: list[Hashable] | None = None  # names of the message's leaves, where a block of the span made it
-        for i in span:
-            run = lambda *args, block=model.blocks[i]: block.forward(*args)[::2]
+        for place, i in enumerate(span):
+            if place and span[place - 1] != i - 1:
+                arriving = None
+            run = lambda *args, block=model.blocks[i]: _handed_and_kept(block.forward(*args))
             program, specs = jax.make_jaxpr(run, return_shape=True)(states[i], messages[i], key_spec(model))
             values = values_of(program)
             handed = len(jax.tree.leaves(specs[0]))
             name = _namer(i, states[i], arriving)
-            params = len(jax.tree.leaves(states[i].params)) if borrow else 0  # the first arguments
+            lends = borrow and not specs[2]
+            params = len(jax.tree.leaves(states[i].params)) if lends else 0  # the first arguments
+            kept = values[handed : handed + len(jax.tree.leaves(specs[1]))]
             structures[i] = specs[1]
             names[i] = [
-                value if isinstance(value, Argument) and value.index < params else name(value)
-                for value in values[handed:]
+                value if isinstance(value, Argument) and value.index < params else name(value) for value in kept
             ]
             arriving = [name(value) for value in values[:handed]]
         found.append(Stash(structures, names))
     return found
+
+
+def _handed_and_kept(passed: Forward) -> tuple[PyTree, PyTree, PyTree]:
+    return passed.message, passed.stash, passed.grads
 
 
 def _namer(block: int, state: Spec, arriving: Sequence[Hashable] | None) -> Callable[[Hashable], Hashable]:

@@ -1,12 +1,12 @@
-"""One block on one batch: the step that both engines share, which is why they agree.
+"""One block on one batch: the step that all engines share, which is why they agree.
 
 An `optimization_barrier` on either side keeps the compiler from fusing across blocks, so that a block's arithmetic does
 not depend on what stands beside it.  All randomness comes from the batch and the block, never from where or when the
 step runs.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,189 +17,131 @@ from localgrad.base import (
     GRADIENT,
     LEARNT,
     LOSS,
-    NEXT,
     PARAMETERS,
-    Batches,
+    Backward,
     BlockState,
+    Forward,
     Key,
     LocalBlock,
     Message,
-    Metrics,
     Model,
     PyTree,
-    Signal,
-    Spec,
 )
-from localgrad.keys import over_keys
+from localgrad.pipeline.finite import finite, some_of
+from localgrad.pipeline.specs import asks
 
 _barrier = jax.lax.optimization_barrier
-# Half the compilation, for programs that run once.
-_COMPILE_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
-
-_SHORT = 4096  # numbers of an array that are looked at one by one
 
 
-def fold_in(key: Key, data: jax.Array | int) -> Key:
-    """`jax.random.fold_in` for one key, or for each of an array of keys (one a trial)."""
-    return jax.random.fold_in(key, data) if key.ndim == 0 else over_keys(lambda one: fold_in(one, data), key)
+class Passed(NamedTuple):
+    """What a block's pass over a batch leaves: see `Forward`.
 
-
-def block_key(key: Key, batch_id: jax.Array, index: jax.Array | int, shard: jax.Array | None = None) -> Key:
-    """The key of block `index` for a batch; `shard` is its place on the data axis, None where there is one."""
-    key = fold_in(fold_in(key, batch_id), index)
-    return key if shard is None else fold_in(key, shard)
-
-
-def check_batches(model: Model, batches: Batches) -> None:
-    """Refuses batches of another size than the model's, while their program is traced.
-
-    Raises:
-      TypeError: for anything but `Batches`.
-      ValueError: naming both sizes.
+    Attributes:
+      state: with the groups that learn at once, and batch statistics, moved on.
+      ok: whether every number so far was finite.
+      stopped: what `Metrics.stopped` says.
     """
-    if not isinstance(batches, Batches):
-        raise TypeError(f"run takes Batches, as localgrad.data.batches or a source makes them; got {type(batches)}.")
-    size = getattr(batches.fetch.func, "batch_size", model.batch_size)
-    if size != model.batch_size:
-        raise ValueError(
-            f"batches of {size} examples for a model of batches of {model.batch_size}: make the model with an x_spec "
-            f"of {size} examples, or batches of {model.batch_size}."
-        )
+
+    state: BlockState
+    message: Message
+    metrics: Mapping[str, jax.Array]
+    ok: jax.Array
+    stopped: jax.Array
+    stash: PyTree
+    down: PyTree
 
 
-def number(batch_id: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The number of a batch and that of the next: what the batch brings, or what was counted where it says `NEXT`."""
-    batch_id = jnp.where(batch_id == NEXT, counted, batch_id)
-    return batch_id, jnp.where(batch_id >= 0, batch_id + 1, counted)
+def forward(
+    block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array, asked: bool = False
+) -> Passed:
+    """The pass of a block over a batch, and what it learns at once.
 
-
-def enter(model: Model, examples: tuple[jax.Array, jax.Array]) -> Message:
-    """The first block's message of examples (x, y), of a batch or of a part of one.
-
-    Raises:
-      ValueError: while it is traced, for examples of another shape or dtype than the model was made for.
+    Args:
+      block, state, message, key: see `LocalBlock.forward`.
+      ok: whether the block may learn.
+      asked: somebody waits for what it hands down.
     """
-    x, y = examples
-    axis = model.batch_axis
-    of_part = lambda spec: (*spec.shape[:axis], *x.shape[axis : axis + 1], *spec.shape[axis + 1 :])
-    if x.shape != of_part(model.x_spec) or x.dtype != model.x_spec.dtype:
-        raise ValueError(
-            f"a batch of inputs is {x.dtype}{list(x.shape)}, and the model was made for {model.x_spec.dtype}"
-            f"{list(model.x_spec.shape)}: give both the same shape and dtype."
-        )
-    if y.shape != of_part(model.y_spec) or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(
-            f"the labels of a batch are {y.dtype}{list(y.shape)}, and the model was made for whole numbers of shape "
-            f"{list(of_part(model.y_spec))}, one for each example."
-        )
-    return _barrier(model.enter(*_barrier((x, y.astype(model.y_spec.dtype)))))
+    state, message, ok = _barrier((state, message, ok))
+    found = block.forward(state, message, key)
+    state, ok, stopped = settle(block, state, found.model_state, found.grads, found.metrics, ok)
+    down = found.down if asked else None
+    return _barrier(Passed(state, found.message, found.metrics, ok, stopped, found.stash, down))
 
 
-def work(block: LocalBlock, state: BlockState, message: Message, key: Key):
-    """The first half of a local step: `(message, model_state, grads, metrics)`, with no effect on the state."""
-    message, model_state, stash = block.forward(state, message, key)
-    grads, metrics, _ = block.grads(state, stash, None)
-    return message, model_state, grads, metrics
-
-
-def forward(block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array):
-    """The forward half of a block that waits for a signal: `(message, state, stash)`; batch statistics advance here."""
+def work(block: LocalBlock, state: BlockState, message: Message, key: Key) -> Forward:
+    """The pass alone, with no effect on the state: over data shards its results are averaged before any is used."""
     state, message = _barrier((state, message))
-    message, model_state, stash = block.forward(state, message, key)
-    sound = ok & finite(model_state)  # a loss that is not comes later, and what has moved here stays
-    model_state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), model_state, state.model_state)
-    return _barrier((message, state._replace(model_state=model_state), stash))
+    return _barrier(block.forward(state, message, key))
 
 
-def answer(block: LocalBlock, state: BlockState, stash: PyTree, signal: PyTree, down: bool = False):
-    """The backward half: `(grads, metrics, downward)`; `downward` is None, and not worked out, unless asked for."""
-    grads, metrics, downward = block.grads(*_barrier((state, stash, signal)))
-    return _barrier((grads, metrics, downward if down else None))
+def pass_part(block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array) -> Forward:
+    """The pass over a part of a batch: batch statistics move, but nothing learns before all parts are through."""
+    state, message = _barrier((state, message))
+    found = block.forward(state, message, key)
+    return _barrier(found._replace(model_state=_moved(state, found.model_state, ok)))
 
 
-def downward(block: LocalBlock, state: BlockState, stash: PyTree) -> PyTree:
-    """What the last block hands down, alone: its gradients are not worked out."""
-    state, stash = _barrier((state, stash))
-    return _barrier(block.grads(state, stash, None)[2])
+def settle(
+    block: LocalBlock,
+    state: BlockState,
+    model_state: PyTree,
+    grads: Mapping[str, PyTree],
+    metrics: Mapping[str, jax.Array],
+    ok: jax.Array,
+) -> tuple[BlockState, jax.Array, jax.Array]:
+    """What a pass changes of a block: `(state, ok, stopped)`; batch statistics alone where nothing learns at once."""
+    if grads:
+        return learn(block, state, model_state, grads, metrics, ok)
+    state = state._replace(model_state=_moved(state, model_state, ok))
+    return state, ok, jnp.where(ok, jnp.int32(LEARNT), EARLIER)
+
+
+def _moved(state: BlockState, model_state: PyTree, ok: jax.Array) -> PyTree:
+    """New batch statistics, or the old ones where they are not finite: then the loss that comes later is not either."""
+    sound = ok & finite(model_state)
+    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), model_state, state.model_state)
+
+
+def backward(block: LocalBlock, state: BlockState, stash: PyTree, signal: PyTree, asked: bool = False) -> Backward:
+    """What a block makes of the signal that it has waited for; see `LocalBlock.backward`."""
+    assert block.backward is not None
+    found = block.backward(*_barrier((state, stash, signal)))
+    return _barrier(found if asked else found._replace(down=None))
 
 
 def take(
-    block: LocalBlock, state: BlockState, grads: PyTree, metrics: dict[str, jax.Array], ok: jax.Array
+    block: LocalBlock, state: BlockState, grads: Mapping[str, PyTree], metrics: Mapping[str, jax.Array], ok: jax.Array
 ) -> tuple[BlockState, jax.Array, jax.Array]:
-    """The update of a block that has waited for its signal: `(state, ok, stopped)`."""
+    """The update after a signal: `(state, ok, stopped)`."""
     state, grads, metrics, ok = _barrier((state, grads, metrics, ok))
     return _barrier(learn(block, state, state.model_state, grads, metrics, ok))
-
-
-def forward_all(
-    model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: Sequence[jax.Array]
-) -> tuple[list[BlockState], list[PyTree]]:
-    """`forward` through all blocks: `(states, stashes)`; the arguments are those of `gradients`."""
-    moved, stashes = [], []
-    for block, state, key, moves in zip(model.blocks, states, keys, ok, strict=True):
-        message, state, stash = forward(block, state, message, key, moves)
-        moved.append(state)
-        stashes.append(stash)
-    return moved, stashes
-
-
-def gradients(
-    model: Model,
-    states: Sequence[BlockState],
-    message: Message,
-    keys: Sequence[Key],
-    ok: Sequence[jax.Array] | None = None,
-) -> list[tuple[BlockState, PyTree, dict[str, jax.Array]]]:
-    """Every block's `(state, grads, metrics)`: forward through all, then signals from above.
-
-    Args:
-      model: any model.
-      states: one `BlockState` a block; those returned have learnt nothing, but their batch statistics have moved.
-      message: that of the first block, see `enter`.
-      keys: one a block.
-      ok: of each block, whether its batch statistics may move; by default those of all.
-    """
-    ok = [jnp.array(True)] * len(keys) if ok is None else ok
-    states, stashes = forward_all(model, states, message, keys, ok)
-    found, signal = [], None
-    for i, (block, state, stash) in reversed(list(enumerate(zip(model.blocks, states, stashes, strict=True)))):
-        down = hands_down(model, i)
-        grads, metrics, downward = answer(block, state, stash, signal, down)
-        signal = downward if down else signal
-        found.append((state, grads, metrics))
-    return found[::-1]
-
-
-def hands_down(model: Model, i: int) -> bool:
-    """Whether the blocks below are given what block i hands down; otherwise the signal passes it by."""
-    return i > 0 and (i == len(model.blocks) - 1 or model.blocks[i].signal == "cotangent")
-
-
-def signal_of(model: Model) -> Signal:
-    """The strongest need of a model's blocks for something from outside; it chooses the schedule."""
-    kinds = {block.signal for block in model.blocks}
-    return "cotangent" if "cotangent" in kinds else "error" if "error" in kinds else "none"
 
 
 def learn(
     block: LocalBlock,
     state: BlockState,
     model_state: PyTree,
-    grads: PyTree,
-    metrics: dict[str, jax.Array],
+    grads: Mapping[str, PyTree],
+    metrics: Mapping[str, jax.Array],
     ok: jax.Array,
 ) -> tuple[BlockState, jax.Array, jax.Array]:
-    """The second half: the update, made only while every number so far was finite; `(state, ok, stopped)`."""
+    """An update, made only while every number so far was finite: `(state, ok, stopped)`."""
 
     def update(state: BlockState) -> BlockState:
-        updates, opt_state = _transformed(block, grads, state, metrics["loss"])
-        return BlockState(optax.apply_updates(state.params, updates), model_state, opt_state)
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        for names in block.tx:
+            own = {group: grads[group] for group in names.split("+") if group in grads}
+            if own:
+                old = {group: params[group] for group in own}
+                updates, opt_state[names] = _transformed(block, names, own, opt_state[names], old, metrics["loss"])
+                params |= optax.apply_updates(old, updates)
+        return BlockState(params, model_state, opt_state)
 
     with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
         sound = {
             LOSS: jnp.all(jnp.isfinite(metrics["loss"])),
             GRADIENT: finite(grads),
-            PARAMETERS: finite(model_state) & finite(jax.tree.map(_some_of, update(state).params)),
+            PARAMETERS: finite(model_state) & finite(jax.tree.map(some_of, update(state).params)),
         }
         stopped = jnp.int32(LEARNT)
         for why in (PARAMETERS, GRADIENT, LOSS):
@@ -212,15 +154,24 @@ def learn(
     return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok, stopped
 
 
-def _transformed(block: LocalBlock, grads: PyTree, state: BlockState, loss: jax.Array) -> tuple[PyTree, PyTree]:
-    """What the block's transform makes of its gradients: `(updates, opt_state)`.
+def _transformed(
+    block: LocalBlock, names: str, grads: PyTree, opt_state: PyTree, params: PyTree, loss: jax.Array
+) -> tuple[PyTree, PyTree]:
+    """What one of a block's transforms makes of its gradients: `(updates, opt_state)`.
 
     Raises:
-      ValueError: while it is traced, for a transform that wants more than the loss.
+      ValueError: while it is traced, for a transform that wants more than the loss, or of groups that learn at
+        different moments.
     """
+    missing = set(names.split("+")) - set(grads)
+    if missing:
+        raise ValueError(
+            f"the optimizer {names!r} of block {block.name!r} spans groups that learn at different moments: there are "
+            f"gradients of {sorted(grads)} now and none of {sorted(missing)}. Give each moment one of its own."
+        )
     try:
-        transform = optax.with_extra_args_support(block.tx)
-        return transform.update(grads, state.opt_state, state.params, value=loss)
+        transform = optax.with_extra_args_support(block.tx[names])
+        return transform.update(grads, opt_state, params, value=loss)
     except TypeError as error:
         raise ValueError(
             f"the optimizer of block {block.name!r} cannot be used here: {error}. It is given gradients, parameters "
@@ -229,155 +180,69 @@ def _transformed(block: LocalBlock, grads: PyTree, state: BlockState, loss: jax.
         ) from error
 
 
-def finite(tree: PyTree) -> jax.Array:
-    """Whether all numbers of a tree are finite, and so are their squares where a float is as long as float32.
+def merged(
+    first: tuple[Mapping[str, jax.Array], jax.Array], then: tuple[Mapping[str, jax.Array], jax.Array]
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """What a block reports of a batch from which it learnt at two moments, each `(metrics, stopped)`.
 
-    A sum over a whole array is slow on a CPU, but for products with a vector: one of large numbers overflows where an
-    element's square would.  All that is left then goes into one sum: each operation costs something by itself.
+    Its loss is the sum of both, and what stopped it is what did so first.
     """
-
-    def shortened(x: jax.Array) -> jax.Array:
-        large = 1.0 if x.dtype.itemsize < 4 else float(jnp.finfo(x.dtype).max) ** 0.5
-        if x.size < _SHORT:
-            return large * x.reshape(-1)
-        width = 256 if x.size % 256 == 0 else x.shape[-1]
-        return x.reshape(-1, width) @ jnp.full((width,), large, x.dtype)
-
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    kinds = {x.dtype: [shortened(y) for y in floats if y.dtype == x.dtype] for x in floats}
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(jnp.concatenate(parts))) for parts in kinds.values()], bool))
-
-
-def _some_of(x: jax.Array) -> jax.Array:
-    """The first elements of an array: where a rate or a factor is not finite, they are not either.
-
-    To look at all new parameters before the old ones are given up takes a copy of them, a third of the time of a
-    step; what is wrong with single ones is found after each call, see `with_parameters_checked`.
-    """
-    return x.reshape(-1)[:16]
-
-
-def with_parameters_checked(metrics: Metrics, sound: Sequence[jax.Array]) -> Metrics:
-    """Metrics that also say, on each block's last batch, if its parameters are not finite after the call.
-
-    Args:
-      metrics: of a call.
-      sound: of each block, whether they are, see `finite`.
-    """
-
-    def last(stopped: jax.Array, batch_id: jax.Array, sound: jax.Array) -> jax.Array:
-        places = jnp.arange(len(batch_id), dtype=jnp.int32)
-        here = places == jnp.max(jnp.where(batch_id >= 0, places, -1), initial=-1)
-        return jnp.where(here & ~sound & (stopped == LEARNT), PARAMETERS, stopped)
-
-    each = zip(metrics.stopped, metrics.batch_id, sound, strict=True)
-    return metrics._replace(stopped=tuple(last(*one) for one in each))
-
-
-def train(
-    block: LocalBlock, state: BlockState, message: Message, key: Key, ok: jax.Array
-) -> tuple[BlockState, Message, dict[str, jax.Array], jax.Array, jax.Array]:
-    """A whole step of a block with a local loss: `(state, message, metrics, ok, stopped)`."""
-    state, message, ok = _barrier((state, message, ok))
-    message, model_state, grads, metrics = work(block, state, message, key)
-    state, ok, stopped = learn(block, state, model_state, grads, metrics, ok)
-    return _barrier((state, message, metrics, ok, stopped))
+    metrics = {**first[0], **then[0]}
+    if "loss" in first[0] and "loss" in then[0]:
+        metrics["loss"] = first[0]["loss"] + then[0]["loss"]
+    return metrics, jnp.where(first[1] == LEARNT, then[1], first[1])
 
 
 def alone(
-    block: LocalBlock, state: BlockState, message: Message, key: Key, signal: PyTree, down: bool
+    block: LocalBlock, state: BlockState, message: Message, key: Key, signal: PyTree, asked: bool
 ) -> tuple[BlockState, Message, PyTree]:
-    """A block's whole step, its signal being there already, `(state, message, downward)`: what it costs by itself."""
-    ok = jnp.array(True)
+    """A block's whole step, its signal being there already, `(state, message, down)`: what it costs by itself."""
+    passed = forward(block, state, message, key, jnp.array(True), asked)
     if block.signal == "none":
-        state, message, *_ = train(block, state, message, key, ok)
-        return state, message, None
-    message, state, stash = forward(block, state, message, key, ok)
-    grads, metrics, downward = answer(block, state, stash, signal, down)
-    state, *_ = take(block, state, grads, metrics, ok)
-    return state, message, downward
+        return passed.state, passed.message, passed.down
+    found = backward(block, passed.state, passed.stash, signal, asked)
+    state, *_ = take(block, passed.state, found.grads, found.metrics, passed.ok)
+    return state, passed.message, found.down if block.signal == "above" else passed.down
 
 
-def init(model: Model, key: Key) -> tuple[BlockState, ...]:
-    """Initial state of every block; block i draws from `fold_in(key, i)`.
-
-    Args:
-      model: any model.
-      key: a key, or an array of keys for a model with trials.
-
-    Returns:
-      One `BlockState` a block.
-    """
-    states: list[BlockState] = []
-    programs: dict[str, Callable[[Key], BlockState]] = {}  # equal blocks are compiled once
-    for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):
-        block_key = fold_in(key, i)
-        lowered = jax.jit(lambda key, block=block, message=message: block.init(key, message)).lower(block_key)
-        text = lowered.as_text()
-        if text not in programs:
-            programs[text] = lowered.compile(_COMPILE_ONCE if jax.default_backend() == "cpu" else None)
-        states.append(programs[text](block_key))
-    return tuple(states)
+def forward_all(
+    model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: Sequence[jax.Array]
+) -> list[Passed]:
+    """`forward` of all blocks, one after another; the arguments are one a block, and `message` is the first one's."""
+    passed = []
+    for i, (block, state, key, own) in enumerate(zip(model.blocks, states, keys, ok, strict=True)):
+        passed.append(forward(block, state, message, key, own, asks(model, i)))
+        message = passed[-1].message
+    return passed
 
 
-def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], list[Spec]]:
-    """Shapes and dtypes of `(states, messages)`: a state a block, and the message at every boundary, in to out.
+def gradients(
+    model: Model, states: Sequence[BlockState], message: Message, keys: Sequence[Key]
+) -> list[tuple[BlockState, dict[str, PyTree], dict[str, jax.Array]]]:
+    """Every block's `(state, grads, metrics)` of both moments, from one set of parameters.
 
     Args:
       model: any model.
-      shards: over how many devices each batch is split.
-      parts: into how many equal parts each shard is cut.
-
-    Raises:
-      ValueError: if the batch does not divide by `shards`.
+      states: one `BlockState` a block; those returned have learnt nothing, but their batch statistics have moved.
+      message: that of the first block, see `localgrad.pipeline.feeding.enter`.
+      keys: one a block.
     """
-    if model.batch_size % shards:
-        raise ValueError(
-            f"a batch of {model.batch_size} does not divide over data_parallel={shards}: choose a batch_size that is a "
-            f"multiple of {shards}."
-        )
-
-    def shard(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        shape = list(spec.shape)
-        shape[model.batch_axis] //= shards * parts
-        return jax.ShapeDtypeStruct(tuple(shape), spec.dtype)
-
-    key = key_spec(model)
-    states, messages = [], [jax.eval_shape(model.enter, shard(model.x_spec), shard(model.y_spec))]
-    for block in model.blocks:
-        message = messages[-1]
-        states.append(jax.eval_shape(lambda key, block=block, message=message: block.init(key, message), key))
-        messages.append(jax.eval_shape(block.forward, states[-1], message, key)[0])
-    return states, messages
-
-
-def signals(model: Model, states: list[Spec], messages: list[Spec]) -> list[Spec]:
-    """Shapes and dtypes of the signal that reaches each block from above, whether it needs one or not.
-
-    Args:
-      model: any model.
-      states, messages: its `specs`.
-    """
-    found: list[Spec] = []
-    signal: Spec = None
-    for i, block in reversed(list(enumerate(model.blocks))):
-        found.append(signal)
-        if hands_down(model, i):
-
-            def down(state, message, key, signal, block=block):
-                return block.grads(state, block.forward(state, message, key)[2], signal)[2]
-
-            signal = jax.eval_shape(down, states[i], messages[i], key_spec(model), signal)
+    passed: list[Forward] = []
+    for block, state, key in zip(model.blocks, states, keys, strict=True):
+        passed.append(work(block, state, message, key))
+        message = passed[-1].message
+    found, above = [], None
+    downs = [*(each.down for each in passed[1:]), None]
+    for i, (block, state, each, down) in reversed(
+        list(enumerate(zip(model.blocks, states, passed, downs, strict=True)))
+    ):
+        grads, metrics = dict(each.grads), dict(each.metrics)
+        state = state._replace(model_state=each.model_state)
+        if block.signal != "none":
+            signal = {"above": above, "next": down, "top": passed[-1].down}[block.signal]
+            made = backward(block, state, each.stash, signal, block.signal == "above" and asks(model, i))
+            above = made.down
+            grads |= made.grads
+            metrics = merged((metrics, jnp.int32(LEARNT)), (made.metrics, jnp.int32(LEARNT)))[0]
+        found.append((state, grads, metrics))
     return found[::-1]
-
-
-def no_metrics(model: Model) -> Metrics:
-    """What a call reports that trains on nothing."""
-    nothing = (jnp.zeros((0,), jnp.int32),) * len(model.blocks)
-    return Metrics(tuple({} for _ in model.blocks), nothing, nothing)
-
-
-def key_spec(model: Model) -> Spec:
-    """Spec of the key that the blocks of a model are given: one, or one a trial."""
-    shape = () if model.trials is None else (model.trials,)
-    return jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), shape))

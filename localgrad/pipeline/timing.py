@@ -13,6 +13,7 @@ import numpy as np
 
 from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
 from localgrad.pipeline import step
+from localgrad.pipeline.specs import asks, init, signals, specs
 
 TURNS = 4  # of a call: what a call costs by itself is spread over them, as in an engine's call of many batches
 
@@ -39,14 +40,14 @@ def block_seconds(model: Model, *, parts: int = 1, repetitions: int = 5) -> tupl
       >>> cuts = balance(block_seconds(model), stages=2)
     """
     key = jax.random.key(0) if model.trials is None else jax.random.split(jax.random.key(0), model.trials)
-    states = step.init(model, key)
-    state_specs, messages = step.specs(model, 1, parts)
-    signals = step.signals(model, state_specs, messages)
+    states = init(model, key)
+    state_specs, messages = specs(model, 1, parts)
+    given_from_above = signals(model, state_specs, messages)
     programs: dict[str, Callable[[], None]] = {}
     texts = []
     for i, (block, state) in enumerate(zip(model.blocks, states, strict=True)):
-        given = (state, *map(small, (messages[i], signals[i])))
-        lowered = jax.jit(_turns(block, step.hands_down(model, i)), donate_argnums=0).lower(*given, key)
+        given = (state, *map(small, (messages[i], given_from_above[i])))
+        lowered = jax.jit(_turns(block, asks(model, i)), donate_argnums=0).lower(*given, key)
         texts.append(lowered.as_text())
         if texts[-1] not in programs:
             programs[texts[-1]] = _call(lowered.compile(), *given, key)
@@ -65,12 +66,12 @@ def small(spec: Spec) -> Any:
     return jax.tree.map(lambda x: jnp.full(x.shape, fill(x), x.dtype), spec)
 
 
-def _turns(block: LocalBlock, down: bool) -> Callable[..., tuple[BlockState, PyTree]]:
+def _turns(block: LocalBlock, asked: bool) -> Callable[..., tuple[BlockState, PyTree]]:
     """Some steps of a block on one message; what it hands on is returned, so that none of the work is left out."""
 
     def turns(state: BlockState, message: Message, signal: PyTree, key: Key) -> tuple[BlockState, PyTree]:
         def one(state: BlockState) -> tuple[BlockState, PyTree]:
-            state, *out = step.alone(block, state, message, key, signal, down)
+            state, *out = step.alone(block, state, message, key, signal, asked)
             return state, tuple(out)
 
         out = small(jax.eval_shape(lambda state: one(state)[1], state))

@@ -63,7 +63,7 @@ def projection_cosines(
         return found
     for i, (state, output) in enumerate(zip(states, outputs, strict=False)):
         matrix = _kernel(state.params.get("feedback"))
-        if matrix is not None and matrix.shape == (model.classes, *output.shape[1:]):
+        if matrix is not None and matrix.shape == (model.task.outputs, *output.shape[1:]):
             axes = list(range(1, output.ndim))
             found[i] = cosine(jnp.tensordot(output, matrix, (axes, axes)), scores)
     return found

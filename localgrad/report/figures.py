@@ -62,7 +62,7 @@ def draw_anytime(curves: Sequence[tuple[str, Mapping[str, Any]]], path: Path) ->
     """Draws accuracy against FLOPs of leaving early, one line a network, as a PNG.
 
     Args:
-      curves: a name, and rows `exits` and `anytime` of accuracy and FLOPs, as `experiments.evaluate` writes them.
+      curves: a name, and rows `exits` and `anytime` of accuracy and FLOPs, as `localgrad evaluate` writes them.
       path: the file to write.
     """
     figure = _figure(6, 4)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from localgrad.base import BlockState, Model, Plan, Spec
+from localgrad.base import BlockState, Model, Plan, Schedule, Spec
 
 
 class BlockRow(NamedTuple):
@@ -51,7 +51,8 @@ class Ledger(NamedTuple):
     `speed_up` is sequential time over pipeline time, sum of costs / dearest stage * (1 - bubble), on devices that are
     each as fast as the one of the sequential run and hand messages on at no cost.  `bubble` is the share of idle time
     of S stages in a run of N batches: (S - 1) / (N + S - 1) for local losses and S / (N + S) with delays, once a run;
-    (S - 1) / (M + S - 1) of every batch of M micro-batches; (S - 1) / (S + 2) locked, a forward pass taken as a third.
+    (S - 1) / (M + S - 1) of every batch of M micro-batches; locked, (S - 1) / (S + 2) of a broadcast, a forward pass
+    taken as a third, and half of a relay.
     `parts` says how a batch is cut: what a block sees of it at once.
     """
 
@@ -103,29 +104,33 @@ def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int)
             plan.cuts, plan.cuts[1:], plan.stage_costs, plan.stage_bytes, stashes, strict=False
         )
     )
-    bubble = _bubble(plan, len(stages), batches)
+    bubble = _bubble(plan.schedule, batches)
     speed_up = sum(plan.costs) / max(plan.stage_costs) * (1 - bubble)
     return Ledger(tuple(rows), stages, speed_up, bubble, _parts(model, plan))
 
 
 def _parts(model: Model, plan: Plan) -> str:
-    part = model.batch_size // (plan.data_parallel * plan.micro_batches)
+    part = model.batch_size // (plan.data_parallel * plan.schedule.parts)
     if part == model.batch_size:
         return f"a block works on the {part} examples of a batch at once"
     return (
         f"a block works on {part} of the {model.batch_size} examples of a batch at once: data_parallel="
-        f"{plan.data_parallel} times micro_batches={plan.micro_batches}"
+        f"{plan.data_parallel} times micro_batches={plan.schedule.parts}"
     )
 
 
-def _bubble(plan: Plan, stages: int, batches: int) -> float:
-    waits, works = {
-        "local": (stages - 1, batches),
-        "delayed": (stages if stages > 1 else 0, batches),
-        "locked": (stages - 1, 3),
-        "chain": (stages - 1, plan.micro_batches),
-    }[plan.schedule]
-    return waits / (waits + works)
+def _bubble(schedule: Schedule, batches: int) -> float:
+    """The share of its time that a stage has nothing to do."""
+    stages = schedule.stages
+    if stages == 1:
+        return 0.0
+    if schedule.period == 1:
+        return schedule.drain / (schedule.drain + batches)
+    if schedule.name == "chain":  # each part takes a tick on the way up and one on the way down
+        return 1 - 2 * schedule.parts / schedule.period
+    if schedule.name == "relay":  # every other tick
+        return 1 - 1 / schedule.period
+    return (stages - 1) / (stages - 1 + 3)  # forward passes follow each other, a third of a step each
 
 
 def format_ledger(book: Ledger) -> str:

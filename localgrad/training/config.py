@@ -1,147 +1,157 @@
-"""The configuration of a run: what a command line fills in, checked at the door."""
+"""The configuration of a run: one place for each field's default, meaning, choices and bounds, checked at the door.
+
+Flags and `--help` (`localgrad.cli.config_flags`), the checks below and the set of fields that say where a run is
+carried out are all made from this.
+"""
 
 import dataclasses
-from os import PathLike
+from functools import partial
 from typing import Any
 
-from localgrad.data import VOCABULARY
+from localgrad import plugins
+from localgrad.blocks import NETWORKS
+from localgrad.data import DATASETS, VOCABULARY
+from localgrad.methods import METHODS
 from localgrad.pipeline import STALENESS
-from localgrad.training.kinds import shown, wrong
+from localgrad.training.fields import check_fields, option, options
+from localgrad.training.optimizers import OPTIMIZERS, SCHEDULES
 
-# Fields that say where and how a run is carried out: a workdir may be resumed with others where they do not change what
-# it computes, see `localgrad.training.placement`.
-PLACEMENT = (
-    "workdir", "data_dir", "stages", "data_parallel", "cuts", "batches_per_call", "checkpoint_every_steps", "resident",
-    "engine", "micro_batches", "new_delays",
-)  # fmt: skip
+# By the heading in `--help`.
+_method = partial(option, group="Method")
+_network = partial(option, group="Network")
+_data = partial(option, group="Data")
+_training = partial(option, group="Training")
+_feedback = partial(option, group="Feedback that learns")
+_growth = partial(option, group="Growth")
+_repetition = partial(option, group="Repetition")
+_pipeline = partial(option, group="Pipeline")
+_files = partial(option, group="Files")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One training run.
+    """One training run; what each field is stands beside it, and in `localgrad train --help`."""
 
-    Attributes:
-      method: name of the learning rule.
-      profile: the published form of the method; None is the method's default.
-      target_width: Associated Learning's target width; None is the method's default.
-      bridge: hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's.
-      method_options: more of the method's options, each `name=value`.
-      net: name of the network.
-      widths: features of each layer; None is the network's default.
-      blocks: layers in each block, or how many blocks; None is one layer a block.
-      activation, norm, dropout: of every layer, see `localgrad.blocks`; None is the network's default.
-      net_options: more of the network's options, each `name=value`.
-      dataset, data_dir: what to train on, see `localgrad.data.get`.
-      max_length: of texts, the tokens that are kept; None is as many as the longest has.
-      vocabulary: of texts, how many of the training split's commonest words are told apart.
-      word_vectors: of texts, a file of word vectors to begin with (GloVe's form); None begins at random.
-      label_noise: share of the training labels that are drawn anew, uniformly over the classes; the same in every run.
-      limit: train on the first `limit` examples only; None is all of them.
-      augment: names of augmentations, in order.
-      resident: keep the training set on the device; None decides by its size.
-      batch_size: examples a batch, over all data shards.
-      epochs: passes over the training set.
-      optimizer, learning_rate, schedule, weight_decay, clip_norm: see `localgrad.training.optimizers`.
-      decay_on: what decays: `recipe` is the kernels (no biases, no norms' scales) of the groups that the method's
-        papers decay; `kernels` those of all groups, `all` every parameter; or groups joined by `+`, whose kernels do.
-      decay_times_rate: the decay is times the rate; without, each step takes that share of the parameters away.
-      feedback_optimizer, feedback_learning_rate, feedback_schedule, feedback_weight_decay: of feedback that learns
-        (dkp, kp); None is the weights' own.
-      grow_from: workdir of a run of a shorter network, whose newest checkpoint this one begins with.
-      frozen: number of lower blocks that do not learn.
-      seed: seeds initialisation, order, augmentation and dropout; trial r has `seed + r`.
-      trials: independent repetitions.
-      trials_by: `vmap` trains them as one batched model, `loop` one after another.
-      dtype: float32 or float64.
-      stages, data_parallel: the mesh.
-      cuts: block indices at which stages begin and end; None balances them.
-      engine: `spmd` is the pipeline, `sequential` the reference on one device, with the delays that the stages would
-        have; `auto` takes the pipeline where there is more than one device.
-      staleness: of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets each
-        go through first.
-      micro_batches: of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage,
-        none too small to learn from.
-      new_delays: go on with a `delayed` run on other stages, which changes its delays.
-      batches_per_call: most batches that one call of the engine trains on.
-      checkpoint_every_steps: batches between checkpoints besides the one at each epoch's end; 0 is none besides.
-      workdir: folder of everything the run writes.
-    """
-
-    method: str = "al"
-    profile: str | None = None
-    target_width: int | None = None
-    bridge: tuple[int, ...] | None = None
-    method_options: tuple[str, ...] = ()
-    net: str = "mlp"
-    widths: tuple[int, ...] | None = None
-    blocks: tuple[int, ...] | None = None
-    activation: str | None = None
-    norm: bool | None = None
-    dropout: float | None = None
-    net_options: tuple[str, ...] = ()
-    dataset: str = "digits"
-    data_dir: str | None = None
-    max_length: int | None = None
-    vocabulary: int = VOCABULARY
-    word_vectors: str | None = None
-    label_noise: float = 0.0
-    limit: int | None = None
-    augment: tuple[str, ...] = ()
-    resident: bool | None = None
-    batch_size: int = 64
-    epochs: int = 5
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    weight_decay: float = 0.0
-    decay_on: str = "recipe"
-    decay_times_rate: bool = True
-    clip_norm: float | None = None
-    feedback_optimizer: str | None = None
-    feedback_learning_rate: float | None = None
-    feedback_schedule: str | None = None
-    feedback_weight_decay: float | None = None
-    grow_from: str | None = None
-    frozen: int = 0
-    seed: int = 0
-    trials: int = 1
-    trials_by: str = "vmap"
-    dtype: str = "float32"
-    stages: int = 1
-    data_parallel: int = 1
-    cuts: tuple[int, ...] | None = None
-    engine: str = "auto"
-    staleness: str = "delayed"
-    micro_batches: int | None = None
-    new_delays: bool = False
-    batches_per_call: int = 64
-    checkpoint_every_steps: int = 0
-    workdir: str = "runs/latest"
+    method: str = _method("al", "name of the learning rule", choices=METHODS)
+    profile: str | None = _method(
+        None, "the published form of the method; None is the method's default", argument_of="method"
+    )
+    target_width: int | None = _method(
+        None, "Associated Learning's target width; None is the method's default", least=1, argument_of="method"
+    )
+    bridge: tuple[int, ...] | None = _method(
+        None,
+        "hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's",
+        argument_of="method",
+    )
+    method_options: tuple[str, ...] = _method((), "more of the method's options, each `name=value`")
+    net: str = _network("mlp", "name of the network", choices=NETWORKS)
+    widths: tuple[int, ...] | None = _network(
+        None, "features of each layer; None is the network's default", argument_of="net"
+    )
+    blocks: tuple[int, ...] | None = _network(
+        None, "layers in each block, or how many blocks; None is one layer a block", argument_of="net"
+    )
+    activation: str | None = _network(
+        None, "of every layer, see `localgrad.blocks`; None is the network's default", argument_of="net"
+    )
+    norm: bool | None = _network(None, "normalisation of every layer; None is the network's default", argument_of="net")
+    dropout: float | None = _network(
+        None, "share of every layer's features that training drops; None is the network's default", argument_of="net"
+    )
+    net_options: tuple[str, ...] = _network((), "more of the network's options, each `name=value`")
+    dataset: str = _data("digits", f"what to train on: {', '.join(DATASETS)}, or a set of tensorflow-datasets")
+    data_dir: str | None = _data(None, "folder of the data's files; None looks in the usual places", placement=True)
+    max_length: int | None = _data(
+        None, "of texts, the tokens that are kept; None is as many as the longest has", least=1
+    )
+    vocabulary: int = _data(
+        VOCABULARY, "of texts, how many of the training split's commonest words have a token of their own", least=1
+    )
+    word_vectors: str | None = _data(
+        None, "of texts, a file of word vectors to begin with (GloVe's form); None begins at random"
+    )
+    label_noise: float = _data(
+        0.0,
+        "share of the training labels that are drawn again, uniformly over the classes; the same in every run",
+        least=0,
+        most=1,
+    )
+    limit: int | None = _data(None, "train on the first so many examples only; None is all of them", least=1)
+    augment: tuple[str, ...] = _data((), "names of augmentations, in order")
+    resident: bool | None = _data(None, "keep the training set on the device; None decides by its size", placement=True)
+    batch_size: int = _training(64, "examples a batch, over all data shards", least=1)
+    epochs: int = _training(5, "passes over the training set", least=1)
+    optimizer: str = _training("adam", "of the weights", choices=OPTIMIZERS)
+    learning_rate: float = _training(1e-3, "peak learning rate")
+    schedule: str = _training("constant", "of the learning rate, over the whole run", choices=SCHEDULES)
+    weight_decay: float = _training(0.0, "decay; decoupled for adamw, L2 for the others")
+    decay_on: str = _training(
+        "recipe",
+        "what decays: `recipe` is the kernels (no biases, no norms' scales) of the groups that the method's "
+        "papers decay; `kernels` those of all groups, `all` every parameter; or groups joined by `+`, whose "
+        "kernels do",
+    )
+    decay_times_rate: bool = _training(
+        True, "the decay is times the rate; without, each step takes that share of the parameters away"
+    )
+    clip_norm: float | None = _training(None, "largest global norm of a gradient")
+    feedback_optimizer: str | None = _feedback(
+        None, "of feedback that learns (dkp, kp); None is the weights'", choices=OPTIMIZERS
+    )
+    feedback_learning_rate: float | None = _feedback(None, "of feedback that learns; None is the weights'")
+    feedback_schedule: str | None = _feedback(None, "of feedback that learns; None is the weights'", choices=SCHEDULES)
+    feedback_weight_decay: float | None = _feedback(None, "of feedback that learns; None is the weights'")
+    grow_from: str | None = _growth(
+        None, "workdir of a run of a shorter network, whose newest checkpoint this one begins with"
+    )
+    frozen: int = _growth(0, "number of lower blocks that do not learn", least=0)
+    seed: int = _repetition(0, "seeds initialisation, order, augmentation and dropout; trial r has `seed + r`", least=0)
+    trials: int = _repetition(1, "independent repetitions", least=1)
+    trials_by: str = _repetition(
+        "vmap", "`vmap` trains trials as one batched model, `loop` one after another", choices=("vmap", "loop")
+    )
+    dtype: str = _training("float32", "of parameters and arithmetic", choices=("float32", "float64"))
+    stages: int = _pipeline(1, "of the pipeline: devices that blocks are spread over", least=1, placement=True)
+    data_parallel: int = _pipeline(1, "shards of a batch, each with a pipeline of its own", least=1, placement=True)
+    cuts: tuple[int, ...] | None = _pipeline(
+        None, "block indices at which stages begin and end; None balances them", placement=True
+    )
+    engine: str = _pipeline(
+        "auto",
+        "`spmd` is the pipeline, `sequential` the reference on one device, with the delays that the stages "
+        "would have; `auto` takes the pipeline where there is more than one device",
+        choices=("auto", "sequential", "spmd"),
+        placement=True,
+    )
+    staleness: str = _pipeline(
+        "delayed",
+        "of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets "
+        "each go through first",
+        choices=STALENESS,
+    )
+    micro_batches: int | None = _pipeline(
+        None,
+        "of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage, "
+        "none too small to learn from",
+        least=1,
+        placement=True,
+    )
+    new_delays: bool = _pipeline(
+        False, "go on with a `delayed` run on other stages, which changes its delays", placement=True
+    )
+    batches_per_call: int = _pipeline(64, "most batches that one call of the engine trains on", least=1, placement=True)
+    checkpoint_every_steps: int = _files(
+        0, "batches between checkpoints besides the one at each epoch's end; 0 is none besides", least=0, placement=True
+    )
+    workdir: str = _files("runs/latest", "folder of everything the run writes", placement=True)
+    plugin: tuple[str, ...] = _method((), "modules to import first: they register methods, networks and data sets")
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            expected = wrong(field.type, getattr(self, field.name))
-            if expected:
-                raise ValueError(f"--{field.name} is {expected}; got {shown(getattr(self, field.name))}.")
-        for name, least in (
-            ("batch_size", 1), ("epochs", 1), ("trials", 1), ("stages", 1), ("data_parallel", 1),
-            ("batches_per_call", 1), ("checkpoint_every_steps", 0), ("seed", 0),
-            ("frozen", 0), ("limit", 1), ("target_width", 1), ("micro_batches", 1),
-            ("max_length", 1), ("vocabulary", 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name} must be at least {least}; got {value}.")
-        if not 0 <= self.label_noise <= 1:
-            raise ValueError(f"--label_noise is a share in [0, 1]; got {self.label_noise}.")
-        for name, known in (
-            ("dtype", ("float32", "float64")),
-            ("trials_by", ("vmap", "loop")),
-            ("engine", ("auto", "sequential", "spmd")),
-            ("staleness", STALENESS),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"--{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        check_fields(self)
+        plugins.load(self.plugin)  # before names are looked at that it may bring
+        for name, about in OPTIONS.items():
+            about.check(name, getattr(self, name))
         if self.seed + self.trials > 2**32:
             raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")
 
@@ -152,32 +162,16 @@ class Config:
         Raises:
           ValueError: for fields that this version does not know.
         """
-        unknown = set(saved) - {field.name for field in dataclasses.fields(cls)}
+        unknown = set(saved) - set(OPTIONS)
         if unknown:
             raise ValueError(f"a configuration of another version: it has the fields {', '.join(sorted(unknown))}.")
         tuples = {key: tuple(value) for key, value in saved.items() if isinstance(value, list)}
         return cls(**(saved | tuples | changes))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as they stand in `config.json`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        """The fields as they stand in `config.json`; `plugin` only where there is one, as files before it have none."""
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return fields if self.plugin else {key: value for key, value in fields.items() if key != "plugin"}
 
 
-def check_same(config: Config, saved: dict[str, Any], folder: PathLike) -> None:
-    """Refuses a workdir that was made by a run of another configuration.
-
-    Raises:
-      ValueError: naming every field that differs, with both values.
-    """
-    ours = config.to_json()
-    theirs = {**Config().to_json(), **saved}  # a field that an older version did not have was at its default
-    differing = [
-        f"{name} is {theirs[name]!r} there and {value!r} here"
-        for name, value in ours.items()
-        if name not in PLACEMENT and theirs[name] != value
-    ]
-    if differing:
-        raise ValueError(
-            f"{folder} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
-            "--workdir, or repeat the command that made that one."
-        )
+OPTIONS = options(Config)

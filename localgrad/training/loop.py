@@ -1,40 +1,36 @@
 """The one loop: calls of the engine, evaluation, records, checkpoints, and how each of them survives a kill."""
 
-import io
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
+from localgrad.evaluation import make_evaluator
+from localgrad.keys import fold_in
 from localgrad.methods import trial_keys
-from localgrad.pipeline import hand_over, pipeline_state, specs
-from localgrad.pipeline.step import fold_in
-from localgrad.report import draw_curves, params_sha256
-from localgrad.training import workdir
-from localgrad.training.evaluation import make_evaluator
+from localgrad.pipeline import hand_over, pipeline_state
+from localgrad.report import params_sha256
+from localgrad.training import config_file, workdir
 from localgrad.training.job import Job, check_still, checkpoints_of
 from localgrad.training.lock import owned
 from localgrad.training.meter import Meter
+from localgrad.training.records import (
+    by_trial,
+    curves,
+    epoch_line,
+    epoch_postfix,
+    epoch_records,
+    made_on,
+    steady_rate,
+)
+from localgrad.training.stopping import Interrupted, stop_signals
 
-_ONE_STOP = 3.0  # seconds in which several signals ask for the same stop
 _INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
-
-
-class Interrupted(Exception):  # noqa: N818  # not an error: the run was asked to stop, and did
-    """SIGTERM or Ctrl-C came; everything up to `step` is saved."""
-
-    def __init__(self, step: int, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name} after batch {step}")
-        self.step, self.signum = step, signum
 
 
 class Outcome(NamedTuple):
@@ -83,58 +79,95 @@ def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
 
 def train(job: Job, log: Callable[[str], None]) -> Outcome:
     """`fit`, in a workdir that is this run's own."""
-    config, model, engine = job.config, job.model, job.engine
-    folder = workdir.folder_of(config.workdir)
+    folder = workdir.folder_of(job.config.workdir)
     main = jax.process_index() == 0
-    told = workdir.replace_config(folder / "config.json", config.to_json()) if main else ""
-    records_path = folder / "metrics.jsonl"
-    steps_per_epoch = job.source.steps_per_epoch
-    keys = trial_keys(config.seed, model.trials)
-    names = [block.name for block in model.blocks]
-    like = specs(model)[0]
-    late = engine.plan.schedule == "delayed"  # what is in flight belongs to the run
-    facts = {"config": config.to_json(), "versions": versions()}
-    checkpoints = checkpoints_of(config, log if main else lambda line: None)
-    evaluate = make_evaluator(model)
-    records: list[dict[str, Any]] = []
+    told = config_file.replace(folder, job.config.to_json()) if main else ""
+    run = _Run(job, log if main else lambda line: None)
+    try:
+        position, meta, found = run.start()
+        run.records += meta.get("records", [])
+        if position.step:
+            log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
+        elif run.checkpoints.steps():
+            log(f"beginning {folder} again at batch 0")
+        if main:
+            run.checkpoints.review(position.step)
+            if told:
+                log(told)
+            workdir.restore_records(run.records_path, run.records, log)
+        position, states = run.to_the_end(position, meta.get("seconds", 0.0))
+        if states is None:  # killed between the last checkpoint and the summary
+            states, made = run.settle(position), made_on(found)
+        else:
+            made = made_on(run.facts)
+    except DivergedError as error:
+        raise run.rescue(error) from None
+    finally:
+        run.checkpoints.close()
+    if main:
+        workdir.write_bytes(folder / "curves.png", curves(run.records))
+    return Outcome(states, run.records, steady_rate(run.records), made)
 
-    def start(before: int | None = None) -> tuple[_Position, dict[str, Any], dict[str, Any]]:
+
+class _Run:
+    """One run under way: what stays the same while it trains, and its records.
+
+    Args:
+      job: the run.
+      log: takes a line of text for the user; of several processes only the first says anything.
+    """
+
+    def __init__(self, job: Job, log: Callable[[str], None]):
+        self.job, self.log = job, log
+        self.records: list[dict[str, Any]] = []
+        self.records_path = workdir.folder_of(job.config.workdir) / "metrics.jsonl"
+        self.facts = {"config": job.config.to_json(), "versions": versions()}
+        self.checkpoints = checkpoints_of(job.config, log)
+        self._keys = trial_keys(job.config.seed, job.model.trials)
+        self._late = any(job.engine.plan.schedule.delays)  # what is in flight belongs to the run
+        self._evaluate = make_evaluator(job.model)
+
+    def start(self, before: int | None = None) -> tuple[_Position, dict[str, Any], dict[str, Any]]:
         """The newest sound position (at or before a step), or the very first one; its JSON object and its manifest."""
-        own_key = fold_in(keys, _TRAIN)
-        fresh = lambda: engine.load(job.begin(fold_in(keys, _INIT)), own_key)
-        found = checkpoints.find(before)
+        config, model, engine = self.job.config, self.job.model, self.job.engine
+        names = [block.name for block in model.blocks]
+        own_key = fold_in(self._keys, _TRAIN)
+        fresh = lambda: engine.load(self.job.begin(fold_in(self._keys, _INIT)), own_key)
+        found = self.checkpoints.find(before)
         if found is None:
             processes.agree(lambda: {"the checkpoint": None})
-            return _Position(0, fresh(), Meter(names, 0)), {}, facts
+            return _Position(0, fresh(), Meter(names, 0)), {}, self.facts
         step = found["step"]
         crosses = found["config"]["engine"] != config.engine
-        if not late or config.new_delays:
-            saved = checkpoints.load(step, like)
+        if not self._late or config.new_delays:
+            saved = self.checkpoints.load(step, self.job.specs)
             state = engine.load(saved.states, own_key)
         elif crosses:  # from the pipeline to the sequential engine; the other way is refused
             assert config.cuts is not None  # as of all that are late
-            saved = checkpoints.load(step, like, pipeline_state(model, config.cuts))
+            saved = self.checkpoints.load(step, self.job.specs, pipeline_state(model, config.cuts))
             state = hand_over(model, config.cuts, saved.live, step)
         else:
-            saved = checkpoints.load(step, like, fresh())
+            saved = self.checkpoints.load(step, self.job.specs, fresh())
             state = saved.live
         processes.agree(lambda: {"the checkpoint": [step, params_sha256(saved.states)]})
         return _Position(step, state, Meter(names, step, saved.meta["sums"])), saved.meta, found
 
-    def save(position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
-        meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": [*records]}
-        digest = lambda states: [params_sha256(one) for one in by_trial(states, model.trials)]
-        live = position.engine_state if late else None
-        checkpoints.save(position.step, states, meta, accuracy, live, digest, **facts)
+    def save(self, position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
+        """Saves a position, whose states are given; `seconds` have been spent in the epoch under way."""
+        meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": [*self.records]}
+        trials = self.job.model.trials
+        digest = lambda states: [params_sha256(one) for one in by_trial(states, trials)]
+        live = position.engine_state if self._late else None
+        self.checkpoints.save(position.step, states, meta, accuracy, live, digest, **self.facts)
 
-    def advance(position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
+    def advance(self, position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
         step, state, meter, batches = position
         waiting = None  # the metrics of the call before, read only once the next call is under way
         while step < stop_at and not stopped():
-            count = min(config.batches_per_call, stop_at - step)
-            batches = job.source.batches(step, count)
-            state, metrics = engine.run(state, batches)
+            count = min(self.job.config.batches_per_call, stop_at - step)
+            batches = self.job.source.batches(step, count)
+            state, metrics = self.job.engine.run(state, batches)
             if waiting is not None:
                 meter.add(jax.device_get(waiting))
             waiting, step = metrics, step + count
@@ -143,99 +176,68 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
             meter.add(jax.device_get(waiting))
         return _Position(step, state, meter, batches)
 
-    def settle(position: _Position) -> tuple[BlockState, ...]:
+    def settle(self, position: _Position) -> tuple[BlockState, ...]:
         """The blocks' states after all batches fed; completes the meter."""
-        states, metrics = engine.drain(position.engine_state, position.batches)
+        states, metrics = self.job.engine.drain(position.engine_state, position.batches)
         position.meter.add(jax.device_get(metrics))
         return states
 
-    def rescue(error: DivergedError) -> DivergedError:
-        """Trains anew up to the batch that failed, from the last checkpoint, and saves the state before it."""
-        position, *_ = start(before=error.batch)
-        with tqdm(disable=True) as bar:
-            position = advance(position, error.batch, lambda: 0, bar)
-        states = settle(position)
-        save(position, states, 0.0, None)
-        error.add_note(
-            f"No block was updated from there on, and the state before it is saved as step {position.step} in "
-            f"{folder / 'checkpoints'}. Lower --learning_rate or set --clip_norm, with another --workdir."
-        )
-        return error
+    def to_the_end(self, position: _Position, seconds: float) -> tuple[_Position, tuple[BlockState, ...] | None]:
+        """Trains, evaluates after each epoch, and saves; `seconds` were spent in the epoch under way before.
 
-    try:
-        position, meta, found = start()
-        records += meta.get("records", [])
-        if position.step:
-            log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
-        elif checkpoints.steps():
-            log(f"beginning {folder} again at batch 0")
-        if main:
-            checkpoints.review(position.step)
-            if told:
-                log(told)
-            workdir.restore_records(records_path, records, log)
+        Returns:
+          The last position and the states there, None if there was nothing left to train.
+
+        Raises:
+          Interrupted: a signal came; all is saved.
+        """
+        config, total, epoch = self.job.config, self.job.total_steps, self.job.source.steps_per_epoch
+        quiet = None if jax.process_index() == 0 else True
+        states = None
         with (
-            _stop_signals() as stopped,
-            tqdm(
-                total=job.total_steps, initial=position.step, unit="batch", disable=None if main else True, leave=False
-            ) as bar,
+            stop_signals() as stopped,
+            tqdm(total=total, initial=position.step, unit="batch", disable=quiet, leave=False) as bar,
         ):
-            states = None
-            seconds = meta.get("seconds", 0.0)  # spent in the epoch under way
-            while position.step < job.total_steps:
-                epoch_end = (position.step // steps_per_epoch + 1) * steps_per_epoch
+            while position.step < total:
+                epoch_end = (position.step // epoch + 1) * epoch
                 stop_at = _next_stop(position.step, config.checkpoint_every_steps, epoch_end)
                 began = time.perf_counter()
-                position = advance(position, stop_at, stopped, bar)
-                states, found = settle(position), facts
+                position = self.advance(position, stop_at, stopped, bar)
+                states = self.settle(position)
                 seconds += time.perf_counter() - began
                 accuracy = None
                 if position.step == epoch_end:
-                    rate = steps_per_epoch * config.batch_size / seconds
-                    fresh = _epoch_records(job, position, rate, states, evaluate)
-                    accuracy = float(np.mean(fresh[1]["accuracy"]))
-                    position.meter.reset()
-                    seconds = 0.0
-                    records += fresh
-                    if main:
-                        workdir.append_records(records_path, fresh)
-                        log(_line(fresh, config.epochs))
-                    bar.set_postfix_str(_postfix(fresh), refresh=False)
-                save(position, states, seconds, accuracy)
-                if stopped() and position.step < job.total_steps:
+                    accuracy, seconds = self._end_epoch(position, states, seconds, bar), 0.0
+                self.save(position, states, seconds, accuracy)
+                if stopped() and position.step < total:
                     raise Interrupted(position.step, stopped())
-            if states is None:  # killed between the last checkpoint and the summary
-                states = settle(position)
-    except DivergedError as error:
-        raise rescue(error) from None
-    finally:
-        checkpoints.close()
-    if main:
-        workdir.write_bytes(folder / "curves.png", curves(records))
-    return Outcome(states, records, steady_rate(records), made_on(found))
+        return position, states
 
+    def _end_epoch(self, position: _Position, states: tuple[BlockState, ...], seconds: float, bar: tqdm) -> float:
+        """Evaluates, writes the epoch down and forgets its sums; returns the accuracy on validation."""
+        rate = self.job.source.steps_per_epoch * self.job.config.batch_size / seconds
+        fresh = epoch_records(self.job, position.step, position.meter, rate, states, self._evaluate)
+        position.meter.reset()
+        self.records += fresh
+        if jax.process_index() == 0:
+            workdir.append_records(self.records_path, fresh)
+            self.log(epoch_line(fresh, self.job.config.epochs))
+        bar.set_postfix_str(epoch_postfix(fresh), refresh=False)
+        return float(np.mean(fresh[1]["accuracy"]))
 
-def curves(records: Sequence[dict[str, Any]]) -> bytes:
-    """The content of `curves.png`."""
-    drawn = io.BytesIO()
-    draw_curves(records, drawn)
-    return drawn.getvalue()
-
-
-def steady_rate(records: Sequence[dict[str, Any]]) -> float:
-    """Examples a second, the median over the epochs; the first compiles."""
-    rates = [record["examples_per_sec"] for record in records if record["split"] == "train"]
-    return float(np.median(rates[1:] or rates)) if rates else 0.0
-
-
-def made_on(found: dict[str, Any]) -> dict[str, Any]:
-    """On how many stages, and by which versions, a checkpoint was made, by its manifest."""
-    return {"stages": found["config"]["stages"], "versions": found["versions"]}
-
-
-def by_trial(states: PyTree, trials: int | None) -> list[PyTree]:
-    """The states of each trial of a batched model, or those of the one that there is."""
-    return [states] if trials is None else [jax.tree.map(lambda x, t=t: x[t], states) for t in range(trials)]
+    def rescue(self, error: DivergedError) -> DivergedError:
+        """Trains again up to the batch that failed, from the last checkpoint, and saves the state before it."""
+        position, *_ = self.start(before=error.batch)
+        with tqdm(disable=True) as bar:
+            position = self.advance(position, error.batch, lambda: 0, bar)
+        states = self.settle(position)
+        self.save(position, states, 0.0, None)
+        error.add_note(
+            f"No block was updated from there on, and the state before it is saved as step {position.step} in "
+            f"{self.records_path.parent / 'checkpoints'}. Lower --learning_rate or set --clip_norm, with another "
+            "--workdir."
+        )
+        return error
 
 
 def versions() -> dict[str, str]:
@@ -245,69 +247,3 @@ def versions() -> dict[str, str]:
 
 def _next_stop(step: int, every: int, epoch_end: int) -> int:
     return min(epoch_end, (step // every + 1) * every) if every else epoch_end
-
-
-def _epoch_records(
-    job: Job, position: _Position, rate: float, states: tuple[BlockState, ...], evaluate: Callable
-) -> list[dict[str, Any]]:
-    """One record of training and one of each evaluation; with trials each figure is a list over them."""
-    means = position.meter.means(job.source.steps_per_epoch)
-    where = {"step": position.step, "epoch": position.step // job.source.steps_per_epoch}
-    keys = dict.fromkeys(key for block in means for key in block if key != "loss")  # blocks may report different ones
-    details = {key: [block[key].tolist() if key in block else None for block in means] for key in keys}
-    losses = [block["loss"].tolist() for block in means]
-    records = [{**where, "split": "train", "block_loss": losses, **details, "examples_per_sec": rate}]
-    for split in ("validation", "test"):
-        by_exit = evaluate(states, job.eval_batches(split)).tolist()
-        records.append({**where, "split": split, "accuracy": by_exit[-1], "exit_accuracy": by_exit})
-    return records
-
-
-def _line(records: list[dict[str, Any]], epochs: int) -> str:
-    train, validation, test = records
-    losses = " ".join(f"{np.mean(loss):.3g}" for loss in train["block_loss"])
-    return (
-        f"epoch {train['epoch']}/{epochs}  loss by block {losses}  validation {np.mean(validation['accuracy']):.2f} %  "
-        f"test {np.mean(test['accuracy']):.2f} %  {train['examples_per_sec']:,.0f} examples/s"
-    )
-
-
-def _postfix(records: list[dict[str, Any]]) -> str:
-    train, validation, _ = records
-    losses = ", ".join(f"{np.mean(loss):.2g}" for loss in train["block_loss"])
-    return f"{train['examples_per_sec']:,.0f} ex/s, loss {losses}, val {np.mean(validation['accuracy']):.1f} %"
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], int]]:
-    """Yields a function that returns the signal that asked for a stop, or 0; a later second signal stops at once.
-
-    A terminal, a cluster or a service manager signals all processes of a run, and a launcher among them hands it on: a
-    process then hears of one stop more than once, at about the same time.
-    """
-    caught, first = [0], [0.0]
-
-    def catch(signum: int, frame: Any) -> None:
-        if not caught[0]:
-            caught[0], first[0] = signum, time.monotonic()
-        elif time.monotonic() - first[0] > _ONE_STOP:
-            signal.signal(signum, before[signum])
-            signal.raise_signal(signum)
-
-    before: dict[int, Any] = {}
-    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python lets nobody catch signals
-    for wanted in (signal.SIGINT, signal.SIGTERM) if in_main else ():
-        before[wanted] = signal.signal(wanted, catch)
-
-    def stopped() -> int:
-        if jax.process_count() == 1:
-            return caught[0]
-        from jax.experimental import multihost_utils  # all processes must stop at the same batch
-
-        return int(jnp.max(multihost_utils.process_allgather(np.int32(caught[0]))))
-
-    try:
-        yield stopped
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

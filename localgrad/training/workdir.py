@@ -73,27 +73,6 @@ def renew(path: epath.Path, content: bytes, log: Callable[[str], None]) -> None:
         write_bytes(path, content)
 
 
-def replace_config(path: epath.Path, config: dict[str, Any]) -> str:
-    """Replaces a run's `config.json`, and returns what there is to tell of the one before; "" if it was the same.
-
-    A first call of a run finds none, and one on another placement finds another; else it was lost or damaged.
-    """
-    before, content = path.read_bytes() if path.exists() else None, as_json(config)
-    if before == content:
-        return ""
-    found = read_json(path)
-    write_bytes(path, content)
-    if before is None:
-        begun = any((path.parent / name).exists() for name in ("metrics.jsonl", "checkpoints"))
-        return f"{path} is missing and is made anew" if begun else ""
-    if not isinstance(found, dict):
-        return f"{path} is damaged and is made anew"
-    names = dict.fromkeys([*config, *found])
-    changed = [f"{name} was {found.get(name)!r} and is {config.get(name)!r}" for name in names]
-    changed = [said for name, said in zip(names, changed, strict=True) if found.get(name) != config.get(name)]
-    return f"{path} is made anew: {'; '.join(changed) or 'it is not as the run left it'}"
-
-
 def restore_records(path: epath.Path, records: list[dict[str, Any]], log: Callable[[str], None]) -> None:
     """Gives the file of records those of the checkpoint that a run goes on from, and says so if it had others."""
     before, content = path.read_bytes() if path.exists() else None, as_lines(records)

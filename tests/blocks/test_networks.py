@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from localgrad.base import Block
-from localgrad.blocks import NETWORKS, chain, cnn, from_linen, mlp, output_spec, regroup, vgg
+from localgrad.blocks import NETWORKS, chain, cnn, from_linen, mlp, networks_of, output_spec, regroup, vgg
 from localgrad.blocks.deep import RESNET, VGG
 from localgrad.blocks.layers import ResidualLayer
 
@@ -158,7 +158,7 @@ def test_size_of_the_papers(name: str, layers: int, parameters: int) -> None:
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(networks_of("images")))
 def test_any_image_size(name: str) -> None:
     """Poolings stop at one place, so that every network takes the smallest of images."""
     assert all(min(shape) >= 1 for shape in shapes(NETWORKS[name](), 2, 8, 8, 1))

@@ -9,9 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localgrad.data import SPLITS, Dataset, first, get, names, pixel_stats, with_label_noise
+from localgrad.data import (
+    DATASETS,
+    SPLITS,
+    Dataset,
+    first,
+    get,
+    names,
+    pixel_stats,
+    register_dataset,
+    with_label_noise,
+)
 from localgrad.data.dataset import Part, checked, part
 from localgrad.data.fashion_mnist import DEBIAN
+from localgrad.data.text import Corpus
 
 # Splits
 
@@ -228,7 +239,7 @@ def test_a_missing_folder_says_how_to_get_the_set(tmp_path: Path) -> None:
         str(folder),
         "apt-get install dataset-fashion-mnist",
         "--data_dir",
-        f"python -m localgrad.data prepare fashion_mnist --data_dir={folder}",
+        f"python -m localgrad data prepare fashion_mnist --data_dir={folder}",
     ):
         assert part_of_it in message
 
@@ -258,3 +269,21 @@ def test_label_noise(share: float) -> None:
     assert abs(np.mean(noisy.labels != train.labels) - 0.9 * share) < 0.05
     np.testing.assert_array_equal(with_label_noise(train, share).labels, noisy.labels)
     assert noisy.inputs is train.inputs
+
+
+def test_texts_of_a_stranger_are_read_through_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(DATASETS, "haiku", raising=False)
+    texts, labels = ["an old silent pond", "a frog jumps in", "splash", "silence again"], [0, 1, 1, 0]
+
+    def read(config: str | None, data_dir: object) -> tuple[Corpus, str]:
+        kept = texts if config is None else [text.upper() for text in texts]
+        return Corpus(dict.fromkeys(SPLITS, (kept, labels)), 2), "memory"
+
+    register_dataset("haiku", texts=read)
+    try:
+        found = get("haiku", "train", max_length=3)
+        assert found.inputs.shape == (4, 3) and found.labels.tolist() == labels and found.classes == 2
+        assert get("haiku/loud", "test").words == get("haiku", "test").words  # one tokenizer, in lower case
+        assert names()[-1] == "haiku"
+    finally:
+        del DATASETS["haiku"]

@@ -94,7 +94,7 @@ def test_a_set_that_is_not_there_says_how_to_get_it(name: str, tmp_path: Path) -
     with pytest.raises(FileNotFoundError) as error:
         get(name, "train", data_dir=tmp_path)
     message = str(error.value)
-    assert f"no {name} in {tmp_path}" in message and f"localgrad.data prepare {name} --data_dir={tmp_path}" in message
+    assert f"no {name} in {tmp_path}" in message and f"localgrad data prepare {name} --data_dir={tmp_path}" in message
     assert "apt-get" not in message and "\n" not in message
 
 

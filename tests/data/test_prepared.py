@@ -81,7 +81,7 @@ def test_damage_is_told_in_one_line(damage: str, name: str, prepared: Path, tmp_
     message = str(error.value)
     named = path if damage != "info of nothing" and damage != "features of nothing" else path.parent
     assert str(named) in message and "\n" not in message
-    assert f"`python -m localgrad.data prepare {name} --data_dir={tmp_path}`" in message
+    assert f"`python -m localgrad data prepare {name} --data_dir={tmp_path}`" in message
 
 
 def test_more_examples_than_memory_holds(prepared: Path, tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def test_a_damaged_file_is_named_with_its_line(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("wordnet_gloss", "apt-get install wordnet-base.*localgrad.data prepare wordnet_gloss"),
-        ("movie_snippets", "python -m localgrad.data prepare movie_snippets"),
+        ("wordnet_gloss", "apt-get install wordnet-base.*localgrad data prepare wordnet_gloss"),
+        ("movie_snippets", "python -m localgrad data prepare movie_snippets"),
         ("dbpedia", "--data_dir with the folder that holds train.csv"),
     ],
 )

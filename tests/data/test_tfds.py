@@ -14,9 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from localgrad.cli.data import main
 from localgrad.data import SPLITS, get, prepare
-from localgrad.data.__main__ import main
-from localgrad.data.tfds import find
+from localgrad.data.tfds_folders import find
 
 TRAIN, TEST = 40, 12
 
@@ -248,7 +248,7 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         get("cifar10:3.0.2", "train", data_dir=tmp_path)
     assert f"no cifar10/3.0.2/dataset_info.json in {tmp_path}" in str(error.value)
-    assert f"`python -m localgrad.data prepare cifar10:3.0.2 --data_dir={tmp_path}`" in str(error.value)
+    assert f"`python -m localgrad data prepare cifar10:3.0.2 --data_dir={tmp_path}`" in str(error.value)
 
 
 @pytest.mark.parametrize("call", [lambda name, folder: get(name, "train", data_dir=folder), prepare])
@@ -331,4 +331,4 @@ def test_the_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit, match="0"):
         main(["prepare", "--help"])
     shown = capsys.readouterr().out
-    assert "python -m localgrad.data prepare" in shown and "--data_dir" in shown and "name/config:version" in shown
+    assert "localgrad data prepare" in shown and "--data_dir" in shown and "name/config:version" in shown

@@ -1,18 +1,8 @@
-"""The command line: a plan, one clear line for what is refused, and kills."""
-
-import json
-import os
-import subprocess
-import sys
+"""The command line: a plan, one clear line for what is refused."""
 
 import pytest
 
-from ..quick import QUICK
-
-
-def command(*flags, program="experiments.train"):
-    line = [sys.executable, "-m", program, *flags]
-    return subprocess.run(line, env={**os.environ, **QUICK}, capture_output=True, text=True, timeout=600)
+from .common import command
 
 
 def test_dry_run_prints_the_plan_and_stops(tmp_path):
@@ -55,6 +45,12 @@ def test_bad_input_gets_one_line_and_a_status(flags, says, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_in_place_of_the_workdir_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command(f"--workdir={tmp_path / 'file'}", "--dry_run")
+    assert done.returncode == 2 and "is a file; give a folder" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
     done = command(
@@ -69,22 +65,3 @@ def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
     assert "is not finite on batch" in done.stderr
     assert "saved as step" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_kill_in_a_checkpoint_write(tmp_path):
-    out = tmp_path / "kills.json"
-    done = command("--only=al", "--trials=1", "--first=1", f"--out={out}", program="experiments.check_kills")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (trial,) = json.loads(out.read_text())["trials"]
-    assert trial["meant_for"] == "write" and trial["was_running"]
-    assert trial["same_digest"] and trial["same_records"] and trial["same_summary"]
-
-
-@pytest.mark.slow
-def test_of_two_runs_started_at_once_one_is_refused(tmp_path):
-    out = tmp_path / "kills.json"
-    done = command("--only=at once", "--trials=1", f"--out={out}", program="experiments.check_kills")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (trial,) = json.loads(out.read_text())["trials"]
-    assert sorted(trial["statuses"]) == [0, 2] and trial["refused_by_name"] and trial["records_whole"]

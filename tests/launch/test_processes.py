@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import check_processes, crowd
+from experiments.checks import process_runs, processes
 
 from ..quick import QUICK
 
@@ -32,13 +32,13 @@ LATE = """
 import time
 import jax, optax
 from absl import app
-from experiments import setup
+from localgrad.cli import shell
 from localgrad import al, data, init, mlp, spmd
 
-setup.define_process_flags()
+shell.define_process_flags()
 
 def main(argv):
-    setup.devices(2)
+    shell.devices(2)
     xs, ys = jax.numpy.ones((3, 4, 5)), jax.numpy.zeros((3, 4), "int32")
     model = al(mlp((6, 5)), jax.ShapeDtypeStruct((4, 5), "float32"), 3, tx=optax.sgd(0.1))
     engine = spmd(model, stages=2)
@@ -80,9 +80,9 @@ def launcher(tmp_path):
 
     def start(*flags, count=2, **environment):
         command = ["bash", "launch/processes.sh", str(count), str(tmp_path / "program.py"), *flags]
-        started.append(crowd.launch(command, tmp_path, f"launcher{len(started)}", environment))
+        started.append(process_runs.launch(command, tmp_path, f"launcher{len(started)}", environment))
         said = lambda: started[-1].out.read_text().count(" of ") == count
-        assert crowd.wait_until(said, [started[-1]], 60), started[-1].err.read_text()
+        assert process_runs.wait_until(said, [started[-1]], 60), started[-1].err.read_text()
         return started[-1]
 
     yield start
@@ -124,7 +124,7 @@ def test_signals_reach_the_programs_themselves_and_nobody_is_left(send, to, laun
     said = process.out.read_text()
     for i in range(2):
         assert said.count(f"{i} heard SIGTERM") == 1
-    assert crowd.left(str(tmp_path)) == []
+    assert process_runs.left(str(tmp_path)) == []
 
 
 def test_the_launcher_waits_for_the_last_and_ends_as_the_worst(launcher):
@@ -138,12 +138,12 @@ def test_the_launcher_waits_for_the_last_and_ends_as_the_worst(launcher):
 
 def test_one_that_does_not_leave_after_another_failed_is_killed(launcher, tmp_path):
     process = launcher("--act=1:fail", LINGER="2")
-    stuck = crowd.left(f"{tmp_path}/program.py --act=1:fail".replace(" ", chr(0)))
+    stuck = process_runs.left(f"{tmp_path}/program.py --act=1:fail".replace(" ", chr(0)))
     for pid in stuck:
         if "process_id=0" in Path(f"/proc/{pid}/cmdline").read_text():
             os.kill(pid, signal.SIGSTOP)
     assert process.popen.wait(60) == 128 + signal.SIGKILL
-    assert crowd.left(str(tmp_path)) == []
+    assert process_runs.left(str(tmp_path)) == []
 
 
 @two_cores
@@ -226,20 +226,20 @@ def test_processes_wait_for_one_that_compiles_for_long(tmp_path):
 @pytest.mark.slow
 @two_cores
 def test_another_version_is_named_by_all(tmp_path):
-    row = check_processes.check_start(check_processes.STARTS["another version"], tmp_path)
+    row = processes.check_start(processes.STARTS["another version"], tmp_path)
     assert row["as_it_should"], row
 
 
 @pytest.mark.slow
 @two_cores
 def test_a_killed_process_is_named_and_the_run_goes_on(tmp_path):
-    expected = lambda count: check_processes.undisturbed(tmp_path, count)
-    row = check_processes.check_fault(check_processes.FAULTS["1 killed while training"], expected, tmp_path)
+    expected = lambda count: processes.undisturbed(tmp_path, count)
+    row = processes.check_fault(processes.FAULTS["1 killed while training"], expected, tmp_path)
     assert row["as_it_should"], row
 
 
 @pytest.mark.slow
 @two_cores
 def test_a_launcher_that_is_killed_leaves_nobody_and_all_saved(tmp_path):
-    row = check_processes.stop_launcher(tmp_path / "run", check_processes.epochs_said(1), 0.0, "SIGKILL")
+    row = processes.stop_launcher(tmp_path / "run", processes.epochs_said(1), 0.0, "SIGKILL")
     assert (row["left"], row["clean"], row["is_there"]) == (0, True, True), row

@@ -11,7 +11,7 @@ import pytest
 
 from localgrad.base import Batches, BlockState, Model
 from localgrad.blocks import cnn, mlp
-from localgrad.methods import al, by_group, predsim
+from localgrad.methods import al, predsim
 from localgrad.pipeline import sequential
 
 torch = pytest.importorskip("torch", reason="of the dev extra")
@@ -41,7 +41,7 @@ def one_step(model: Model, states: tuple[BlockState, ...], x: np.ndarray, as_bat
 def test_one_step_of_al(x64: None, as_batches: Callable, random_states: Callable) -> None:
     """NECO's profile: two Adams a block, the second at twice the rate."""
     spec = jax.ShapeDtypeStruct((BATCH, 4), jnp.float64)
-    tx = by_group({"f+b": optax.adam(RATE), "g+h": optax.adam(RATE)})  # neco: g and h at twice that
+    tx = {"f+b": optax.adam(RATE), "g+h": optax.adam(RATE)}  # neco: g and h at twice that
     model = al(mlp((7, 6)), spec, CLASSES, tx=tx, profile="neco", target_width=WIDTH)
     states = random_states(model)
     x = np.random.default_rng(1).normal(size=(BATCH, 4))

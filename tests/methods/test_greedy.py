@@ -173,10 +173,12 @@ def first_block(states_of: Callable, state: BlockState | None = None, **options:
     state = state or states_of(model)[0]
     rng = np.random.default_rng(0)
     message = model.enter(jnp.asarray(rng.normal(size=spec.shape)), jnp.asarray([0, 1, 2, 0], jnp.int32))
-    stash = jax.jit(model.blocks[0].forward)(state, message, KEY)[2]
+    passed = jax.jit(model.blocks[0].forward)(state, message, KEY)
+    if model.blocks[0].signal == "none":
+        return passed.grads, passed.metrics, state
     error = {"error": jnp.asarray(rng.normal(size=(BATCH, CLASSES)))}
-    grads, metrics, _ = model.blocks[0].grads(state, stash, error)
-    return grads, metrics, state
+    made = model.blocks[0].backward(state, passed.stash, error)
+    return made.grads, made.metrics, state
 
 
 @pytest.mark.parametrize("mixed", [0.0, 0.25])

@@ -4,39 +4,58 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad.methods import by_group, kernels
-from localgrad.methods.groups import all_but, scaled
+from localgrad.methods import kernels
+from localgrad.methods.groups import Optimizers, first_states, scaled, transforms
 
 GRADS = {"f": {"w": jnp.array([3.0, 0.0])}, "b": jnp.array([4.0]), "g": jnp.array([12.0])}
 
 
-def test_each_group_has_its_transform() -> None:
-    tx = by_group({"f": optax.sgd(1.0), "b": optax.sgd(2.0), "g": optax.set_to_zero()})
-    updates, _ = tx.update(GRADS, tx.init(GRADS), GRADS)
+def learn(tx: Optimizers, *moments: tuple[str, ...], value: float | None = None) -> dict:
+    """What transforms make of the gradients, all moments at once."""
+    found, updates = transforms(tx, *(moments or (("f", "b", "g"),))), {}
+    states = first_states(found, GRADS)
+    for key, one in found.items():
+        own = {group: GRADS[group] for group in key.split("+")}
+        extra = {} if value is None else {"value": jnp.array(value)}
+        updates |= one.update(own, states[key], own, **extra)[0]
+    return updates
+
+
+def test_each_group_has_its_transform_and_none_fixes_it() -> None:
+    updates = learn({"f": optax.sgd(1.0), "b": optax.sgd(2.0), "g": None, "h": optax.sgd(1.0)})
     np.testing.assert_array_equal(updates["f"]["w"], [-3.0, 0.0])
     np.testing.assert_array_equal(updates["b"], [-8.0])
-    np.testing.assert_array_equal(updates["g"], [0.0])
+    assert set(updates) == {"f", "b"}
 
 
-def test_a_norm_spans_the_groups_of_its_key() -> None:
+def test_a_norm_spans_the_groups_of_its_key_or_of_a_moment() -> None:
     clip = optax.clip_by_global_norm(1.0)
-    together = by_group({"f+b": clip, "g": clip})
-    updates, _ = together.update(GRADS, together.init(GRADS), GRADS)
-    np.testing.assert_allclose(updates["f"]["w"], [0.6, 0.0], rtol=1e-6)  # the norm of (3, 4) is 5
-    np.testing.assert_allclose(updates["b"], [0.8], rtol=1e-6)
-    np.testing.assert_allclose(updates["g"], [1.0], rtol=1e-6)
+    for updates in (learn({"f+b": clip, "g": clip}), learn(clip, ("f", "b"), ("g",))):
+        np.testing.assert_allclose(updates["f"]["w"], [0.6, 0.0], rtol=1e-6)  # the norm of (3, 4) is 5
+        np.testing.assert_allclose(updates["b"], [0.8], rtol=1e-6)
+        np.testing.assert_allclose(updates["g"], [1.0], rtol=1e-6)
 
 
 def test_a_group_named_twice_is_refused() -> None:
     with pytest.raises(ValueError, match=r"named twice in the keys \['f\+b', 'b'\]"):
-        by_group({"f+b": optax.sgd(1.0), "b": optax.sgd(1.0)})
+        transforms({"f+b": optax.sgd(1.0), "b": optax.sgd(1.0)}, ("f", "b"))
 
 
 @pytest.mark.parametrize("groups", [("f", "b"), ("f", "b", "h")])
 def test_groups_other_than_the_blocks_are_refused(groups: tuple[str, ...]) -> None:
-    tx = by_group({group: optax.sgd(1.0) for group in groups})
     with pytest.raises(ValueError, match=r"parameters are in the groups \['b', 'f', 'g'\]: name each of those exactly"):
-        tx.init(GRADS)
+        learn({group: optax.sgd(1.0) for group in groups})
+
+
+def test_a_transform_of_two_moments_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'b\+g' spans groups that learn at different moments, b and g: give each"):
+        learn({"f": optax.sgd(1.0), "b+g": optax.sgd(1.0)}, ("f", "b"), ("g",))
+
+
+@pytest.mark.parametrize("tx", [None, 1e-3, {"f+b+g": 1e-3}])
+def test_what_is_no_transform_is_refused(tx) -> None:
+    with pytest.raises(TypeError, match="tx is an optax transform, or a mapping of groups to such; got"):
+        learn(tx)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +70,10 @@ def test_a_scaled_transform_is_the_same_at_another_rate(inner) -> None:
     np.testing.assert_array_equal(updates["g"], 2 * plain["g"])
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda tx: scaled(tx, {"g": 2.0}), lambda tx: all_but("g", tx), lambda tx: by_group({"f+b+g": tx})]
-)
+@pytest.mark.parametrize("wrap", [lambda tx: scaled(tx, {"g": 2.0}), lambda tx: {"f+b+g": tx}])
 def test_the_loss_goes_through_what_wraps_a_transform(wrap) -> None:
     """Polyak's step is the loss over the squared norm of the gradient."""
-    tx = wrap(optax.polyak_sgd())
-    updates, _ = tx.update(GRADS, tx.init(GRADS), GRADS, value=jnp.array(1.0))
+    updates = learn(wrap(optax.polyak_sgd()), value=1.0)
     assert 0 < float(-updates["b"][0]) < 1
 
 

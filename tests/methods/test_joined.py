@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import Model, al, by_group, init, mlp, sequential
+from localgrad import Model, al, init, mlp, sequential
 from localgrad.base import BlockState
 from localgrad.data import batches
 
@@ -14,7 +14,7 @@ BATCH, CLASSES = 6, 3
 
 
 def make(**options) -> Model:
-    tx = by_group({"f+b": optax.sgd(0.1), "g+h": optax.sgd(0.2)})
+    tx = {"f+b": optax.sgd(0.1), "g+h": optax.sgd(0.2)}
     network = mlp((5, 4), activation="tanh")
     return al(network, jax.ShapeDtypeStruct((BATCH, 7), jnp.float64), CLASSES, tx=tx, target_width=4, **options)
 

@@ -1,6 +1,6 @@
 """The law for every method and every network: three batches on one and on three stages agree to 1e-12 in float64.
 
-`experiments/check_pairs.py` writes the whole table; `pytest -m full` runs all that is here.
+`experiments.checks.pairs` writes the whole table; `pytest -m full` runs all that is here.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.pairs import THIN, engines, thin
+from experiments.checks.thin_networks import THIN, engines, thin
 from localgrad import Model
 from localgrad.base import Batches, BlockState
-from localgrad.blocks import NETWORKS, cnn, mlp
+from localgrad.blocks import NETWORKS, cnn, mlp, networks_of
 from localgrad.methods import METHODS
 from localgrad.report import largest_difference
 
@@ -102,4 +102,4 @@ def test_published_forms_of_networks(
 
 
 def test_no_network_is_forgotten() -> None:
-    assert set(THIN) == set(NETWORKS)
+    assert set(THIN) == set(networks_of("images"))

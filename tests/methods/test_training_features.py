@@ -10,8 +10,8 @@ import pytest
 
 from localgrad.base import Key, Model
 from localgrad.blocks import cnn, mlp
+from localgrad.keys import block_key
 from localgrad.methods import METHODS, trials
-from localgrad.pipeline.step import block_key
 
 BATCH, CLASSES = 8, 3
 RNG = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def messages(model: Model, states: Sequence, x: jax.Array, keys: Sequence[Key]) 
     """What each block handed on in its step."""
     found, message = [], model.enter(x, jnp.asarray(Y))
     for block, state, key in zip(model.blocks, states, keys, strict=True):
-        message = block.forward(state, message, key)[0]
+        message = block.forward(state, message, key).message
         found.append(message["s" if "s" in message else "x"])
     return found
 
@@ -75,7 +75,7 @@ def test_features_of_a_step_are_what_it_made(row: str, random_states: Callable) 
     if row == "al, one block":
         of_f = of_f[-1:]
     for block, state, message in zip(model.blocks, states, handed, strict=True):
-        ends = "f" not in state.params or (block.signal == "cotangent" and "head" in state.params)
+        ends = "f" not in state.params or (block.signal == "above" and "head" in state.params)
         ours = found[-1] if ends else of_f.pop(0)
         if ends or "dropout between" not in row:  # there a block hands on another thing than its losses see
             np.testing.assert_allclose(ours, message, rtol=1e-12)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from localgrad import al, by_group, cnn, mlp, sequential, spmd
+from localgrad import al, cnn, mlp, sequential, spmd
 from localgrad.base import BlockState, Engine, Metrics, Model
 from localgrad.data import batches
 from localgrad.pipeline import specs
@@ -45,7 +45,7 @@ def make_model(name: str, dtype=jnp.float32) -> Model:
         NETWORKS[name](),
         jax.ShapeDtypeStruct((BATCH, 64) if equal else (BATCH, 8, 8, 1), dtype),
         10,
-        tx=by_group({"f+b": tx, "g+h": optax.adam(2e-3)}),
+        tx={"f+b": tx, "g+h": optax.adam(2e-3)},
         profile="neco",
         target_width=10 if equal else 8,
         bridge=(),
@@ -70,7 +70,7 @@ def examples(name: str, dtype=jnp.float32) -> tuple[np.ndarray, np.ndarray]:
     """Inputs `(STEPS, B, ...)` and labels `(STEPS, B)`."""
     model, rng = make_model(name, dtype), np.random.default_rng(0)
     xs = rng.standard_normal((STEPS, *model.x_spec.shape)).astype(dtype)
-    return xs, rng.integers(0, model.classes, (STEPS, BATCH)).astype(np.int32)
+    return xs, rng.integers(0, model.task.classes, (STEPS, BATCH)).astype(np.int32)
 
 
 def trained(name: str, stages: int, per_call: int = 32, dtype=jnp.float32, **options) -> Trained:

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from localgrad import dfa, dgl, dkp, early_exit, mlp, sequential, spmd
-from localgrad.base import BlockState, LocalBlock, Message, Model
+from localgrad.base import Backward, BlockState, Forward, LocalBlock, Message, Model
 from localgrad.blocks import cnn
 from localgrad.data import batches
 from localgrad.methods import trial_keys, trials
@@ -17,6 +17,7 @@ from localgrad.pipeline import delays_of, init, specs
 from localgrad.pipeline.partition import state_bytes
 from localgrad.pipeline.stash import stashes
 from localgrad.report import largest_difference, params_sha256
+from localgrad.tasks import classification
 
 BATCH, CLASSES, STEPS = 8, 3, 12
 NAN = float("nan")
@@ -133,28 +134,33 @@ def test_trials_are_delayed_alike(x64: None, random_states: Callable) -> None:
 def quadratics(curvatures: list[float], rate: float) -> Model:
     """Blocks of one parameter w each, whose loss is curvature / 2 w^2, and gradient that of the w that ran forward."""
 
-    def block(curvature: float) -> LocalBlock:
+    def block(curvature: float, last: bool) -> LocalBlock:
         tx = optax.sgd(rate)
 
         def block_init(key, message) -> BlockState:
             params = {"w": jnp.ones((), message["x"].dtype)}
-            return BlockState(params, {}, tx.init(params))
+            return BlockState(params, {}, {"w": tx.init(params)})
 
-        def forward(state: BlockState, message: Message, key):
-            return message, state.model_state, {"w": state.params["w"]}
+        def forward(state: BlockState, message: Message, key) -> Forward:
+            w = state.params["w"]
+            if not last:
+                return Forward(message, state.model_state, stash={"w": w})
+            loss = 0.5 * curvature * w**2
+            error = {"error": jnp.zeros_like(w)}
+            return Forward(message, state.model_state, {"w": curvature * w}, {"loss": loss}, down=error)
 
-        def grads(state: BlockState, stash, signal):
+        def backward(state: BlockState, stash, signal) -> Backward:
             loss = 0.5 * curvature * stash["w"] ** 2
-            return {"w": curvature * stash["w"]}, {"loss": loss}, {"error": jnp.zeros_like(loss)}
+            return Backward({"w": curvature * stash["w"]}, {"loss": loss})
 
-        return LocalBlock("quadratic", "error", block_init, forward, grads, tx)
+        return LocalBlock("quadratic", "none" if last else "top", block_init, forward, {"w": tx}, backward)
 
     x_spec, y_spec = jax.ShapeDtypeStruct((1, 1), jnp.float64), jax.ShapeDtypeStruct((1,), jnp.int32)
     nothing = lambda *args: []
-    blocks = tuple(map(block, curvatures))
+    blocks = tuple(block(c, i == len(curvatures) - 1) for i, c in enumerate(curvatures))
     used = (frozenset({"w"}),) * len(blocks)
     enter = lambda x, y: {"x": x}
-    return Model("quadratic", blocks, x_spec, y_spec, 2, enter, nothing, nothing, (len(blocks),), used)
+    return Model("quadratic", blocks, x_spec, y_spec, classification(2), enter, nothing, nothing, (len(blocks),), used)
 
 
 @pytest.mark.parametrize("stages", [2, 4])
@@ -227,7 +233,7 @@ def test_delays_that_cannot_be(delays: tuple[int, ...], says: str) -> None:
 
 def test_local_methods_are_never_late() -> None:
     model = early_exit(cnn((4, 4)), jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float32), CLASSES, tx=optax.sgd(0.1))
-    with pytest.raises(ValueError, match="'early_exit' learns from no error at the output"):
+    with pytest.raises(ValueError, match="method 'early_exit' wait for no signal"):
         sequential(model, (1, 0))
 
 

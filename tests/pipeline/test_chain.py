@@ -11,7 +11,7 @@ from localgrad.blocks import cnn
 from localgrad.data import batches
 from localgrad.methods import trial_keys, trials
 from localgrad.pipeline import specs
-from localgrad.pipeline.chain import parts_of
+from localgrad.pipeline.schedules import parts_of
 from localgrad.pipeline.partition import state_bytes
 from localgrad.pipeline.stash import stashes
 from localgrad.report import largest_difference
@@ -37,7 +37,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(make, stages, micro_batche
     model = make(mlp((7, 6, 5)), jax.ShapeDtypeStruct((BATCH, 5), jnp.float64), CLASSES, tx=TX)
     states = random_states(model)
     engine = spmd(model, stages=stages, data_parallel=shards, micro_batches=micro_batches, bubble=float("nan"))
-    assert engine.plan.micro_batches == micro_batches
+    assert engine.plan.schedule.parts == micro_batches
     (found, metrics), (expected, reported) = (trained(each, model, states) for each in (engine, sequential(model)))
     assert largest_difference(found, expected) < 1e-12
     assert largest_difference(metrics.values, reported.values) < 1e-12

@@ -27,7 +27,7 @@ from localgrad import (
     trials,
 )  # fmt: skip
 from localgrad.pipeline import least_examples
-from localgrad.pipeline.chain import parts_of
+from localgrad.pipeline.schedules import parts_of
 
 
 class Linen(nn.Module):
@@ -61,7 +61,7 @@ class Nnx(nnx.Module):
 
 def model_of(method, network, batch=1, count=None, **options):
     spec = jax.ShapeDtypeStruct((batch, 12), jnp.float32)
-    model = method(network, spec, classes=4, tx=optax.adam(1e-2), **options)
+    model = method(network, spec, task=4, tx=optax.adam(1e-2), **options)
     return model if count is None else trials(model, count)
 
 
@@ -131,7 +131,7 @@ def test_parts_that_nothing_can_be_learnt_from_are_refused(make, says):
 
 def test_one_example_is_enough_where_none_are_compared():
     assert spmd(model_of(early_exit, mlp((8,)), batch=2), stages=1, data_parallel=2).plan.data_parallel == 2
-    assert spmd(model_of(bp, mlp((8, 8)), batch=4), stages=2).plan.micro_batches == 4
+    assert spmd(model_of(bp, mlp((8, 8)), batch=4), stages=2).plan.schedule.parts == 4
 
 
 def test_micro_batches_by_default_are_large_enough():
@@ -140,4 +140,4 @@ def test_micro_batches_by_default_are_large_enough():
     assert parts_of(7, 2, None, least=2) == 1  # a prime number of examples
     assert parts_of(1, 2, None, least=2) == 1
     norm = spmd(model_of(bp, mlp((8, 8), norm=True), batch=8), stages=2, data_parallel=2)
-    assert (norm.plan.data_parallel, norm.plan.micro_batches) == (2, 2)
+    assert (norm.plan.data_parallel, norm.plan.schedule.parts) == (2, 2)

@@ -76,11 +76,11 @@ def nan_gradient(model: lg.Model, at: float = 3.0) -> lg.Model:
     block = model.blocks[1]
 
     def forward(state, message, key):
-        new, model_state, stash = block.forward(state, message, key)
+        found = block.forward(state, message, key)
         broken = jnp.where(
             jnp.max(state.params["head"]["Dense_0"]["bias"]) * 0 + jnp.max(message["x"]) > at, jnp.nan, 0.0
         )
-        return new, model_state, {**stash, "grads": jax.tree.map(lambda x: x + broken, stash["grads"])}
+        return found._replace(grads=jax.tree.map(lambda x: x + broken, found.grads))
 
     return model._replace(blocks=(model.blocks[0], block._replace(forward=forward), *model.blocks[2:]))
 
@@ -232,7 +232,7 @@ def test_a_transform_is_given_the_loss(rule, engine):
 
 @pytest.mark.parametrize("tx", [optax.polyak_sgd(), optax.contrib.momo(1e-2), optax.adam(1e-2)])
 def test_transforms_with_and_without_the_loss_serve_trials_and_groups(tx):
-    model = lg.al(lg.mlp(widths=(6,)), SPEC, C, tx=lg.by_group({"f+b": tx, "g+h": tx}))
+    model = lg.al(lg.mlp(widths=(6,)), SPEC, C, tx={"f+b": tx, "g+h": tx})
     both = lg.trials(model, 2)
     state = lg.sequential(both).load(
         lg.init(both, jax.random.split(jax.random.key(0), 2)), jax.random.split(jax.random.key(1), 2)

@@ -9,12 +9,12 @@ import pytest
 
 from localgrad.base import Block, Model
 from localgrad.blocks import mlp
-from localgrad.methods import al, by_group
+from localgrad.methods import al
 from localgrad.pipeline import balance, make_plan, specs
 from localgrad.pipeline.partition import FLOPS_PER_BYTE, state_bytes
 
 WIDTH = 64
-ADAMS = by_group({"f+b": optax.adam(1e-3), "g+h": optax.adam(2e-3)})
+ADAMS = {"f+b": optax.adam(1e-3), "g+h": optax.adam(2e-3)}
 
 
 def model_of(network: Sequence[Block], profile: str = "neco", features: int = WIDTH) -> Model:

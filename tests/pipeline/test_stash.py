@@ -6,16 +6,16 @@ import numpy as np
 import optax
 
 from localgrad import dfa, init, mlp
-from localgrad.pipeline import step
+from localgrad.pipeline import feeding, specs
 from localgrad.pipeline.stash import stashes
 
 
 def test_what_is_kept_gives_the_whole_stash_again():
     model = dfa(mlp((8, 8)), jax.ShapeDtypeStruct((4, 8), jnp.float32), 3, tx=optax.sgd(0.1))
-    state_specs, message_specs = step.specs(model)
+    state_specs, message_specs = specs(model)
     state = init(model, jax.random.key(0))[0]
-    message = step.enter(model, (jnp.linspace(-1, 1, 32).reshape(4, 8), jnp.zeros((4,), jnp.int32)))
-    whole = model.blocks[0].forward(state, message, jax.random.key(1))[2]
+    message = feeding.enter(model, (jnp.linspace(-1, 1, 32).reshape(4, 8), jnp.zeros((4,), jnp.int32)))
+    whole = model.blocks[0].forward(state, message, jax.random.key(1)).stash
     for borrow in (False, True):
         stash = stashes(model, state_specs, message_specs, borrow=borrow)[0]
         kept = stash.keep([whole])
@@ -28,20 +28,21 @@ def test_what_is_kept_gives_the_whole_stash_again():
 
 def test_what_a_block_hands_on_and_the_next_is_given_is_kept_once():
     model = dfa(mlp((8, 8, 8)), jax.ShapeDtypeStruct((4, 8), jnp.float32), 3, tx=optax.sgd(0.1))
-    message_specs = step.specs(model)[1]
-    states = init(model, jax.random.key(0))
-    message = step.enter(model, (jnp.linspace(-1, 1, 32).reshape(4, 8), jnp.zeros((4,), jnp.int32)))
+    message_specs = specs(model)[1]
+    states = init(model, jax.random.key(0))[:-1]  # the last learns at once, and keeps nothing
+    message = feeding.enter(model, (jnp.linspace(-1, 1, 32).reshape(4, 8), jnp.zeros((4,), jnp.int32)))
     whole = []
-    for block, state in zip(model.blocks, states, strict=True):
-        message, _, stash = block.forward(state, message, jax.random.key(1))
-        whole.append(stash)
+    for block, state in zip(model.blocks, states, strict=False):
+        passed = block.forward(state, message, jax.random.key(1))
+        message = passed.message
+        whole.append(passed.stash)
     span = range(len(whole))
-    (together,) = stashes(model, step.specs(model)[0], message_specs, [span])
-    alone = stashes(model, step.specs(model)[0], message_specs)
+    (together,) = stashes(model, specs(model)[0], message_specs, [span])
+    alone = stashes(model, specs(model)[0], message_specs)[:-1]
     kept = together.keep(whole)
-    handed_on = (4, 8)  # of three blocks
+    handed_on = (4, 8)  # of two blocks to the next
     count = lambda specs: sum(x.shape == handed_on and x.dtype == jnp.float32 for x in specs)
-    assert count(together.spec) == count(x for stash in alone for x in stash.spec) - 3
+    assert count(together.spec) == count(x for stash in alone for x in stash.spec) - 2
     for i, state in enumerate(states):
         again = jax.tree.leaves(together.whole(i, kept, state))
         for found, expected in zip(again, jax.tree.leaves(whole[i]), strict=True):

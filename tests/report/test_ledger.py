@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from localgrad import al, dfa, format_ledger, ledger, mlp, spmd, trials
-from localgrad.pipeline import make_plan, specs
+from localgrad.pipeline import make_plan, schedules, specs
 
 
 def model():
@@ -41,12 +41,20 @@ def test_speed_up_is_that_of_the_cost_model():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "micro_batches", "bubble"),
-    [("local", 1, 1 / 10), ("delayed", 1, 2 / 11), ("locked", 1, 1 / 4), ("chain", 4, 1 / 5)],
+    ("schedule", "bubble"),
+    [
+        (schedules.local(2), 1 / 10),
+        (schedules.relay(2), 2 / 11),
+        (schedules.relay(2, "locked"), 1 / 2),
+        (schedules.broadcast(2), 2 / 11),
+        (schedules.broadcast(2, "locked"), 1 / 4),
+        (schedules.chain(2, 4), 1 / 5),
+        (schedules.streamed_chain(2), 2 / 11),
+    ],
 )
-def test_the_bubble_of_each_schedule(schedule, micro_batches, bubble):
+def test_the_bubble_of_each_schedule(schedule, bubble):
     built = model()
-    plan = make_plan(built, 2)._replace(schedule=schedule, micro_batches=micro_batches)
+    plan = make_plan(built, 2)._replace(schedule=schedule)
     book = ledger(built, specs(built)[0], plan, 9)
     np.testing.assert_allclose(book.bubble, bubble)
     np.testing.assert_allclose(book.speed_up, sum(plan.costs) / max(plan.stage_costs) * (1 - bubble))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from localgrad.training import Config, prepare, read_config
-from localgrad.training.config import check_same
+from localgrad.training.config_file import check_same, saved_plugins
 
 
 @pytest.mark.parametrize(
@@ -15,11 +15,11 @@ from localgrad.training.config import check_same
         ({"epochs": 0}, "--epochs must be at least 1; got 0"),
         ({"stages": 0}, "--stages must be at least 1"),
         ({"seed": -1}, "--seed must be at least 0"),
-        ({"dtype": "float16"}, "--dtype must be one of float32, float64"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'; there are float32, float64"),
         ({"limit": 0}, "--limit must be at least 1"),
-        ({"label_noise": 1.5}, r"--label_noise is a share in \[0, 1\]; got 1.5"),
-        ({"trials_by": "luck"}, "--trials_by must be one of vmap, loop"),
-        ({"engine": "warp"}, "--engine must be one of auto, sequential, spmd"),
+        ({"label_noise": 1.5}, "--label_noise must be from 0 to 1; got 1.5"),
+        ({"trials_by": "luck"}, "unknown trials_by 'luck'; there are vmap, loop"),
+        ({"engine": "warp"}, "unknown engine 'warp'; there are auto, sequential, spmd"),
         ({"target_width": 0}, "--target_width must be at least 1; got 0"),
         ({"micro_batches": 0}, "--micro_batches must be at least 1; got 0"),
         ({"max_length": -1}, "--max_length must be at least 1; got -1"),
@@ -32,7 +32,7 @@ from localgrad.training.config import check_same
         ({"dropout": float("inf")}, "--dropout is a finite number or None; got inf"),
         ({"norm": "yes"}, "--norm is True, False or None; got 'yes'"),
         ({"workdir": None}, "--workdir is a text; got None"),
-        ({"staleness": "stale"}, "--staleness must be one of delayed, locked"),
+        ({"staleness": "stale"}, "unknown staleness 'stale'; there are delayed, locked"),
     ],
 )
 def test_fields_out_of_range(change, says):
@@ -88,7 +88,7 @@ def test_fields_out_of_range(change, says):
         ({"blocks": (3, 2)}, "add up to the 4 layers"),
         ({"method": "bp", "stages": 2, "micro_batches": 7}, "--micro_batches=7 do not divide the 64 examples"),
         ({"method": "dfa", "feedback_learning_rate": 0.1}, r"whose feedback learns \(dkp, kp\); 'dfa' has none"),
-        ({"method": "dkp", "feedback_optimizer": "adamm"}, "unknown optimizer"),
+        ({"method": "dkp", "feedback_optimizer": "adamm"}, "unknown feedback_optimizer"),
         ({"method": "dkp", "method_options": ("form=slice",)}, "one that all share"),
         ({"engine": "sequential", "data_parallel": 2}, "--engine=sequential runs on one device"),
         ({"frozen": 4}, "--frozen=4 of 4 blocks"),
@@ -147,6 +147,13 @@ def test_a_config_is_read_back():
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(ValueError, match="another version: it has the fields depth"):
         Config.from_json({"depth": 3})
+
+
+@pytest.mark.parametrize(("saved", "plugins"), [({}, ()), ({"plugin": ["mine"]}, ("mine",)), ({"plugin": 5}, ())])
+def test_a_run_brings_its_plugins(saved, plugins, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**Config().to_json(), **saved}))
+    assert saved_plugins(tmp_path) == plugins
+    assert saved_plugins(tmp_path / "other") == ()
 
 
 @pytest.mark.parametrize("folder", ["nothing", "empty"])

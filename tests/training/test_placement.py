@@ -21,7 +21,7 @@ def test_what_was_left_open_is_resolved():
     job = prepare(Config(method="bp", widths=(8, 8), stages=2, workdir="nowhere"))
     assert (job.config.engine, job.config.micro_batches, job.config.cuts) == ("spmd", 8, (0, 1, 2))
     one = prepare(Config(method="bp", widths=(8, 8), micro_batches=4, workdir="nowhere"))
-    assert (one.config.engine, one.engine.plan.micro_batches) == ("spmd", 4)  # not quietly left out
+    assert (one.config.engine, one.engine.plan.schedule.parts) == ("spmd", 4)  # not quietly left out
 
 
 @pytest.mark.parametrize(

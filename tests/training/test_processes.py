@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from localgrad.processes import run as place
-from localgrad.training import Config, loop, prepare
+from localgrad.training import Config, prepare, stopping
 
 
 class Listener:
@@ -31,7 +31,7 @@ def test_a_run_tells_what_it_reads_before_it_makes_a_mesh(listener, tmp_path, mo
     def no_engine(*arguments):
         raise RuntimeError("the engine is made")
 
-    monkeypatch.setattr("localgrad.training.job._engine", no_engine)
+    monkeypatch.setattr("localgrad.training.job.build_engine", no_engine)
     config = Config(widths=(8, 8), dataset="digits", workdir=str(tmp_path))
     (tmp_path / "checkpoints" / "30").mkdir(parents=True)
     (tmp_path / "checkpoints" / "45.orbax-checkpoint-tmp").mkdir()
@@ -53,12 +53,12 @@ def test_signals_of_one_stop_are_one_and_a_later_one_stops_at_once(monkeypatch):
     heard = []
     before = {number: signal.signal(number, lambda *_, n=number: heard.append(n)) for number in (2, 15)}
     try:
-        with loop._stop_signals() as stopped:
+        with stopping.stop_signals() as stopped:
             assert stopped() == 0
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
                 os.kill(os.getpid(), number)
             assert (stopped(), heard) == (signal.SIGINT, [])
-            monkeypatch.setattr(loop, "_ONE_STOP", -1.0)
+            monkeypatch.setattr(stopping, "_ONE_STOP", -1.0)
             os.kill(os.getpid(), signal.SIGTERM)
             assert heard == [signal.SIGTERM]
     finally:

@@ -29,7 +29,7 @@ from localgrad.training import (
     run,
 )  # fmt: skip
 from localgrad.training.checkpoints import Checkpoints
-from localgrad.training.job import _check_best
+from localgrad.training.restoring import _check_best
 
 # Three batches a call divide every stretch between two stops: one compilation.
 SMALL = Config(
@@ -243,7 +243,7 @@ def test_config_json_has_no_say_where_there_is_a_checkpoint(finished):
 def test_the_best_epoch_of_the_summary_can_be_restored(finished):
     folder, summary, _ = finished
     job = prepare_all(dataclasses.replace(SMALL, workdir=str(folder)))[0]
-    found = restore(job, folder, best=True)
+    found = restore(job.specs, folder, best=True)
     assert found.step == summary["best_epoch"] * (1197 // 128)
     assert make_evaluator(job.model)(found.states, job.eval_batches("test"))[-1] == summary["best_test_accuracy"]
 

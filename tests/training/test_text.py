@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from localgrad.evaluation.exits import anytime, anytime_flops, collect, temperatures
 from localgrad.training import Config, fit, prepare
-from localgrad.training.exits import anytime, anytime_flops, collect, temperatures
 
 from ..data.files import write_snippets
 

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from etils.epath import backend, gpath
 
-from localgrad.training import workdir
+from localgrad.training import config_file, workdir
 
 
 def records(*steps):
@@ -97,14 +97,14 @@ def test_a_config_that_was_another_is_told_of(before, says, tmp_path):
     path = epath.Path(tmp_path) / "config.json"
     if before is not None:
         path.write_bytes(before)
-    told = workdir.replace_config(path, {"seed": 0, "stages": 1})
+    told = config_file.replace(path.parent, {"seed": 0, "stages": 1})
     assert says in told and bool(told) == bool(says)
     assert workdir.read_json(path) == {"seed": 0, "stages": 1}
 
 
 def test_a_config_that_is_missing_where_a_run_was_is_told_of(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    assert "is missing" in workdir.replace_config(epath.Path(tmp_path) / "config.json", {"seed": 0})
+    assert "is missing" in config_file.replace(epath.Path(tmp_path), {"seed": 0})
 
 
 def test_a_home_that_is_not_there():

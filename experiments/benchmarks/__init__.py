@@ -1,0 +1,1 @@
+"""Times and memory: what is measured, and what a model says it should be."""

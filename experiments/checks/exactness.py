@@ -1,0 +1,121 @@
+"""Trains the same networks on every number of stages and batches a call, and compares the digests.
+
+Float32, Adam with a cosine schedule, clipping by norm; a four-block MLP and a six-block CNN with dropout, a CNN with
+batch norm, and on random texts a three-block BiLSTM with dropout and buckets.  Writes
+`experiments/results/exactness_jax-VERSION.json` with the cores that it ran on.
+
+    python -m experiments.checks.exactness
+
+Expect equal digests in every cell; fifteen minutes on two cores.  `--nets` checks some networks and leaves the cells of
+the others in the file.
+"""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+from localgrad import al, cnn, init, mlp, params_sha256, sequential, spmd
+from localgrad.blocks import bilstm
+from localgrad.cli import shell
+from localgrad.data import Dataset, get, pixel_stats, source
+from localgrad.report import largest_difference, table
+
+BATCH, WORDS, LENGTH = 32, 500, 24
+PER_CALL = (1, 7, 32)
+
+
+def digits() -> Dataset:
+    return get("digits", "train")
+
+
+def texts() -> Dataset:
+    """Random texts of a quarter to all of the places."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, WORDS, (1500, LENGTH), np.int32)
+    words[np.arange(LENGTH) >= rng.integers(LENGTH // 4, LENGTH + 1, (len(words), 1))] = 0
+    labels = rng.integers(0, 10, len(words), np.int32)
+    return Dataset("texts", words, labels, classes=10, words=tuple(map(str, range(WORDS))))
+
+
+NETWORKS = {
+    "mlp dropout": (lambda: mlp((64, 48, 32, 32), dropout=0.2), digits, (1, 2, 4)),
+    "cnn dropout": (lambda: cnn((8, 8, 16, 16, 32, 32), dropout=0.1), digits, (1, 2, 3, 6)),
+    "cnn batch norm": (lambda: cnn((8, 16, 16), norm=True), digits, (1, 2, 3)),
+    "bilstm dropout": (
+        lambda: bilstm(WORDS, widths=(32, 32), embed_width=32, dropout=0.3, buckets=(12,)),
+        texts,
+        (1, 2, 3),
+    ),
+}
+
+flags.DEFINE_string("out", None, "file to write")
+flags.DEFINE_integer("batches", 224, "batches of each run; a multiple of 1, 7 and 32")
+flags.DEFINE_list("nets", list(NETWORKS), "networks to check")
+shell.define_process_flags()
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> int:
+    if not FLAGS.nets or not set(FLAGS.nets) <= set(NETWORKS):
+        return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(NETWORKS)}.")
+    shell.devices(6)
+    out = Path(FLAGS.out or f"experiments/results/exactness_jax-{jax.__version__}.json")
+    about = {
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "batches": FLAGS.batches,
+    }
+    rows = [row for row in checked_before(out, about) if row["network"] not in FLAGS.nets]
+    for name in FLAGS.nets:
+        network, dataset, stage_counts = NETWORKS[name]
+        train = dataset()
+        mean, std = (None, None) if train.words else pixel_stats(train)
+        adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, FLAGS.batches)))
+        dtype = jnp.int32 if train.words else jnp.float32
+        spec = jax.ShapeDtypeStruct((BATCH, *train.inputs.shape[1:]), dtype)
+        model = al(network(), spec, train.classes, tx={"f+b": adam, "g+h": adam}, target_width=32)
+        states, expected = init(model, jax.random.key(0)), None
+        for stages in (0, *stage_counts):
+            engine = spmd(model, stages=stages, bubble=float("nan")) if stages else sequential(model)
+            fed = source(train, batch_size=BATCH, seed=0, mean=mean, std=std, put=engine.put)
+            for per_call in PER_CALL:
+                state = engine.load(states, jax.random.key(1))
+                for first in range(0, FLAGS.batches, per_call):
+                    # Waiting keeps many short calls on many virtual devices from starving each other of threads.
+                    state, _ = jax.block_until_ready(engine.run(state, fed.batches(first, per_call)))
+                trained = jax.device_get(engine.states(state))
+                digest = params_sha256(trained)
+                expected = expected or (digest, trained)
+                apart = largest_difference(trained, expected[1])
+                rows.append(
+                    {
+                        "network": name, "stages": stages or "sequential", "per_call": per_call,
+                        "params_sha256": digest, "equal": digest == expected[0], "difference": apart,
+                    }
+                )  # fmt: skip
+                print(rows[-1], flush=True)
+    result = {"command": shell.command_line(), **about, "rows": rows}
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    show = lambda row: "equal" if row["equal"] else f"{row['difference']:.1e}"
+    cells = [[row["network"], row["stages"], row["per_call"], show(row)] for row in rows]
+    print(table(["network", "stages", "batches a call", "digest"], cells))
+    print(f"wrote {out}")
+    return 0
+
+
+def checked_before(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of a file that is there, if of the same machine and size: a run replaces its own networks alone."""
+    before = json.loads(out.read_text()) if out.exists() else {}
+    return before["rows"] if all(before.get(key) == value for key, value in about.items()) else []
+
+
+if __name__ == "__main__":
+    app.run(main)

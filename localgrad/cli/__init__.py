@@ -1,0 +1,1 @@
+"""The command line: train, evaluate, data; nothing else of the library reads flags."""

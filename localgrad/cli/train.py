@@ -1,0 +1,93 @@
+r"""Trains a network with a local learning rule.
+
+    localgrad train --method=al --profile=iclr_head --net=mlp --dataset=digits --stages=4 --epochs=40 \
+      --learning_rate=3e-3 --workdir=runs/digits
+
+The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops.  Several processes train
+one network when each is started with `--coordinator=HOST:PORT --num_processes=N --process_id=I`, or, where the cluster
+says those itself (TPU pods, SLURM), with `--coordinator=auto`.  Without `--method` and `--profile` it is `al` in its
+form `iclr_head`.
+"""
+
+from absl import flags
+
+from localgrad.cli import config_flags, shell
+from localgrad.pipeline import balance, block_seconds
+from localgrad.report import format_ledger, format_seconds
+from localgrad.training import (
+    Config,
+    DivergedError,
+    Interrupted,
+    InUseError,
+    format_summary,
+    make_ledger,
+    prepare_all,
+    run,
+)
+from localgrad.training.config_file import saved_plugins
+from localgrad.training.memory import check_memory
+
+# Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
+# spends most of a short run on its codes and is at chance until they are there.
+_FIRST_PROFILE = "iclr_head"
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of a run: its configuration's, and what to do instead of training."""
+    config_flags.define()
+    flags.DEFINE_bool("dry_run", False, "print the plan and stop")
+    flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
+    shell.define_process_flags()
+
+
+def config_from_flags() -> Config:
+    """The configuration that the flags give; a run that is in the workdir already brings its plugins.
+
+    Raises:
+      ValueError: for a flag that cannot be.
+    """
+    values = config_flags.values()
+    if not FLAGS["method"].present and values["profile"] is None:
+        values["profile"] = _FIRST_PROFILE
+    if not FLAGS["plugin"].present:
+        values["plugin"] = saved_plugins(values["workdir"])
+    return Config(**values)
+
+
+def main(argv: list[str]) -> int:
+    """Trains, and returns the exit status."""
+    if len(argv) > 1:
+        return shell.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
+    if FLAGS.measure and not FLAGS.dry_run:
+        return shell.refuse("--measure prints what blocks take by the clock and trains nothing: say --dry_run too.")
+    try:
+        config = config_from_flags()
+        count = 1 if config.engine == "sequential" else config.stages * config.data_parallel
+        shell.devices(count, x64=config.dtype == "float64")
+        jobs = prepare_all(config)
+        for job in () if FLAGS.dry_run else jobs:  # a plan may be of another machine
+            check_memory(job.model, config.stages)
+    except (ValueError, OSError, ImportError) as error:
+        return shell.refuse(str(error))
+    if FLAGS.dry_run:
+        shell.say(format_ledger(make_ledger(jobs[0])))
+        if FLAGS.measure:
+            seconds = block_seconds(jobs[0].model)
+            shell.say("\n" + format_seconds(jobs[0].model, seconds, balance(seconds, config.stages)))
+        return 0
+    try:
+        summary = run(config, jobs, shell.say)
+    except DivergedError as error:
+        return shell.refuse(f"{error}. {' '.join(error.__notes__)}", code=1)
+    except InUseError as error:
+        return shell.refuse(str(error))
+    except OSError as error:  # the disk is full, say
+        return shell.refuse(f"{error}. What was saved is as it was; the same command goes on from there.", code=1)
+    except Interrupted as stop:
+        shell.say(f"{stop}; saved. To go on, run the same command again:\n  {shell.command_line()}")
+        return 128 + stop.signum
+    if summary:
+        shell.say(format_summary(summary, config.workdir))
+    return 0

@@ -1,0 +1,5 @@
+"""What reads a trained model: accuracy, prediction at every exit, and how updates stand to the true gradient."""
+
+from localgrad.evaluation.accuracy import EvalBatches as EvalBatches
+from localgrad.evaluation.accuracy import make_evaluator as make_evaluator
+from localgrad.evaluation.alignment import aligner as aligner

@@ -1,0 +1,168 @@
+"""What can be known of a model without a number: its first states, shapes and dtypes, and what its blocks wait for."""
+
+import collections
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from localgrad.base import BlockState, Forward, Key, Metrics, Model, Signal, Spec
+from localgrad.keys import fold_in
+
+_T = TypeVar("_T")
+# Half the compilation, for programs that run once.
+_COMPILE_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
+
+
+def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
+    """Remembers what a function says of the last few models; a model is the same if all its parts are."""
+    known: collections.deque[tuple[Model, _T]] = collections.deque(maxlen=4)
+
+    @functools.wraps(function)
+    def wrapped(model: Model) -> _T:
+        for other, found in known:
+            if all(ours is theirs for ours, theirs in zip(model, other, strict=True)):
+                return found
+        known.append((model, function(model)))
+        return known[-1][1]
+
+    return wrapped
+
+
+def init(model: Model, key: Key) -> tuple[BlockState, ...]:
+    """Initial state of every block; block i draws from `fold_in(key, i)`.
+
+    Args:
+      model: any model.
+      key: a key, or an array of keys for a model with trials.
+
+    Returns:
+      One `BlockState` a block.
+    """
+    states: list[BlockState] = []
+    programs: dict[str, Callable[[Key], BlockState]] = {}  # equal blocks are compiled once
+    for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):
+        block_key = fold_in(key, i)
+        lowered = jax.jit(lambda key, block=block, message=message: block.init(key, message)).lower(block_key)
+        text = lowered.as_text()
+        if text not in programs:
+            programs[text] = lowered.compile(_COMPILE_ONCE if jax.default_backend() == "cpu" else None)
+        states.append(programs[text](block_key))
+    return tuple(states)
+
+
+def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], list[Spec]]:
+    """Shapes and dtypes of `(states, messages)`: a state a block, and the message at every boundary, in to out.
+
+    Args:
+      model: any model.
+      shards: over how many devices each batch is split.
+      parts: into how many equal parts each shard is cut.
+
+    Raises:
+      ValueError: if the batch does not divide by `shards`.
+    """
+    if model.batch_size % shards:
+        raise ValueError(
+            f"a batch of {model.batch_size} does not divide over data_parallel={shards}: choose a batch_size that is a "
+            f"multiple of {shards}."
+        )
+
+    def shard(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = list(spec.shape)
+        shape[model.batch_axis] //= shards * parts
+        return jax.ShapeDtypeStruct(tuple(shape), spec.dtype)
+
+    key = key_spec(model)
+    states, messages = [], [jax.eval_shape(model.enter, shard(model.x_spec), shard(model.y_spec))]
+    for block in model.blocks:
+        message = messages[-1]
+        states.append(jax.eval_shape(lambda key, block=block, message=message: block.init(key, message), key))
+        messages.append(jax.eval_shape(block.forward, states[-1], message, key).message)
+    return states, messages
+
+
+def passes(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> list[Forward]:
+    """Shapes and dtypes of what each block's pass gives.
+
+    Args:
+      model: any model.
+      states, messages: its `specs`.
+    """
+    key = key_spec(model)
+    each = zip(model.blocks, states, messages, strict=False)  # one message more: what leaves
+    return [jax.eval_shape(block.forward, state, message, key) for block, state, message in each]
+
+
+def signal_of(model: Model) -> Signal:
+    """What blocks of a model wait for; it chooses the schedule.
+
+    Raises:
+      ValueError: if they wait for different things.
+    """
+    kinds = sorted({block.signal for block in model.blocks} - {"none"})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"blocks of method {model.method!r} wait for different signals, {' and '.join(kinds)}: all that wait must "
+            "wait for the same."
+        )
+    return kinds[0] if kinds else "none"
+
+
+def asks(model: Model, i: int) -> bool:
+    """Whether anything waits for what block i hands down."""
+    last = i == len(model.blocks) - 1
+    if last and any(block.signal == "top" for block in model.blocks):
+        return True
+    return i > 0 and model.blocks[i - 1].signal in ("next", "above")
+
+
+def signals(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> list[Spec]:
+    """Shapes and dtypes of the signal that each block waits for; None where it waits for nothing.
+
+    Args:
+      model: any model.
+      states, messages: its `specs`.
+
+    Raises:
+      ValueError: for a block that waits for what no other hands down, or that has no `backward`.
+    """
+    passed, last = passes(model, states, messages), len(model.blocks) - 1
+    found: list[Spec] = [None] * len(model.blocks)
+    for i, block in reversed(list(enumerate(model.blocks))):
+        if block.signal == "none":
+            continue
+        if block.backward is None:
+            raise ValueError(f"block {block.name!r} waits for a signal ({block.signal}) and has no `backward`.")
+        if i == last and block.signal != "above":
+            raise ValueError(f"block {block.name!r} is the last and waits for {block.signal!r}: nobody is above it.")
+        if i == last:
+            continue
+        if block.signal == "top":
+            found[i] = passed[last].down
+        elif block.signal == "next":
+            found[i] = passed[i + 1].down
+        elif model.blocks[i + 1].signal == "above":
+            above: Any = model.blocks[i + 1].backward
+            found[i] = jax.eval_shape(above, states[i + 1], passed[i + 1].stash, found[i + 1]).down
+        if found[i] is None:
+            above = model.blocks[last if block.signal == "top" else i + 1]
+            raise ValueError(
+                f"block {block.name!r} waits for what {above.name!r} hands down, and that hands down nothing: it must "
+                f"return `down` in its {'Backward' if block.signal == 'above' else 'Forward'}."
+            )
+    return found
+
+
+def no_metrics(model: Model) -> Metrics:
+    """What a call reports that trains on nothing."""
+    nothing = (jnp.zeros((0,), jnp.int32),) * len(model.blocks)
+    return Metrics(tuple({} for _ in model.blocks), nothing, nothing)
+
+
+def key_spec(model: Model) -> Spec:
+    """Spec of the key that the blocks of a model are given: one, or one a trial."""
+    shape = () if model.trials is None else (model.trials,)
+    return jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), shape))

@@ -1,0 +1,172 @@
+"""From a configuration and its data to a network, a model, an engine and a source: one builder each."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from localgrad import data
+from localgrad.base import Block, Engine, Model, Source
+from localgrad.blocks import NETWORKS, Vectors, networks_of
+from localgrad.methods import METHODS, freeze, kernels, trials
+from localgrad.pipeline import sequential, specs, spmd
+from localgrad.training.config import OPTIONS, Config
+from localgrad.training.inputs import Inputs
+from localgrad.training.memory import check_sizes
+from localgrad.training.optimizers import make_optimizer
+from localgrad.training.options import bind, call
+from localgrad.training.placement import delays
+
+Transform = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
+
+
+def build_network(config: Config, inputs: Inputs) -> list[Block]:
+    """The network, whose options are checked by name.
+
+    Raises:
+      ValueError: for a network that does not read these data, or options that it does not have.
+    """
+    words = inputs.train.words
+    network, holds = NETWORKS[config.net], "images" if words is None else "texts"
+    if network.reads != holds:
+        those = ", ".join(networks_of(holds))
+        raise ValueError(f"net {config.net!r} does not read the {holds} of {inputs.train.name}; choose {those}.")
+    given = _arguments(config, "net")
+    if config.blocks is not None:
+        given["blocks"] = config.blocks[0] if len(config.blocks) == 1 else config.blocks
+    own = ("variant", "words", "vectors", "buckets", "dtype")
+    options = bind("net", config.net, network.make, given, config.net_options, own)
+    if words is not None:
+        buckets = inputs.lengths if config.trials == 1 else ()  # vmap would run every one of them
+        more = {"words": len(words), "dtype": jnp.dtype(config.dtype), "buckets": buckets}
+        takes = inspect.signature(network.make).parameters
+        options |= {name: value for name, value in more.items() if name in takes}
+    if config.word_vectors is not None:
+        if words is None:
+            raise ValueError(f"--word_vectors are of words, and {inputs.train.name} holds images.")
+        options["vectors"] = Vectors(*data.read_vectors(config.word_vectors, words))
+    return call("net", lambda: network(**options))
+
+
+def build_model(config: Config, inputs: Inputs) -> Model:
+    """The network under its method, with its optimizers: frozen below and in several trials where that is asked for.
+
+    Raises:
+      ValueError: for options, groups or sizes that cannot be.
+    """
+    network, options = build_network(config, inputs), method_options(config)
+    if options.get("views", 1) != 1 and inputs.augment is None:
+        raise ValueError(
+            f"views={options['views']} of an example differ by their augmentation: give --augment, for example "
+            "crop,flip."
+        )
+    optimizer, feedback = _optimizers(config, inputs)
+    dtype = jnp.dtype(config.dtype if inputs.train.words is None else jnp.int32)
+    x_spec = jax.ShapeDtypeStruct((config.batch_size, *inputs.train.inputs.shape[1:]), dtype)
+    method = METHODS[config.method]
+    model = call("method", lambda: method(network, x_spec, inputs.train.classes, optimizer, feedback, **options))
+    _check_decay(config, model)
+    model = freeze(model, config.frozen)
+    if config.trials > 1:
+        model = trials(model, config.trials)
+    check_sizes(model)
+    return model
+
+
+def build_engine(config: Config, model: Model) -> Engine:
+    """The engine of a resolved configuration."""
+    if config.engine == "sequential":
+        return sequential(model, delays(config, model))
+    return spmd(
+        model,
+        stages=config.stages,
+        data_parallel=config.data_parallel,
+        cuts=config.cuts,
+        staleness=config.staleness,
+        micro_batches=config.micro_batches,
+    )
+
+
+def build_source(config: Config, inputs: Inputs, engine: Engine) -> Source:
+    """Training batches, placed where the engine wants them."""
+    mean, std = inputs.stats or (None, None)
+    return data.source(
+        inputs.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mean=mean,
+        std=std,
+        lengths=inputs.lengths,
+        dtype=jnp.dtype(config.dtype),
+        augment=inputs.augment,
+        views=method_options(config).get("views", 1),
+        trials=config.trials if config.trials > 1 else None,
+        resident=config.resident,
+        put=engine.put,
+    )
+
+
+def method_options(config: Config) -> dict[str, Any]:
+    """What the method is given by name.
+
+    Raises:
+      ValueError: for an option that it does not have.
+    """
+    given = _arguments(config, "method")
+    own = ("network", "x_spec", "classes", "tx")
+    return bind("method", config.method, METHODS[config.method].make, given, config.method_options, own)
+
+
+def _arguments(config: Config, of: str) -> dict[str, Any]:
+    """The fields that a method or a network is given by name."""
+    return {name: getattr(config, name) for name, about in OPTIONS.items() if about.argument_of == of}
+
+
+def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | None]:
+    """The optimizer of the weights, and that of feedback that learns; None where it has none of its own."""
+    shared: dict[str, Any] = {
+        "steps": config.epochs * inputs.epoch_steps,
+        "epoch": inputs.epoch_steps,
+        "decay_times_rate": config.decay_times_rate,
+        "decayed": _decayed(config),
+        "clip_norm": config.clip_norm,
+    }
+    weights = make_optimizer(
+        config.optimizer, config.learning_rate, schedule=config.schedule, weight_decay=config.weight_decay, **shared
+    )
+    return weights, _feedback_optimizer(config, shared)
+
+
+def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Transform | None:
+    """The optimizer of feedback that learns: as the weights', but for what has a flag; None if nothing has one."""
+    names = ("optimizer", "learning_rate", "schedule", "weight_decay")
+    given = {name: getattr(config, f"feedback_{name}") for name in names}
+    own = {name: value for name, value in given.items() if value is not None}
+    if own and not METHODS[config.method].trains_feedback:
+        flag = f"--feedback_{next(iter(own))}"
+        known = ", ".join(name for name, method in METHODS.items() if method.trains_feedback)
+        raise ValueError(f"{flag} is for methods whose feedback learns ({known}); {config.method!r} has none.")
+    if not own:
+        return None
+    chosen = {name: own.get(name, getattr(config, name)) for name in names}
+    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **shared)
+
+
+def _decayed(config: Config) -> Callable[[Any], Any] | None:
+    """The mask of what decays."""
+    named = {"recipe": METHODS[config.method].decays, "kernels": (), "all": None}
+    groups = named.get(config.decay_on, tuple(config.decay_on.split("+")))
+    return None if groups is None else kernels(*groups)
+
+
+def _check_decay(config: Config, model: Model) -> None:
+    """Refuses to decay groups that the method does not have."""
+    groups = sorted({group for state in specs(model)[0] for group in state.params})
+    if config.decay_on not in ("recipe", "kernels", "all") and not set(config.decay_on.split("+")) <= set(groups):
+        raise ValueError(
+            f"--decay_on={config.decay_on}: choose recipe, kernels or all, or some of the groups of parameters that "
+            f"method {config.method!r} has, joined by +: {', '.join(groups)}."
+        )

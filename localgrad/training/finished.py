@@ -1,0 +1,91 @@
+"""A run that is done: what its last checkpoints say of it, and its files, which can be made again from them."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from localgrad.report import shows_curves
+from localgrad.training import config_file, workdir
+from localgrad.training.config import Config
+from localgrad.training.job import Job, checkpoints_of
+from localgrad.training.lock import owned
+from localgrad.training.records import curves, made_on
+from localgrad.training.summary import merge, summaries
+
+
+class Finished(NamedTuple):
+    """What a finished run comes to, by its last checkpoints: its summary, its files' contents, and its records."""
+
+    summary: dict[str, Any]
+    contents: dict[epath.Path, bytes]
+    records: dict[epath.Path, list[dict[str, Any]]]
+
+
+def look_finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None]) -> Finished | None:
+    """What a run that is done comes to, or None; whether it is, its last checkpoints say, and not its summary."""
+    folder = workdir.folder_of(config.workdir)
+    parts: list[dict[str, Any]] = []
+    contents: dict[epath.Path, bytes] = {}
+    drawn: dict[epath.Path, list[dict[str, Any]]] = {}
+    some = False
+    for job in jobs:
+        home = workdir.folder_of(job.config.workdir)
+        checkpoints = checkpoints_of(job.config, log)
+        steps = checkpoints.steps()
+        some = some or bool(steps)
+        found = checkpoints.find() if steps and steps[0] >= job.total_steps else None
+        records = [] if found is None else checkpoints.meta(found["step"])["records"]
+        if found is None or found["step"] != job.total_steps or not records:
+            break
+        if jax.process_index() == 0:
+            checkpoints.review(found["step"])
+        contents |= {
+            home / config_file.NAME: workdir.as_json(found["config"]),
+            home / "metrics.jsonl": workdir.as_lines(records),
+        }
+        drawn[home] = records
+        parts += summaries(job, records, found["params_sha256"], made_on(found))
+    else:
+        if len(jobs) > 1:
+            last = json.loads(contents[workdir.folder_of(jobs[-1].config.workdir) / config_file.NAME])
+            contents[folder / config_file.NAME] = workdir.as_json(placed(config, last))
+        summary = merge(parts)
+        return Finished(summary, {**contents, folder / "summary.json": workdir.as_json(summary)}, drawn)
+    path = folder / "summary.json"
+    if some or not path.exists():
+        return None
+    summary = workdir.read_json(path)
+    if not isinstance(summary, dict) or "params_sha256" not in summary:
+        log(f"{path} is damaged and is made anew")
+        return None
+    return Finished(summary, {}, {})  # somebody deleted the checkpoints of a run that is done, which takes much room
+
+
+def repair(folder: epath.Path, done: Finished, log: Callable[[str], None]) -> None:
+    """Gives a finished run the files back that are lost or damaged; touches nothing where there are none."""
+
+    def differs(path: epath.Path, content: bytes) -> bool:
+        return not path.exists() or path.read_bytes() != content
+
+    def undrawn(home: epath.Path) -> bool:
+        path = home / "curves.png"
+        return not path.exists() or not shows_curves(path.read_bytes(), done.records[home])
+
+    wrong = [path for path, content in done.contents.items() if differs(path, content)]
+    unseen = [home for home in done.records if undrawn(home)]
+    if not wrong and not unseen:
+        return
+    with owned(folder):
+        for path in wrong:
+            workdir.renew(path, done.contents[path], log)
+        for home in unseen:
+            workdir.renew(home / "curves.png", curves(done.records[home]), log)
+
+
+def placed(config: Config, of_trial: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run of several trials, placed as one of them was."""
+    names = ("trials", "seed", "workdir", "grow_from")
+    return {**of_trial, **{name: getattr(config, name) for name in names}}

@@ -1,0 +1,70 @@
+"""What a run reads: the three splits of its data, looked at before anything is made of them."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from localgrad import data, processes
+from localgrad.training.checkpoint_reader import CheckpointReader
+from localgrad.training.config import Config
+from localgrad.training.workdir import folder_of
+
+
+class Inputs(NamedTuple):
+    """The data of a run.
+
+    Attributes:
+      splits: `train` (as it is trained on), `validation` and `test`.
+      lengths: of texts, the lengths that batches may have; () of all others.
+      stats: the pixel statistics that all splits share; None of texts.
+      augment: what is done to training images, or None.
+      epoch_steps: batches in an epoch.
+    """
+
+    splits: dict[str, data.Dataset]
+    lengths: tuple[int, ...]
+    stats: tuple[np.ndarray, np.ndarray] | None
+    augment: data.Augment | None
+    epoch_steps: int
+
+    @property
+    def train(self) -> data.Dataset:
+        return self.splits["train"]
+
+
+def read_inputs(config: Config) -> Inputs:
+    """Reads the data of a run.
+
+    Raises:
+      ValueError: no such data, augmentation or batch, or another process of the run reads other data.
+      FileNotFoundError: if the data are not there, saying how to get them.
+    """
+    augment = data.augmentation(config.augment) if config.augment else None
+    get = partial(data.get, data_dir=config.data_dir, max_length=config.max_length, vocabulary=config.vocabulary)
+    splits = {split: get(config.dataset, split) for split in data.SPLITS}
+    train = data.with_label_noise(data.first(splits["train"], config.limit), config.label_noise)
+    if config.batch_size > len(train.labels):
+        raise ValueError(
+            f"--batch_size={config.batch_size} is more than the {len(train.labels)} training examples of {train.name}."
+        )
+    splits["train"] = train
+    processes.agree(lambda: _facts(config, splits))
+    lengths = () if train.words is None else data.length_groups(train.inputs.shape[1])
+    stats = data.pixel_stats(train) if train.words is None else None
+    return Inputs(splits, lengths, stats, augment, data.steps_per_epoch(train, config.batch_size, lengths))
+
+
+def _facts(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
+    """What a run reads from the disk, for its processes to compare: each may be on a machine of its own."""
+    facts: dict[str, Any] = {
+        f"{field} of the {split} split": value
+        for split, dataset in splits.items()
+        for field, value in data.fingerprint(dataset).items()
+    }
+    for folder in filter(None, (config.workdir, config.grow_from)):
+        facts[f"the checkpoints in {folder}"] = CheckpointReader(folder_of(folder) / "checkpoints").steps()
+        facts[f"the summary in {folder}"] = (folder_of(folder) / "summary.json").exists()
+    if config.word_vectors is not None and folder_of(config.word_vectors).is_file():
+        facts["the bytes of --word_vectors"] = folder_of(config.word_vectors).stat().st_size
+    return facts

@@ -1,0 +1,73 @@
+"""Flags, help and placement come from the fields of `Config`, and from nothing else."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from localgrad.training import Config
+from localgrad.training.config import OPTIONS
+from localgrad.training.fields import plain_type
+
+from .test_main import command
+
+KINDS = {str: "text", int: "64", float: "0.5", bool: "true"}
+
+
+def test_every_field_is_a_flag_under_a_heading_with_its_choices():
+    done = command("train", "--help")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    lines = done.stdout.splitlines()
+    for field in dataclasses.fields(Config):
+        option = OPTIONS[field.name]
+        assert (option.says and f"  --{field.name}" in lines) or f"  --[no]{field.name}" in lines
+        assert option.group in lines
+        assert " ".join(option.says.split()) in said
+    assert "one of al, scl, early_exit, dgl" in said and "one of float32, float64" in said
+    assert "Several processes" in lines and "  --coordinator" in lines
+    assert lines.index("Method") < lines.index("  --method") < lines.index("Network") < lines.index("  --net")
+
+
+def test_flags_become_a_config_of_the_same_values():
+    given = {
+        field.name: KINDS[kind] if not several else f"{KINDS[kind]},{KINDS[kind]}"
+        for field in dataclasses.fields(Config)
+        for kind, several in [plain_type(field)]
+        if OPTIONS[field.name].choices is None and field.name != "plugin"
+    }
+    program = (
+        "import sys; from absl import flags; from localgrad.cli import train\n"
+        "train.define_flags(); flags.FLAGS(sys.argv); print(train.config_from_flags().to_json())"
+    )
+    line = [sys.executable, "-c", program, *(f"--{name}={value}" for name, value in given.items())]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    values = {str: "text", int: 64, float: 0.5, bool: True}
+    expected = {
+        field.name: [values[kind]] * 2 if several else values[kind]
+        for field in dataclasses.fields(Config)
+        for kind, several in [plain_type(field)]
+        if field.name in given
+    }
+    found = eval(done.stdout)
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_where_a_run_is_carried_out_may_change():
+    assert {name for name, option in OPTIONS.items() if option.placement} == {
+        "workdir", "data_dir", "stages", "data_parallel", "cuts", "batches_per_call", "checkpoint_every_steps",
+        "resident", "engine", "micro_batches", "new_delays",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "says"), [("trials_by", "vmap, loop"), ("optimizer", "adam, adamw, sgd, momentum")])
+def test_what_is_none_of_the_choices_is_told_which_there_are(name, says):
+    with pytest.raises(ValueError, match=f"unknown {name} 'other'; there are {says}"):
+        Config(**{name: "other"})
+
+
+def test_a_config_without_plugins_has_the_form_that_it_always_had():
+    assert "plugin" not in Config().to_json()
+    assert list(Config().to_json())[:3] == ["method", "profile", "target_width"]

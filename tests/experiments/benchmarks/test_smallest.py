@@ -1,0 +1,86 @@
+"""Benchmarks that have no file of their own here run at their smallest size, and write what they say."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from ..common import command
+
+pytestmark = pytest.mark.slow
+
+
+pinned = pytest.mark.skipif(
+    shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2, reason="pins two processes to two cores"
+)
+
+
+def test_convolution_benchmark(tmp_path):
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.benchmarks.convolution")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "bench_convolution.json").read_text())["rows"]
+    assert set(rows) == {"output", "images", "kernel"}
+    assert all(row["ratio"] > 0 for row in rows.values())
+
+
+@pinned
+@pytest.mark.parametrize(
+    ("net", "more"),
+    [
+        ("mlp", ("--methods=al", "--notorch")),
+        ("mlp", ("--methods=dkp,bp", "--torch")),
+        ("bilstm", ("--methods=dkp,bp", "--torch")),
+        ("transformer", ("--methods=dkp,bp", "--torch")),
+    ],
+)
+@pytest.mark.full
+def test_pipeline_benchmark(net, more, tmp_path):
+    if "--torch" in more:
+        pytest.importorskip("torch", reason="of the dev extra")
+    size = ("--smoke", f"--nets={net}", "--batches=2", "--repetitions=2")
+    done = command(*size, *more, f"--out={tmp_path}", program="experiments.benchmarks.pipeline")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "bench_pipeline.json").read_text())
+    rows = result["networks"][net]["rows"]
+    expected = {"al"} if "--notorch" in more else {"dkp", "bp, M = 2", "torch gpipe, M = 2", "torch 1f1b, M = 2"}
+    assert set(rows) == expected
+    assert all(row["speed_up"]["min"] > 0 for row in rows.values())
+    assert all(1 < row["ledger"] <= 2 for row in rows.values() if "ledger" in row)
+    assert all(f"| {net} | {row} |" in done.stdout for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--nets=mlpp",), "there are mlp, long, cnn"),
+        (("--methods=magic",), "there are al, scl"),
+        (("--nets=heavy", "--methods=al"), "heavy has scl, dgl and bp"),
+    ],
+)
+@pytest.mark.full
+def test_pipeline_benchmark_refuses(flags, says, tmp_path):
+    done = command(*flags, f"--out={tmp_path}", program="experiments.benchmarks.pipeline")
+    assert done.returncode == 2
+    assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.full
+def test_trials_benchmark(tmp_path):
+    size = ("--smoke", "--nets=two_conv", "--methods=al", "--trials=2", "--repetitions=2")
+    done = command(*size, f"--out={tmp_path}", program="experiments.benchmarks.trials")
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "bench_trials.json").read_text())["rows"]["two_conv al"]
+    assert {name: len(values) for name, values in row["seconds"].items()} == {"one": 2, "loop": 2, "vmap": 2}
+    assert row["loop_to_vmap"]["min"] > 0 and "| two_conv al |" in done.stdout
+
+
+@pinned
+@pytest.mark.full
+def test_depth_benchmark(tmp_path):
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.benchmarks.depth")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "bench_depth.json").read_text())
+    assert result["ticks_counted"] == {"1": 4, "2": 5, "4": 7}  # n + l - 1
+    assert set(result["modelled_s"]) == {"2", "4"}
+    assert (tmp_path / "bench_depth.png").read_bytes().startswith(b"\x89PNG")

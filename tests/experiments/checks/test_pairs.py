@@ -1,0 +1,22 @@
+"""The table of all pairs of a method and a network."""
+
+import json
+
+import pytest
+
+from ..common import command
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_the_table_of_pairs_is_made_in_parts(tmp_path):
+    check = lambda net: command(
+        f"--nets={net}", "--methods=al,bp_fc", f"--out={tmp_path}", program="experiments.checks.pairs"
+    )
+    for net in ("cnn", "mlp"):
+        done = check(net)
+        assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "check_pairs.json").read_text())
+    assert list(result["rows"]) == ["mlp", "cnn"] and set(result["by"]) == {"mlp", "cnn"}
+    assert result["rows"]["cnn"]["al"] <= 1e-12 and "freezes convolutions" in result["rows"]["mlp"]["bp_fc"]
+    assert "| mlp |" in done.stdout and "| cnn |" in done.stdout
