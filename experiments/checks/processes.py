@@ -325,7 +325,7 @@ def undisturbed(folder: Path, count: int) -> str:
 
 
 def main(argv: list[str]) -> int:
-    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup it is ignored, and so it would be by all that is started
+    signal.signal(signal.SIGHUP, lambda *_: None)  # nohup has it ignored, and what is started would ignore it too
     out = Path(FLAGS.out)
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as base:

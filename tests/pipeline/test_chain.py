@@ -11,8 +11,8 @@ from localgrad.blocks import cnn
 from localgrad.data import batches
 from localgrad.methods import trial_keys, trials
 from localgrad.pipeline import specs
-from localgrad.pipeline.schedules import parts_of
 from localgrad.pipeline.partition import state_bytes
+from localgrad.pipeline.schedules import parts_of
 from localgrad.pipeline.stash import stashes
 from localgrad.report import largest_difference
 
