@@ -34,9 +34,9 @@ from localgrad.pipeline.stream import Stream
 from localgrad.pipeline.stream_parts import Learnt, StreamState, Went
 
 
-def pipeline_state(model: Model, cuts: Sequence[int]) -> StreamState:
+def pipeline_state(model: Model, cuts: Sequence[int], weights: str = "stashed") -> StreamState:
     """Shapes and dtypes of the state of a delayed pipeline with one data shard, which needs no mesh to be told."""
-    stream = _stream(model, cuts)
+    stream = _stream(model, cuts, weights)
     rest = jax.eval_shape(lambda key: stream.initial(key, np.int32(0)), key_spec(model))
     lead = {STAGE: (len(cuts) - 1,), BOTH: (1, len(cuts) - 1), SAME: ()}
     row = lambda spec, tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead[spec], *x.shape), x.dtype), tree)
@@ -44,7 +44,9 @@ def pipeline_state(model: Model, cuts: Sequence[int]) -> StreamState:
     return StreamState(*(row(spec, tree) for spec, tree in parts))
 
 
-def hand_over(model: Model, cuts: Sequence[int], state: StreamState, fed: int) -> SequentialState:
+def hand_over(
+    model: Model, cuts: Sequence[int], state: StreamState, fed: int, weights: str = "stashed"
+) -> SequentialState:
     """The state of `sequential(model, delays_of(cuts, ...))` that goes on where a delayed pipeline was left.
 
     Args:
@@ -52,16 +54,17 @@ def hand_over(model: Model, cuts: Sequence[int], state: StreamState, fed: int) -
       cuts: block indices at which the pipeline's stages begin and end.
       state: of the pipeline, with one data shard.
       fed: batches that it has been fed since the start; their numbers are 0 .. fed - 1.
+      weights: of both, see `sequential`.
 
     Returns:
       The same batches in flight.
     """
-    stages = _Stages(model, cuts, state)
+    stages = _Stages(model, cuts, state, weights)
     for turn in range(stages.count):
         stages.tick(turn)
     stream, delays = stages.stream, delays_of(cuts, signal_of(model))
     blocks = [stream.states.unpack(s, slots) for s, slots in enumerate(stages.slots)]
-    late = Delayed(model, delays)
+    late = Delayed(model, delays, weights)
     empty, flying = late.empty(), range(max(0, fed - 1 - max(delays)), fed)
     ids, entries, signals = empty.ids, list(empty.entries), list(empty.signals)
     for batch in flying:
@@ -95,8 +98,8 @@ class _Stages:
       seen: stage and batch -> the signal that the stage was sent.
     """
 
-    def __init__(self, model: Model, cuts: Sequence[int], state: StreamState):
-        self.stream, self.count, self._key = _stream(model, cuts), len(cuts) - 1, state.key
+    def __init__(self, model: Model, cuts: Sequence[int], state: StreamState, weights: str):
+        self.stream, self.count, self._key = _stream(model, cuts, weights), len(cuts) - 1, state.key
         own = lambda tree, s: jax.tree.map(lambda x: x[0, s], tree)
         each = range(self.count)
         self.slots = [[x[s] for x in state.slots] for s in each]
@@ -163,6 +166,7 @@ class _Stages:
         return [*own, *found.slots, *new.moved], found.ok, new.sent[0], entry, new.handed
 
 
-def _stream(model: Model, cuts: Sequence[int]) -> Stream:
+def _stream(model: Model, cuts: Sequence[int], weights: str) -> Stream:
     stages, signal = len(cuts) - 1, signal_of(model)
-    return Stream(layout_of(model, make_plan(model, stages, cuts)), stream_of(signal, stages), signal)
+    layout = layout_of(model, make_plan(model, stages, cuts))
+    return Stream(layout, stream_of(signal, stages), signal, current=weights == "current")

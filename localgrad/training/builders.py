@@ -79,13 +79,14 @@ def build_model(config: Config, inputs: Inputs) -> Model:
 def build_engine(config: Config, model: Model) -> Engine:
     """The engine of a resolved configuration."""
     if config.engine == "sequential":
-        return sequential(model, delays(config, model))
+        return sequential(model, delays(config, model), weights=config.asynchronous or "stashed")
     return spmd(
         model,
         stages=config.stages,
         data_parallel=config.data_parallel,
         cuts=config.cuts,
         staleness=config.staleness,
+        asynchronous=config.asynchronous,
         micro_batches=config.micro_batches,
     )
 

@@ -12,7 +12,7 @@ from localgrad import plugins
 from localgrad.blocks import NETWORKS
 from localgrad.data import DATASETS, VOCABULARY
 from localgrad.methods import METHODS
-from localgrad.pipeline import STALENESS
+from localgrad.pipeline import STALENESS, WEIGHTS
 from localgrad.training.fields import check_fields, option, options
 from localgrad.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -129,6 +129,12 @@ class Config:
         "of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets "
         "each go through first",
         choices=STALENESS,
+    )
+    asynchronous: str | None = _pipeline(
+        None,
+        "of backpropagation over stages; streams a batch a tick, stages learn late, and the way back uses the weights "
+        "`stashed` in the pass or the `current` ones; None waits for each batch",
+        choices=WEIGHTS,
     )
     micro_batches: int | None = _pipeline(
         None,

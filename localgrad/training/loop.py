@@ -144,8 +144,9 @@ class _Run:
             state = engine.load(saved.states, own_key)
         elif crosses:  # from the pipeline to the sequential engine; the other way is refused
             assert config.cuts is not None  # as of all that are late
-            saved = self.checkpoints.load(step, self.job.specs, pipeline_state(model, config.cuts))
-            state = hand_over(model, config.cuts, saved.live, step)
+            weights = config.asynchronous or "stashed"
+            saved = self.checkpoints.load(step, self.job.specs, pipeline_state(model, config.cuts, weights))
+            state = hand_over(model, config.cuts, saved.live, step, weights)
         else:
             saved = self.checkpoints.load(step, self.job.specs, fresh())
             state = saved.live

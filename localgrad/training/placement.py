@@ -42,7 +42,8 @@ def _resolved(config: Config, model: Model, one_process: bool) -> Config:
     engine = auto if config.engine == "auto" else config.engine
     parts, cuts = 1, config.cuts
     if engine == "spmd":
-        parts = micro_batches_of(model, config.stages, config.data_parallel, config.micro_batches)
+        streams = config.asynchronous is not None and config.micro_batches is None
+        parts = 1 if streams else micro_batches_of(model, config.stages, config.data_parallel, config.micro_batches)
     if engine == "spmd" or _late(config, model) or config.cuts is not None:  # cuts are looked at where none are made
         cuts = make_plan(model, config.stages, config.cuts).cuts
     return dataclasses.replace(config, engine=engine, micro_batches=parts, cuts=cuts)
@@ -50,7 +51,8 @@ def _resolved(config: Config, model: Model, one_process: bool) -> Config:
 
 def delays(config: Config, model: Model) -> tuple[int, ...] | None:
     """By how many batches each block of a resolved run learns late; None where nothing is."""
-    found = delays_of(config.cuts) if _late(config, model) and config.cuts is not None else ()
+    known = _late(config, model) and config.cuts is not None
+    found = delays_of(config.cuts, signal_of(model)) if known else ()  # type: ignore[arg-type]
     return found if any(found) else None
 
 
@@ -81,7 +83,7 @@ def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
         return
     if delays(before, model) != delays(config, model):
         raise ValueError(
-            f"{config.workdir} was trained with --staleness=delayed on --stages={before.stages} "
+            f"{config.workdir} learns with delays, on --stages={before.stages} "
             f"--cuts={_flag(begun.cuts)}, and updates would be late by others on --stages={config.stages} "
             f"--cuts={_flag(given.cuts)}: it would be another run. Keep the stages, or say --new_delays."
         )
@@ -93,11 +95,13 @@ def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
 
 
 def _cuts_batches(config: Config, model: Model) -> bool:
-    return signal_of(model) == "cotangent" and config.micro_batches not in (None, 1)
+    return signal_of(model) == "above" and config.micro_batches not in (None, 1)
 
 
 def _late(config: Config, model: Model) -> bool:
-    return signal_of(model) == "error" and config.staleness == "delayed"
+    if signal_of(model) == "above":
+        return config.asynchronous is not None
+    return signal_of(model) != "none" and config.staleness == "delayed"
 
 
 def _flag(cuts: tuple[int, ...] | None) -> str:

@@ -40,6 +40,8 @@ def test_what_was_left_open_is_resolved():
         ({"method": "dfa", "stages": 2}, {"stages": 3}, "on --stages=3"),
         ({"method": "dfa", "stages": 2, "cuts": (0, 1, 3)}, {"cuts": (0, 2, 3)}, "on --stages=2 --cuts=0,2,3"),
         ({"method": "dfa", "stages": 2, "engine": "sequential"}, {"engine": "spmd"}, "say --engine=sequential"),
+        ({"method": "bp", "asynchronous": "stashed", "stages": 2}, {"stages": 1}, "learns with delays, on --stages=2"),
+        ({"method": "bp", "stages": 2}, {"asynchronous": "current"}, "asynchronous is None there and 'current' here"),
     ],
 )
 def test_what_changes_the_numbers_is_refused_by_name(fields, change, says, tmp_path):

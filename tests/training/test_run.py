@@ -319,9 +319,13 @@ def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_p
 
 
 @pytest.mark.slow
-def test_a_delayed_run_goes_on_with_the_sequential_engine(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [{"method": "dkp"}, {"method": "bp", "asynchronous": "stashed"}, {"method": "bp", "asynchronous": "current"}],
+)
+def test_a_delayed_run_goes_on_with_the_sequential_engine(fields, tmp_path):
     config = Config(
-        method="dkp", widths=(16, 12), epochs=2, batch_size=128, batches_per_call=3, stages=2,
+        **fields, widths=(16, 14, 12), epochs=2, batch_size=128, batches_per_call=3, stages=3,
         optimizer="momentum", learning_rate=0.01, workdir=str(tmp_path / "run"),
     )  # fmt: skip
     undisturbed = go(dataclasses.replace(config, workdir=str(tmp_path / "undisturbed"), engine="sequential"))
