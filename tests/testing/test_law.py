@@ -1,6 +1,7 @@
 """Each part of the law fails on a method that breaks it, and names the block and the fault."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,9 +70,17 @@ def test_a_second_compilation_is_caught_and_named(make, message: str) -> None:
 
 
 def test_the_engine_itself_is_looked_at_for_a_second_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "_check_stable", lambda *args: None)
-    with pytest.raises(AssertionError, match=r"block 2 \('weak'\).*seen.*compiled twice"):
-        testing.check_traces(strangers.compiling_twice())
+    model = strangers.honest()
+    engine = sequential(model)
+    narrow = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x
+
+    @jax.jit
+    def run(state: Any, fed: Any) -> Any:
+        return state._replace(blocks=(state.blocks[0], jax.tree.map(narrow, state.blocks[1]))), None
+
+    monkeypatch.setattr(traces, "sequential", lambda model: engine._replace(run=run))
+    with pytest.raises(AssertionError, match=r"block 2 \('upper'\): params\['f'\] was float64.* became float32.*twice"):
+        testing.check_traces(model)
 
 
 @pytest.mark.parametrize(
