@@ -74,7 +74,7 @@ from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
 if TYPE_CHECKING:
-    from localgrad import evaluation, training
+    from localgrad import evaluation, testing, training
 
 __all__ = [  # noqa: RUF022  # by what one looks for
     # The vocabulary
@@ -157,9 +157,10 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "register_dataset",
     "register_method",
     "register_network",
-    # Rooms; the last two are imported when they are asked for
+    # Rooms; the last three are imported when they are asked for
     "data",
     "evaluation",
+    "testing",
     "training",
     "__version__",
 ]
@@ -174,6 +175,6 @@ _xla.sum_correctly()  # nothing above has used a device yet
 
 def __getattr__(name: str) -> Any:
     """Imports the rooms that bring heavy packages, such as orbax, when they are asked for."""
-    if name in ("evaluation", "training"):
+    if name in ("evaluation", "testing", "training"):
         return importlib.import_module(f"localgrad.{name}")
     raise AttributeError(f"module 'localgrad' has no attribute {name!r}")

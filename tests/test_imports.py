@@ -22,7 +22,7 @@ LAYERS = (
     {"methods", "pipeline"},
     {"evaluation"},
     {"training"},
-    {"cli"},
+    {"cli", "testing"},
     {"__main__"},
 )
 READ_FLAGS = {"cli", "__main__"}  # and the programs in experiments/

@@ -15,6 +15,7 @@ from localgrad.data import batches
 from localgrad.methods import trial_keys
 from localgrad.pipeline import delays_of, hand_over, init, pipeline_state, schedules, signal_of
 from localgrad.report import largest_difference
+from localgrad.testing import check_schedule
 from tests.pipeline import toys
 
 BATCH, FEATURES, COUNT = 8, 5, 7
@@ -246,45 +247,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_is_one_story(name: str) -> None:
-    """Played tick by tick: all work is done once, in order, with what it needs there, and as late as it says."""
-    schedule, count = SCHEDULES[name], 5
-    ticks, stages = schedule.ticks(count), range(schedule.stages)
-    done: dict[tuple[str, int, int, int], int] = {}
-    for tick in range(ticks):
-        for s in stages:
-            for kind, found in (("forward", schedule.forward(tick, s)), ("answer", schedule.answers(tick, s))):
-                if found is not None and found[0] < count:
-                    assert (kind, s, *found) not in done
-                    done[kind, s, *found] = tick
-    every = [(batch, part) for batch in range(count) for part in range(schedule.parts)]
-    answering = [s for s in stages if schedule.wait[s] is not None]
-    assert set(done) == {
-        (k, s, *one) for k, of in (("forward", stages), ("answer", answering)) for s in of for one in every
-    }
-    assert max(done.values()) == ticks - 1  # and not a tick more
-    for one in every:
-        for s in stages[1:]:
-            assert done["forward", s, *one] > done["forward", s - 1, *one]  # the message came up
-        for s in answering:
-            made = (
-                done["forward", stages[-1], *one] if schedule.name != "relay" else done["forward", min(s + 1, 2), *one]
-            )
-            assert done["answer", s, *one] >= made + (1 if schedule.wait[s] else 0)  # what is sent arrives a tick later
-        if schedule.name == "chain":
-            assert all(done["answer", s, *one] > done["answer", s + 1, *one] for s in stages[:-1])
-    for s in answering:
-        late, kept = 0, 0
-        for batch in range(count):
-            before = done["forward", s, batch, 0]
-            # answers come before the forward pass of their tick, unless they wait for none
-            learnt = [
-                b for b in range(count) if done["answer", s, b, schedule.parts - 1] <= before - (not schedule.wait[s])
-            ]
-            late = max(late, batch - len(learnt))
-            flying = [one for one in every if done["forward", s, *one] <= before < done["answer", s, *one]]
-            kept = max(kept, len(flying))
-        assert schedule.delays[s] == late
-        assert schedule.places[s] >= kept
+    check_schedule(SCHEDULES[name])
 
 
 def test_delays_by_block_follow_from_the_stages() -> None:
