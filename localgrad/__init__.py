@@ -29,6 +29,7 @@ from localgrad.blocks import (
     bilstm,
     chain,
     cnn,
+    compute_dtype,
     convnet,
     embedding,
     from_linen,
@@ -49,6 +50,7 @@ from localgrad.methods import (
     bp,
     bp_fc,
     bp_matched,
+    by_group,
     dfa,
     dgl,
     dkp,
@@ -99,6 +101,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "tokens",
     # Blocks of modules, and of blocks
     "chain",
+    "compute_dtype",
     "from_linen",
     "from_nnx",
     "regroup",
@@ -136,7 +139,8 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "local_block",
     "transforms",
     "waiting_block",
-    # Weight decay, trials, growth
+    # Optimizers by group, weight decay, trials, growth
+    "by_group",
     "freeze",
     "graft",
     "kernels",

@@ -79,7 +79,7 @@ def classification(classes: int) -> Task:
         hot,
         lambda scores, y: cross_entropy(scores, hot(y, scores.dtype)) + check(y, scores.dtype),
         check,
-        {"accuracy": Score(lambda scores, y: jnp.argmax(scores, axis=-1) == y, percent=True)},
+        {"accuracy": Score(lambda scores, y: jnp.argmax(scores, axis=-1).astype(y.dtype) == y, percent=True)},
         classes,
     )
 
@@ -151,7 +151,9 @@ def tokens(vocabulary: int) -> Task:
         loss=lambda scores, y: flat.loss(scores, y.reshape(-1)),
         check=lambda y, dtype: flat.check(y.reshape(-1), dtype),
         scores={
-            "token_accuracy": Score(lambda s, y: jnp.mean(jnp.argmax(s, axis=-1) == y, axis=-1), percent=True),
+            "token_accuracy": Score(
+                lambda s, y: jnp.mean(jnp.argmax(s, axis=-1).astype(y.dtype) == y, axis=-1), percent=True
+            ),
         },
         per_token=True,
     )

@@ -57,12 +57,17 @@ def examples(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 QUICK = [("al", "regression"), ("dfa", "tokens"), ("bp", "multilabel")]
+SLOW = [("al", "tokens"), ("dkp", "regression"), ("early_exit", "multilabel"), ("bp", "tokens")]
+
+
+def slow_or_full(slow: bool) -> pytest.MarkDecorator:
+    return pytest.mark.slow if slow else pytest.mark.full
 
 
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        (method, name) if (method, name) in QUICK else pytest.param(method, name, marks=pytest.mark.slow)
+        pytest.param(method, name, marks=[] if (method, name) in QUICK else slow_or_full((method, name) in SLOW))
         for name in TASKS
         for method in RULES
     ],

@@ -19,7 +19,7 @@ from localgrad.pipeline.coupling import couples
 from localgrad.tasks import Task, classification, multilabel, regression
 from localgrad.testing import check_engines, random_batches
 
-BATCH, MOST = 8, 1000  # the sequence of draws is that of MOST examples, however many are asked for
+BATCH, MOST = 8, 320  # the sequence of draws is that of MOST examples, however many are asked for
 TASKS: dict[str, Callable[[], Task]] = {
     "classification": lambda: classification(3),
     "regression": lambda: regression(2),

@@ -14,6 +14,7 @@ from localgrad.blocks.networks import convnet as convnet
 from localgrad.blocks.networks import mlp as mlp
 from localgrad.blocks.networks import two_conv as two_conv
 from localgrad.blocks.networks import vanilla_cnn as vanilla_cnn
+from localgrad.blocks.precision import compute_dtype as compute_dtype
 from localgrad.blocks.registry import NETWORKS as NETWORKS
 from localgrad.blocks.registry import Network as Network
 from localgrad.blocks.registry import networks_of as networks_of

@@ -11,6 +11,7 @@ from localgrad.methods.feedback import dkp as dkp
 from localgrad.methods.feedback import drtp as drtp
 from localgrad.methods.greedy import dgl as dgl
 from localgrad.methods.greedy import early_exit as early_exit
+from localgrad.methods.groups import by_group as by_group
 from localgrad.methods.groups import kernels as kernels
 from localgrad.methods.groups import transforms as transforms
 from localgrad.methods.growth import freeze as freeze

@@ -80,7 +80,7 @@ DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
 def al(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
@@ -96,7 +96,7 @@ def al(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier: the decoders are the output side.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: one optax transform over the groups f, b, g, h, or one by groups such as `{"f+b": ..., "g+h": ...}`, see
         `localgrad.methods.groups`; every block gets its own state of it.
       profile: a key of `PROFILES`.
@@ -114,7 +114,7 @@ def al(
       ValueError: for an unknown profile, an empty network, fewer than two classes, a width below one, or associations
         that leave blocks without a gradient.
     """
-    network, task = check(network, task, "al", pool)
+    network, task = check(network, classes, "al", pool)
     form = checked_profile(profile, bridge)
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")

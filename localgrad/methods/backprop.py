@@ -24,7 +24,7 @@ STATISTICS = ("moving", "first")
 def bp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     hidden: Sequence[int] = (),
@@ -34,7 +34,7 @@ def bp(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the groups f and, in the last block, head.  Norms and clips are per block.
       hidden: units of the classifier's hidden layers, with ReLU; none makes it linear, two are the three-layer head of
         ICLR table 6.
@@ -45,7 +45,7 @@ def bp(
     Raises:
       ValueError: for hidden layers of no units.
     """
-    network, task = check(network, task, "bp")
+    network, task = check(network, classes, "bp")
     if not isinstance(hidden, Sequence) or not all(type(units) is int and units > 0 for units in hidden):
         raise ValueError(f"hidden is a sequence of positive numbers of units, one a hidden layer; got {hidden!r}.")
     parts: list[dict[str, Block]] = [{"f": f} for f in network]
@@ -58,7 +58,7 @@ def bp(
 def bp_matched(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
@@ -73,7 +73,7 @@ def bp_matched(
     are dense layers of the same widths, trained with the rest, as NECO deepened its baselines.
 
     Args:
-      network, x_spec, task, tx: as `bp`.
+      network, x_spec, classes, tx: as `bp`.
       profile, target_width, bridge: of the Associated Learning to match, see `al`.
       activation: of the dense layers that are added; ReLU in NECO's code, whatever the network's.
       norm: batch norm in them; None is as the network has it, which is how NECO's code has it.
@@ -88,7 +88,7 @@ def bp_matched(
     References:
       Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, sections 4.5 and 5.1
     """
-    network, task = check(network, task, "bp_matched")
+    network, task = check(network, classes, "bp_matched")
     hidden = checked_profile(profile, bridge).bridge
     if target_width < 1:
         raise ValueError(f"target_width must be at least 1; got {target_width}.")
@@ -115,7 +115,7 @@ def _has_model_state(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> 
 def bp_fc(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     statistics: str = "moving",
@@ -125,7 +125,7 @@ def bp_fc(
     The parameters of convolutional blocks, their norms' scales too, never move.
 
     Args:
-      network, x_spec, task, tx: as `bp`.
+      network, x_spec, classes, tx: as `bp`.
       statistics: of the norms in convolutional blocks.  `moving`: those blocks run as others do, with batch statistics
         in training and running ones in prediction (the paper freezes the convolutions and says no more); `first`: they
         run as in prediction always, so that running statistics stay at their first values and nothing is dropped.
@@ -139,7 +139,7 @@ def bp_fc(
     References:
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Table 1
     """
-    network, task = check(network, task, "bp_fc")
+    network, task = check(network, classes, "bp_fc")
     if statistics not in STATISTICS:
         raise ValueError(f"unknown statistics {statistics!r} of method 'bp_fc'; there are {', '.join(STATISTICS)}.")
     parts: list[dict[str, Block]] = []

@@ -34,13 +34,13 @@ from localgrad.tasks import Task
 _LAYERS = (nn.Dense, nn.Conv)
 
 
-def fa(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, *, tx: Optimizers) -> Model:
+def fa(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: Task | int, *, tx: Optimizers) -> Model:
     """Feedback alignment: gradients come down through fixed random matrices.
 
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, each with one dense or convolutional layer, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the group f, and head in the last block; the group feedback never moves.
 
     Returns:
@@ -50,21 +50,21 @@ def fa(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int,
       ValueError: for a block whose layer cannot be told: none, or several, as in residual, recurrent and attention
         blocks.
     """
-    return _chained("fa", network, x_spec, task, tx)
+    return _chained("fa", network, x_spec, classes, tx)
 
 
-def kp(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, *, tx: Optimizers) -> Model:
+def kp(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: Task | int, *, tx: Optimizers) -> Model:
     """Kolen-Pollack learning: feedback alignment whose matrices learn what the weights learn.
 
     Args:
-      network, x_spec, task: as `fa`.
+      network, x_spec, classes: as `fa`.
       tx: any optax transform over the groups f (or head) and feedback.  With equal rates and equal decay the
         difference of B and W^T shrinks by the decay alone.
 
     Raises:
       ValueError: as `fa`.
     """
-    return _chained("kp", network, x_spec, task, tx)
+    return _chained("kp", network, x_spec, classes, tx)
 
 
 def _chained(

@@ -39,7 +39,7 @@ FANS = ("in", "out")
 def dfa(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     form: str = "dense",
@@ -51,7 +51,7 @@ def dfa(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the group f, and head in the output block; the group feedback never moves.
       form: of the feedback to images (B, H, W, C'); a vector's is always a matrix, and `slice` shares it too.
         `dense`: a matrix C x (H W C'); `broadcast`: the error spread over space, through a transposed convolution;
@@ -66,13 +66,13 @@ def dfa(
     Raises:
       ValueError: for an unknown form or fan, or a kernel below 1.
     """
-    return _direct("dfa", network, x_spec, task, tx, form, fan, kernel)
+    return _direct("dfa", network, x_spec, classes, tx, form, fan, kernel)
 
 
 def dkp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     form: str = "dense",
@@ -85,7 +85,7 @@ def dkp(
     makes them agree.  With `broadcast`, a tap descends the sum of that over the places of the image that it reaches.
 
     Args:
-      network, x_spec, task, form, fan, kernel: as `dfa`; `slice` has no matrices of its own that could learn.
+      network, x_spec, classes, form, fan, kernel: as `dfa`; `slice` has no matrices of its own that could learn.
       tx: any optax transform over the groups f and feedback, and head in the output block.
 
     Raises:
@@ -93,13 +93,13 @@ def dkp(
     """
     if form == "slice":
         raise ValueError("method 'dkp' trains a feedback for each block, and form='slice' is one that all share.")
-    return _direct("dkp", network, x_spec, task, tx, form, fan, kernel)
+    return _direct("dkp", network, x_spec, classes, tx, form, fan, kernel)
 
 
 def drtp(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     form: str = "dense",
@@ -112,14 +112,14 @@ def drtp(
     A block's loss is the product of its output with that projection, whose gradient the rule is.
 
     Args:
-      network, x_spec, task, form, fan, kernel: as `dfa`.
+      network, x_spec, classes, form, fan, kernel: as `dfa`.
       tx: any optax transform over the group f, and head in the output block; the group feedback never moves.
       divide: the target is divided by the batch, as the gradient of a mean loss is; the released code does not.
 
     Raises:
       ValueError: as `dfa`.
     """
-    network, task = check(network, task, "drtp")
+    network, task = check(network, classes, "drtp")
     found = feedbacks("drtp", network, x_spec, task.outputs, form, fan, kernel)
 
     def step(run: Run, message: Message, key: Key):

@@ -38,7 +38,7 @@ HEADS: dict[str, Callable[[int], Block]] = {
 def early_exit(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     pool: int | None = None,
@@ -48,7 +48,7 @@ def early_exit(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the groups f and head.
       pool: classifiers average images down to at most so many features first; None leaves them as they are.
 
@@ -58,7 +58,7 @@ def early_exit(
     References:
       Delog-SCL, section 3 (the baseline)
     """
-    network, task = check(network, task, "early_exit", pool)
+    network, task = check(network, classes, "early_exit", pool)
     parts = [{"f": f, "head": summarised(f, classifier(task.outputs, pool=pool))} for f in network]
     blocks = [_classifying_block(part, task, tx) for part in parts]
     return classifying_model("early_exit", blocks, parts, ["head"] * len(parts), x_spec, task)
@@ -67,7 +67,7 @@ def early_exit(
 def dgl(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     aux: str = "mlp_sr",
@@ -85,7 +85,7 @@ def dgl(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the groups f and aux, and decoder where there is a self-supervised loss; the last
         block has f and aux alone.
       aux: Belilovsky's `mlp_sr` (a coarse grid, three 1x1 convolutions and three dense layers on 2x2 places), `mlp`
@@ -118,7 +118,7 @@ def dgl(
       Belilovsky et al., Decoupled Greedy Learning of CNNs, https://arxiv.org/abs/1901.08164
       NOTES, a researcher's log: hidden, self_supervised, last_gradient_weight
     """
-    network, task = check(network, task, "dgl", pool)
+    network, task = check(network, classes, "dgl", pool)
     for what, name, known in (("auxiliary network", aux, AUXILIARIES), ("head", head, HEADS)):
         check_known(what, name, known)
     if not isinstance(hidden, int) or hidden < 1:

@@ -37,10 +37,8 @@ def transforms(tx: Optimizers, *moments: Sequence[str]) -> Transforms:
     if not isinstance(tx, Mapping):
         _check_transform(tx)
         return {"+".join(groups): tx for groups in moments if groups}
-    named = [group for key in tx for group in key.split("+")]
+    named = _check_named_once(tx)
     learning = [group for groups in moments for group in groups]
-    if len(set(named)) != len(named):
-        raise ValueError(f"a parameter group is named twice in the keys {list(tx)} of the optimizer.")
     if not set(learning) <= set(named):
         raise ValueError(
             f"the optimizer has transforms for the groups {sorted(named)}, but the block's parameters are in the "
@@ -59,6 +57,29 @@ def transforms(tx: Optimizers, *moments: Sequence[str]) -> Transforms:
             )
         found["+".join(group for groups in own for group in groups)] = transform
     return found
+
+
+def by_group(
+    transforms: Mapping[str, optax.GradientTransformation | None],
+) -> Mapping[str, optax.GradientTransformation | None]:
+    """Transforms by groups, looked at at once: the mapping itself, which every method takes as its `tx`.
+
+    Raises:
+      ValueError: for a group that is named twice.
+      TypeError: for what is no transform.
+    """
+    _check_named_once(transforms)
+    for one in transforms.values():
+        if one is not None:
+            _check_transform(one)
+    return transforms
+
+
+def _check_named_once(tx: Mapping[str, Any]) -> list[str]:
+    named = [group for key in tx for group in key.split("+")]
+    if len(set(named)) != len(named):
+        raise ValueError(f"a parameter group is named twice in the keys {list(tx)} of the optimizer.")
+    return named
 
 
 def _check_transform(tx: Any) -> None:

@@ -28,7 +28,7 @@ _DROP = 0x64726F70  # sets the key of the dropout between blocks apart from thos
 def predsim(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     beta: float = 0.99,
@@ -43,7 +43,7 @@ def predsim(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the groups f, pred and sim that there are (the output block has head alone).
       beta: share of the similarity loss.  0 is `pred`, without similarity; 1 is `sim`, without local classifiers; in
         both the output block has its whole cross-entropy, otherwise (1 - beta) of it.
@@ -56,7 +56,7 @@ def predsim(
     Raises:
       ValueError: for a beta outside [0, 1] or a dropout outside [0, 1).
     """
-    network, task = check(network, task, "predsim", pool)
+    network, task = check(network, classes, "predsim", pool)
     if beta > 0:
         needs_classes(task, "predsim", "its similarity loss compares labels")
     if not 0 <= beta <= 1 or not 0 <= dropout < 1:

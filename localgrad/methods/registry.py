@@ -31,7 +31,7 @@ class Method(NamedTuple):
     """A learning rule by name.
 
     Attributes:
-      make: `(network, x_spec, task, *, tx, **options) -> Model`.
+      make: `(network, x_spec, classes, *, tx, **options) -> Model`.
       tx: `optimizer -> transform` of a block's parameter groups, without the group feedback.
       decays: the groups whose kernels weight decay is for; none named are all of them.
       trains_feedback: there is a group feedback that learns, with an optimizer of its own.
@@ -46,7 +46,7 @@ class Method(NamedTuple):
         self,
         network: Sequence[Block],
         x_spec: jax.ShapeDtypeStruct,
-        task: Task | int,
+        classes: Task | int,
         optimizer: Optimizer,
         feedback: Optimizer | None = None,
         **options,
@@ -60,7 +60,7 @@ class Method(NamedTuple):
         tx = self.tx(optimizer)
         if self.trains_feedback and feedback is not None:
             tx = {"f+head": tx, "feedback": feedback(1.0)}
-        return self.make(network, x_spec, task, tx=tx, **options)
+        return self.make(network, x_spec, classes, tx=tx, **options)
 
 
 def _al_tx(optimizer: Optimizer) -> Optimizers:

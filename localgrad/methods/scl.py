@@ -31,7 +31,7 @@ _NORM_FLOOR = 1e-12
 def scl(
     network: Sequence[Block],
     x_spec: jax.ShapeDtypeStruct,
-    task: Task | int,
+    classes: Task | int,
     *,
     tx: Optimizers,
     head: str = "mlp",
@@ -46,7 +46,7 @@ def scl(
     Args:
       network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
-      task: what is learnt, see `localgrad.tasks`; a number of classes C stands for labels 0 .. C - 1.
+      classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the groups f and head (the output block has head alone).
       head: projection before the loss: `mlp` (512, ReLU, 1024), `linear` (1024) or `identity`.
       pool: the head averages images down to at most so many features first; None leaves them as they are, which on a
@@ -61,7 +61,7 @@ def scl(
     Raises:
       ValueError: for an unknown head or reduction, a temperature that is not positive, or views other than 1 and 2.
     """
-    network, task = check(network, task, "scl", pool)
+    network, task = check(network, classes, "scl", pool)
     needs_classes(task, "scl", "its loss contrasts examples of the same label with others")
     for kind, value, known in (("head", head, HEADS), ("reduction", reduction, REDUCTIONS)):
         if value not in known:

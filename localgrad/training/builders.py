@@ -10,7 +10,7 @@ import optax
 
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
-from localgrad.blocks import NETWORKS, Vectors, networks_of
+from localgrad.blocks import NETWORKS, Vectors, compute_dtype, networks_of
 from localgrad.methods import METHODS, freeze, kernels, trials
 from localgrad.pipeline import sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
@@ -41,14 +41,15 @@ def build_network(config: Config, inputs: Inputs) -> list[Block]:
     options = bind("net", config.net, network.make, given, config.net_options, own)
     if words is not None:
         buckets = inputs.lengths if config.trials == 1 else ()  # vmap would run every one of them
-        more = {"words": len(words), "dtype": jnp.dtype(config.dtype), "buckets": buckets}
+        more = {"words": len(words), "dtype": jnp.dtype(config.long_dtype), "buckets": buckets}
         takes = inspect.signature(network.make).parameters
         options |= {name: value for name, value in more.items() if name in takes}
     if config.word_vectors is not None:
         if words is None:
             raise ValueError(f"--word_vectors are of words, and {inputs.train.name} holds images.")
         options["vectors"] = Vectors(*data.read_vectors(config.word_vectors, words))
-    return call("net", lambda: network(**options))
+    found = call("net", lambda: network(**options))
+    return [compute_dtype(block) for block in found] if config.dtype == "bfloat16" else found
 
 
 def build_model(config: Config, inputs: Inputs) -> Model:
@@ -64,7 +65,7 @@ def build_model(config: Config, inputs: Inputs) -> Model:
             "crop,flip."
         )
     optimizer, feedback = _optimizers(config, inputs)
-    dtype = jnp.dtype(config.dtype if inputs.train.words is None else jnp.int32)
+    dtype = jnp.dtype(config.long_dtype if inputs.train.words is None else jnp.int32)
     x_spec = jax.ShapeDtypeStruct((config.batch_size, *inputs.train.inputs.shape[1:]), dtype)
     method = METHODS[config.method]
     model = call("method", lambda: method(network, x_spec, inputs.train.classes, optimizer, feedback, **options))
@@ -101,7 +102,7 @@ def build_source(config: Config, inputs: Inputs, engine: Engine) -> Source:
         mean=mean,
         std=std,
         lengths=inputs.lengths,
-        dtype=jnp.dtype(config.dtype),
+        dtype=jnp.dtype(config.long_dtype),
         augment=inputs.augment,
         views=method_options(config).get("views", 1),
         trials=config.trials if config.trials > 1 else None,

@@ -111,7 +111,12 @@ class Config:
     trials_by: str = _repetition(
         "vmap", "`vmap` trains trials as one batched model, `loop` one after another", choices=("vmap", "loop")
     )
-    dtype: str = _training("float32", "of parameters and arithmetic", choices=("float32", "float64"))
+    dtype: str = _training(
+        "float32",
+        "of parameters and arithmetic; `bfloat16` is of the blocks' arithmetic and messages alone, and parameters, "
+        "statistics and losses are float32",
+        choices=("float32", "float64", "bfloat16"),
+    )
     stages: int = _pipeline(1, "of the pipeline: devices that blocks are spread over", least=1, placement=True)
     data_parallel: int = _pipeline(1, "shards of a batch, each with a pipeline of its own", least=1, placement=True)
     cuts: tuple[int, ...] | None = _pipeline(
@@ -152,6 +157,11 @@ class Config:
     )
     workdir: str = _files("runs/latest", "folder of everything the run writes", placement=True)
     plugin: tuple[str, ...] = _method((), "modules to import first: they register methods, networks and data sets")
+
+    @property
+    def long_dtype(self) -> str:
+        """The dtype of parameters, inputs and losses."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
 
     def __post_init__(self):
         check_fields(self)

@@ -23,8 +23,8 @@ import numpy as np
 import localgrad as lg
 
 
-def classifiers(network, x_spec, task, *, tx, pool: int | None = None):
-    return lg.early_exit(network, x_spec, task, tx=tx, pool=pool)
+def classifiers(network, x_spec, classes, *, tx, pool: int | None = None):
+    return lg.early_exit(network, x_spec, classes, tx=tx, pool=pool)
 
 
 def funnel(widths=(12, 8)):

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from localgrad.methods import kernels
-from localgrad.methods.groups import Optimizers, first_states, scaled, transforms
+from localgrad.methods.groups import Optimizers, by_group, first_states, scaled, transforms
 
 GRADS = {"f": {"w": jnp.array([3.0, 0.0])}, "b": jnp.array([4.0]), "g": jnp.array([12.0])}
 
@@ -39,6 +39,10 @@ def test_a_norm_spans_the_groups_of_its_key_or_of_a_moment() -> None:
 def test_a_group_named_twice_is_refused() -> None:
     with pytest.raises(ValueError, match=r"named twice in the keys \['f\+b', 'b'\]"):
         transforms({"f+b": optax.sgd(1.0), "b": optax.sgd(1.0)}, ("f", "b"))
+    with pytest.raises(ValueError, match="named twice"):
+        by_group({"f+b": optax.sgd(1.0), "b": optax.sgd(1.0)})
+    given = {"f": optax.sgd(1.0), "b": None}
+    assert by_group(given) is given
 
 
 @pytest.mark.parametrize("groups", [("f", "b"), ("f", "b", "h")])

@@ -61,7 +61,7 @@ class Nnx(nnx.Module):
 
 def model_of(method, network, batch=1, count=None, **options):
     spec = jax.ShapeDtypeStruct((batch, 12), jnp.float32)
-    model = method(network, spec, task=4, tx=optax.adam(1e-2), **options)
+    model = method(network, spec, classes=4, tx=optax.adam(1e-2), **options)
     return model if count is None else trials(model, count)
 
 

@@ -79,9 +79,15 @@ ROWS: dict[str, tuple[Any, dict[str, Any], bool]] = {
     "streamed chain, current weights": (targets, {"stages": 4, "asynchronous": "current"}, True),
 }
 QUICK = ("relay", "chain", "streamed chain")
+SLOW = ("relay, dropout and shards", "streamed chain, current weights", "streamed chain, shards")
 
 
-@pytest.mark.parametrize("name", [row if row in QUICK else pytest.param(row, marks=pytest.mark.slow) for row in ROWS])
+def marked(row: str) -> Any:
+    """A row with how long it takes."""
+    return row if row in QUICK else pytest.param(row, marks=pytest.mark.slow if row in SLOW else pytest.mark.full)
+
+
+@pytest.mark.parametrize("name", map(marked, ROWS))
 def test_every_schedule_gives_the_sequential_numbers(name: str, x64: None) -> None:
     make, options, late = ROWS[name]
     model = make()

@@ -1,0 +1,24 @@
+"""Some of the pipelines that `python -m experiments.checks.drawn` draws by the hundred."""
+
+import pytest
+
+from experiments.checks.drawn_pipelines import Drawn, apart, cuts_of, drawn
+
+FIRST = drawn(6)
+
+
+def test_draws_are_the_same_every_time_and_go_on() -> None:
+    assert len(FIRST) == 6 and drawn(4, first=2) == FIRST[2:]
+    assert len({one.method for one in FIRST}) > 3
+
+
+def test_cuts_are_stages_of_at_least_one_block() -> None:
+    assert cuts_of(FIRST[0]._replace(cuts=(0.1, 0.9)), 4) == (0, 1, 3, 4)
+    assert cuts_of(FIRST[0]._replace(cuts=(0.5,)), 1) == (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", FIRST, ids=lambda one: f"{one.method}-{one.net}-{one.seed}")
+def test_a_drawn_pipeline_equals_the_sequential_engine(one: Drawn) -> None:
+    found = apart(one, 1e-12)
+    assert isinstance(found, str) or found <= 1e-12
