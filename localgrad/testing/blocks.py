@@ -65,7 +65,8 @@ def _check_prediction(name: str, predict: Any, params: Any, model_state: Any, x:
 
 def _check_kept(where: str, before: Any, after: Any) -> None:
     old, new = ({path: kind_of(leaf) for path, leaf in leaves_of(tree)} for tree in (before, after))
-    assert jax.tree.structure(before) == jax.tree.structure(after) and old == new, (
+    same: bool = jax.tree.structure(before) == jax.tree.structure(after)  # type: ignore[operator]
+    assert same and old == new, (
         f"{where} gives a model state of another kind: {old} became {new}. Give back the tree that was given, with its "
         "shapes and dtypes."
     )
@@ -74,7 +75,7 @@ def _check_kept(where: str, before: Any, after: Any) -> None:
 def _check_summary(name: str, block: Block, y: jax.Array, examples: int) -> None:
     """Heads read rows, as many as there are examples, or places of them."""
     summary = jax.eval_shape(block.summary, y)
-    shape = getattr(summary, "shape", ())
+    shape: tuple[int, ...] = tuple(getattr(summary, "shape", ()))
     assert len(shape) >= 2 and shape[0] % examples == 0, (
         f"{name}: `summary` gives {kind_of(summary)} for outputs {kind_of(y)}; heads read (B, D), here with {examples} "
         "rows: average over places, or give all of the output."

@@ -50,5 +50,5 @@ def check_padding(
     for i, pair in enumerate(zip(found[0][1], found[1][1], strict=True)):
         assert_same(*pair, limit, f"{name_of(short, i)}, {where}, metrics", _ADVICE)
     assert_same_states(short, found[0][0], found[1][0], limit, where, _ADVICE)
-    for exit, *pair in zip(short.exits, found[0][2], found[1][2], strict=True):
-        assert_same(*pair, limit, f"scores of exit {exit}, {where}", _ADVICE)
+    for exit, ours, theirs in zip(short.exits, found[0][2], found[1][2], strict=True):
+        assert_same(ours, theirs, limit, f"scores of exit {exit}, {where}", _ADVICE)
