@@ -18,12 +18,13 @@ def make_evaluator(model: Model) -> Callable[[Sequence[BlockState], EvalBatches]
     whose mask is False do not count.
     """
     score = next(iter(model.task.scores.values()))
+    of = score.of if model.trials is None else jax.vmap(score.of, in_axes=(0, None))  # of each trial, on the same y
 
     @jax.jit
     def total(states: tuple[BlockState, ...], x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
         # The encoders stand once in the compiled program: equal subexpressions of the exits are merged.
-        each = jnp.stack([score.of(model.predict(states, x, exit), y) for exit in model.exits])
-        return jnp.sum(jnp.where(mask, each, jnp.zeros((), each.dtype)), axis=-1)
+        each = jnp.stack([of(model.predict(states, x, exit), y) for exit in model.exits])
+        return jnp.sum(jnp.where(jnp.broadcast_to(mask, each.shape), each, 0), axis=-1)
 
     def evaluate(states: Sequence[BlockState], batches: EvalBatches) -> np.ndarray:
         sums, count = [], 0
