@@ -149,7 +149,7 @@ def al(
         runs = lambda states, keys: joined_runs_of(parts, states[0], None if keys is None else keys[0])
         effective = (frozenset("fbh"),)
     exits = tuple(range(1, len(parts) + 1))
-    dtype = output_spec(network[0], x_spec).dtype
+    dtype = jax.eval_shape(network[0].summary, output_spec(network[0], x_spec)).dtype  # what the bridge is given
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
         return {"s": x, "t": task.encode(y, dtype) + task.check(y, dtype)}

@@ -124,9 +124,10 @@ def drtp(
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
-        target = task.encode(message["y"], features.dtype)
-        loss = jnp.sum(jax.lax.stop_gradient(target) * run("feedback", features))
-        loss = loss + task.check(message["y"], features.dtype)
+        projected = run("feedback", features)
+        target = task.encode(message["y"], projected.dtype)
+        loss = jnp.sum(jax.lax.stop_gradient(target) * projected)
+        loss = loss + task.check(message["y"], projected.dtype)
         return {**message, "x": features}, {"loss": loss / target.shape[0] if divide else loss}
 
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]

@@ -72,9 +72,9 @@ def predsim(
         if beta < 1:
             metrics["prediction"] = task.loss(run("pred", features), labels)
         if beta > 0:
-            target = task.encode(labels, features.dtype)
-            matching = similarity_matching(run("sim", features), target)
-            metrics["similarity"] = matching + task.check(labels, features.dtype)
+            found = run("sim", features)
+            matching = similarity_matching(found, task.encode(labels, found.dtype))
+            metrics["similarity"] = matching + task.check(labels, found.dtype)
         loss = (1 - beta) * metrics.get("prediction", 0.0) + beta * metrics.get("similarity", 0.0)
         return {**message, "x": handed(features, key)}, {"loss": loss, **metrics}
 
