@@ -24,7 +24,7 @@ def make_evaluator(model: Model) -> Callable[[Sequence[BlockState], EvalBatches]
     def total(states: tuple[BlockState, ...], x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
         # The encoders stand once in the compiled program: equal subexpressions of the exits are merged.
         each = jnp.stack([of(model.predict(states, x, exit), y) for exit in model.exits])
-        return jnp.sum(jnp.where(jnp.broadcast_to(mask, each.shape), each, 0), axis=-1)
+        return jnp.sum(jnp.where(jnp.broadcast_to(mask, each.shape), each, jnp.zeros_like(each)), axis=-1)
 
     def evaluate(states: Sequence[BlockState], batches: EvalBatches) -> np.ndarray:
         sums, count = [], 0

@@ -87,7 +87,7 @@ def marked(row: str) -> Any:
     return row if row in QUICK else pytest.param(row, marks=pytest.mark.slow if row in SLOW else pytest.mark.full)
 
 
-@pytest.mark.parametrize("name", map(marked, ROWS))
+@pytest.mark.parametrize("name", [marked(row) for row in ROWS])
 def test_every_schedule_gives_the_sequential_numbers(name: str, x64: None) -> None:
     make, options, late = ROWS[name]
     model = make()
