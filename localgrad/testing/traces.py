@@ -106,6 +106,7 @@ def _check_kinds(where: str, before: Any, after: Any) -> None:
 def _check_one_compilation(model: Model, given: Batches, states: States) -> None:
     """The sequential engine's call is traced once for all calls."""
     engine = sequential(model)
+    chex.clear_trace_counter()  # it counts by the text of what is traced, and this text is the same for every model
     inside = engine.run.__wrapped__  # type: ignore[attr-defined]  # jax.jit keeps what it was given
     run = jax.jit(chex.assert_max_traces(lambda state, fed: inside(state, fed), n=1))
     state = engine.load(tuple(states), trial_keys(7, model.trials))
