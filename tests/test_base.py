@@ -12,12 +12,12 @@ from flax import linen as nn
 
 from localgrad.base import Backward, Batches, Block, BlockState, Forward, LocalBlock, Model
 from localgrad.blocks import from_linen, mlp
-from localgrad.losses import cross_entropy
 from localgrad.methods import al, trials
 from localgrad.pipeline import make_plan, sequential
-from localgrad.tasks import classification
+from tests.pipeline import toys
+from tests.pipeline.toys import objective
 
-BATCH, FEATURES, CLASSES = 8, 5, 3
+BATCH, FEATURES, CLASSES = 8, 5, toys.CLASSES
 KEY = jax.random.key(1)
 States = tuple[BlockState, ...]
 
@@ -39,23 +39,7 @@ def data(batches: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def model_of(method: str, blocks: Sequence[LocalBlock]) -> Model:
-    """A model whose message is {x, y}."""
-    return Model(
-        method=method,
-        blocks=tuple(blocks),
-        x_spec=jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float64),
-        y_spec=jax.ShapeDtypeStruct((BATCH,), jnp.int32),
-        task=classification(CLASSES),
-        enter=lambda x, y: {"x": x, "y": y},
-        predict=lambda states, x, exit=None: x,
-        features=lambda states, x: [x],
-        exits=(len(blocks),),
-        effective=(frozenset("f"),) * len(blocks),
-    )
-
-
-def objective(scores: jax.Array, y: jax.Array) -> jax.Array:
-    return cross_entropy(scores, jax.nn.one_hot(y, CLASSES, dtype=scores.dtype))
+    return toys.model_of(method, blocks, BATCH, FEATURES)
 
 
 def assert_close(tree: Any, other: Any, atol: float = 1e-12) -> None:

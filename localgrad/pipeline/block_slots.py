@@ -19,16 +19,16 @@ class BlockSlots:
 
     Args:
       layout: how the model lies on the mesh.
-      late: of each stage, the blocks that learn from late signals alone; none by default.
+      late: of each stage, the blocks that learn from late signals alone.
     """
 
-    def __init__(self, layout: Layout, late: Sequence[Sequence[int]] | None = None):
+    def __init__(self, layout: Layout, late: Sequence[Sequence[int]]):
         specs: list[BlockState] = layout.state_specs
         self._spans = layout.blocks
-        self._late_blocks = [[] for _ in layout.blocks] if late is None else late
-        rest = [[i for i in span if i not in own] for span, own in zip(self._spans, self._late_blocks, strict=True)]
+        self._late_blocks = late
+        rest = [[i for i in span if i not in own] for span, own in zip(self._spans, late, strict=True)]
         of = lambda spans: Slots([{i: (specs[i].params, specs[i].opt_state) for i in own} for own in spans])
-        self._late, self._rest = of(self._late_blocks), of(rest)
+        self._late, self._rest = of(late), of(rest)
         self.moved = Slots([[specs[i].model_state for i in span] for span in self._spans])
         self.specs: list[jax.ShapeDtypeStruct] = [*self._late.specs, *self._rest.specs, *self.moved.specs]
 

@@ -14,7 +14,7 @@ from localgrad.base import LEARNT, BlockState, Key, Message, Metrics, Model, Sch
 from localgrad.pipeline import step
 from localgrad.pipeline.ring import Ring
 from localgrad.pipeline.schedules import WEIGHTS
-from localgrad.pipeline.specs import asks, passes, signal_of, signals, specs
+from localgrad.pipeline.specs import asked_on_way_back, passes, signal_of, signals, specs
 from localgrad.pipeline.stash import stashes
 
 _NAMES = {"top": "broadcast", "next": "relay", "above": "chain"}
@@ -103,10 +103,7 @@ class Delayed:
                 down = passed[-1 if block.signal == "top" else i + 1].down
                 found[i] = self.signals[i].write(found[i], fed, down)
         pending = Pending(fed + 1, self.ids.write(pending.ids, fed, batch_id), entries, found)
-        due = [
-            None if block.signal == "none" else fed - d
-            for block, d in zip(self._model.blocks, self._delays, strict=True)
-        ]
+        due = [fed - delay for delay in self._delays]
         blocks, ok, pending, report = self._learn(
             [each.state for each in passed], [each.ok for each in passed], pending, due
         )
@@ -122,23 +119,21 @@ class Delayed:
         """Learns all that is pending, in order: `(states, Metrics)`."""
         reports = []
         for turn in range(max(self._delays)):
-            due = [pending.fed - d + turn if turn < d else None for d in self._delays]
+            due = [pending.fed - d + turn if turn < d else jnp.int32(-1) for d in self._delays]
             blocks, ok, pending, report = self._learn(list(blocks), list(ok), pending, due)
             reports.append(report)
         return tuple(blocks), jax.tree.map(lambda *each: jnp.stack(each), *reports)
 
     def _learn(
-        self, blocks: list[BlockState], ok: list[jax.Array], pending: Pending, due: Sequence[jax.Array | None]
+        self, blocks: list[BlockState], ok: list[jax.Array], pending: Pending, due: Sequence[jax.Array]
     ) -> tuple[tuple[BlockState, ...], jax.Array, Pending, Metrics]:
-        """From the top down, each block learns from the batch that is due, None being none."""
+        """From the top down, each block learns from the batch that is due, -1 being none."""
         reports: list[tuple[dict[str, jax.Array], jax.Array, jax.Array]] = []
         found = list(pending.signals)
-        for i in reversed(range(len(blocks))):
-            at = due[i]
-            which = jnp.int32(-1) if at is None else at
+        for i, which in reversed(list(enumerate(due))):
             blocks[i], ok[i], stopped, metrics, down = self._learn_one(i, which, blocks[i], ok[i], pending, found[i])
             is_due = which >= 0
-            if self._signal == "above" and asks(self._model, i):
+            if asked_on_way_back(self._model, i):
                 before = self.signals[i - 1].read(found[i - 1], which)
                 chosen = jax.tree.map(lambda new, old, is_due=is_due: jnp.where(is_due, new, old), down, before)
                 found[i - 1] = self.signals[i - 1].write(found[i - 1], which, chosen)
@@ -157,7 +152,7 @@ class Delayed:
             entry = self.entries[i].read(pending.entries[i], which)
             signal = None if last else self.signals[i].read(ring, which)
             stash = self.kept[i].whole(i, entry.stash, state)
-            made = step.backward(block, state, stash, signal, self._signal == "above" and asks(self._model, i))
+            made = step.backward(block, state, stash, signal, asked_on_way_back(self._model, i))
             state, ok, stopped = step.take(block, state, made.grads, made.metrics, ok)
             metrics, stopped = step.merged((entry.metrics, entry.stopped), (made.metrics, stopped))
             return state, ok, stopped, metrics, made.down

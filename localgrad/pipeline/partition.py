@@ -12,7 +12,7 @@ from localgrad.pipeline import step
 from localgrad.pipeline.loops import flops_of_repeats
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.schedules import local
-from localgrad.pipeline.specs import asks, key_spec, once_a_model, signals, specs
+from localgrad.pipeline.specs import key_spec, once_a_model, signals, specs
 
 # Cost of moving one byte of a block's state, in FLOPs: optimizer updates are bound by memory, matrix products are not.
 FLOPS_PER_BYTE = 8.0
@@ -113,7 +113,7 @@ def _analysed(model: Model) -> tuple[list[Spec], list[Spec], list[tuple[float, s
 
 def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec) -> tuple[float, str]:
     """FLOPs of a block's training step, and a digest of its program: equal digests are the same function."""
-    run = partial(step.alone, model.blocks[index], asked=asks(model, index))
+    run = partial(step.alone, model, index)
     traced = jax.jit(run).trace(state, message, key_spec(model), signal)
     lowered = traced.lower()
     analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}

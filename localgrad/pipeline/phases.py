@@ -17,7 +17,7 @@ from localgrad.pipeline.block_slots import BlockSlots
 from localgrad.pipeline.mesh import Layout
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.specs import asks, passes, signals
+from localgrad.pipeline.specs import asked_in_pass, asked_on_way_back, passes, signals
 from localgrad.pipeline.stash import stashes
 
 Report = tuple[Mapping[str, jax.Array], jax.Array]  # a block's metrics, and what stopped it
@@ -101,7 +101,7 @@ class Phases:
         """The pass of a stage's blocks, and what they learn at once; `ok` is one a block."""
         found: list[step.Passed] = []
         for j, i in enumerate(self.layout.blocks[stage]):
-            asked = asks(self.layout.model, i)
+            asked = asked_in_pass(self.layout.model, i)
             found.append(step.forward(self.blocks[i], states[j], message, keys[j], ok[j], asked))
             message = found[-1].message
         return found
@@ -126,8 +126,7 @@ class Phases:
 
     def backward(self, i: int, state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         """What block i makes of its signal."""
-        asked = self.blocks[i].signal == "above" and asks(self.layout.model, i)
-        return step.backward(self.blocks[i], state, stash, signal, asked)
+        return step.backward(self.blocks[i], state, stash, signal, asked_on_way_back(self.layout.model, i))
 
     def learn_late(
         self, stage: int, states: Sequence[BlockState], entry: Sequence[jax.Array], signal: PyTree, ok: jax.Array

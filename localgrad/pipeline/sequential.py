@@ -13,7 +13,7 @@ from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.delayed import Pending
 from localgrad.pipeline.finite import finite, with_parameters_checked
 from localgrad.pipeline.partition import make_plan
-from localgrad.pipeline.specs import asks, no_metrics, signal_of, signals, specs
+from localgrad.pipeline.specs import asked_on_way_back, no_metrics, signal_of
 
 
 class SequentialState(NamedTuple):
@@ -56,7 +56,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
         see `least_examples`.
     """
     signal = signal_of(model)
-    signals(model, *specs(model))  # refuses blocks that wait for what nobody hands down
+    plan = make_plan(model)  # refuses blocks that wait for what nobody hands down
     check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
     late = delayed.check_delays(model, delays) if delays is not None and any(delays) else ()
     waiting = delayed.Delayed(model, late, weights) if late else None
@@ -89,7 +89,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
             if block.signal == "none":
                 continue
             given = above if signal == "above" else passed[top if signal == "top" else i + 1].down
-            found = step.backward(block, blocks[i], passed[i].stash, given, signal == "above" and asks(model, i))
+            found = step.backward(block, blocks[i], passed[i].stash, given, asked_on_way_back(model, i))
             blocks[i], ok[i], stopped = step.take(block, blocks[i], found.grads, found.metrics, ok[i])
             reports[i] = step.merged(reports[i], (found.metrics, stopped))
             above = found.down
@@ -121,7 +121,6 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
             return flush(state.blocks, state.ok, state.pending)
         return jax.tree.map(jnp.copy, state.blocks), no_metrics(model)
 
-    plan = make_plan(model)
     return Engine(
         load=load,
         run=jax.jit(run, donate_argnums=0),

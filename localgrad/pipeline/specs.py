@@ -111,12 +111,17 @@ def signal_of(model: Model) -> Signal:
     return kinds[0] if kinds else "none"
 
 
-def asks(model: Model, i: int) -> bool:
-    """Whether anything waits for what block i hands down."""
+def asked_in_pass(model: Model, i: int) -> bool:
+    """Whether any block waits for what block i hands down in its pass, `Forward.down`."""
     last = i == len(model.blocks) - 1
     if last and any(block.signal == "top" for block in model.blocks):
         return True
-    return i > 0 and model.blocks[i - 1].signal in ("next", "above")
+    return i > 0 and model.blocks[i - 1].signal == "next"
+
+
+def asked_on_way_back(model: Model, i: int) -> bool:
+    """Whether the block below waits for what block i hands down on its way back, `Backward.down`."""
+    return i > 0 and model.blocks[i - 1].signal == "above"
 
 
 def signals(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> list[Spec]:

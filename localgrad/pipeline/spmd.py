@@ -13,7 +13,7 @@ from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.schedules import STALENESS, WEIGHTS, parts_of
-from localgrad.pipeline.specs import signal_of, signals, specs
+from localgrad.pipeline.specs import signal_of, specs
 from localgrad.pipeline.stream import Stream
 from localgrad.pipeline.ticks import engine
 
@@ -68,9 +68,8 @@ def spmd(
     if staleness not in STALENESS:
         raise ValueError(f"unknown staleness {staleness!r}; there are {', '.join(STALENESS)}.")
     signal = signal_of(model)
-    signals(model, *specs(model))  # refuses blocks that wait for what nobody hands down
     _check_asynchronous(model, signal, asynchronous, micro_batches)
-    plan = make_plan(model, stages, cuts)
+    plan = make_plan(model, stages, cuts)  # refuses blocks that wait for what nobody hands down
     plan = plan._replace(uniform=plan.uniform and uniform is not False, data_parallel=data_parallel)
     parts = 1 if asynchronous else micro_batches_of(model, stages, data_parallel, micro_batches)
     shard = model.batch_size // data_parallel

@@ -28,7 +28,7 @@ from localgrad.base import (
     PyTree,
 )
 from localgrad.pipeline.finite import finite, some_of
-from localgrad.pipeline.specs import asks
+from localgrad.pipeline.specs import asked_in_pass, asked_on_way_back
 
 _barrier = jax.lax.optimization_barrier
 
@@ -194,13 +194,14 @@ def merged(
 
 
 def alone(
-    block: LocalBlock, state: BlockState, message: Message, key: Key, signal: PyTree, asked: bool
+    model: Model, i: int, state: BlockState, message: Message, key: Key, signal: PyTree
 ) -> tuple[BlockState, Message, PyTree]:
-    """A block's whole step, its signal being there already, `(state, message, down)`: what it costs by itself."""
-    passed = forward(block, state, message, key, jnp.array(True), asked)
+    """Block i's whole step, its signal being there already, `(state, message, down)`: what it costs by itself."""
+    block = model.blocks[i]
+    passed = forward(block, state, message, key, jnp.array(True), asked_in_pass(model, i))
     if block.signal == "none":
         return passed.state, passed.message, passed.down
-    found = backward(block, passed.state, passed.stash, signal, asked)
+    found = backward(block, passed.state, passed.stash, signal, asked_on_way_back(model, i))
     state, *_ = take(block, passed.state, found.grads, found.metrics, passed.ok)
     return state, passed.message, found.down if block.signal == "above" else passed.down
 
@@ -211,7 +212,7 @@ def forward_all(
     """`forward` of all blocks, one after another; the arguments are one a block, and `message` is the first one's."""
     passed = []
     for i, (block, state, key, own) in enumerate(zip(model.blocks, states, keys, ok, strict=True)):
-        passed.append(forward(block, state, message, key, own, asks(model, i)))
+        passed.append(forward(block, state, message, key, own, asked_in_pass(model, i)))
         message = passed[-1].message
     return passed
 
@@ -240,7 +241,7 @@ def gradients(
         state = state._replace(model_state=each.model_state)
         if block.signal != "none":
             signal = {"above": above, "next": down, "top": passed[-1].down}[block.signal]
-            made = backward(block, state, each.stash, signal, block.signal == "above" and asks(model, i))
+            made = backward(block, state, each.stash, signal, asked_on_way_back(model, i))
             above = made.down
             grads |= made.grads
             metrics = merged((metrics, jnp.int32(LEARNT)), (made.metrics, jnp.int32(LEARNT)))[0]

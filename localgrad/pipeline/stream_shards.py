@@ -12,7 +12,7 @@ from localgrad.base import Backward, BlockState, Forward
 from localgrad.pipeline import ring, step
 from localgrad.pipeline.mesh import mean_over_data
 from localgrad.pipeline.packing import Slots
-from localgrad.pipeline.specs import asks
+from localgrad.pipeline.specs import asked_in_pass
 from localgrad.pipeline.stream_parts import Learnt, StreamState, Went, Work
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Shards:
     def __init__(self, stream: "Stream", work: Work):
         self._stream, self._work, self._phases, self._blocks = stream, work, stream.phases, stream.layout.blocks
         model = stream.layout.model
-        self._asked = [asks(model, i) for i in range(len(model.blocks))]
+        self._asked = [asked_in_pass(model, i) for i in range(len(model.blocks))]
         passed = self._phases.passed
         self._effects = Slots([[_bare(passed[i]) for i in span] for span in self._blocks])
         self._downs = Slots([[passed[i].down if self._asked[i] else None for i in span] for span in self._blocks])

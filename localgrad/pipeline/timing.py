@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import BlockState, Key, Message, Model, PyTree, Spec
 from localgrad.pipeline import step
-from localgrad.pipeline.specs import asks, init, signals, specs
+from localgrad.pipeline.specs import init, signals, specs
 
 TURNS = 4  # of a call: what a call costs by itself is spread over them, as in an engine's call of many batches
 
@@ -45,9 +45,9 @@ def block_seconds(model: Model, *, parts: int = 1, repetitions: int = 5) -> tupl
     given_from_above = signals(model, state_specs, messages)
     programs: dict[str, Callable[[], None]] = {}
     texts = []
-    for i, (block, state) in enumerate(zip(model.blocks, states, strict=True)):
+    for i, state in enumerate(states):
         given = (state, *map(small, (messages[i], given_from_above[i])))
-        lowered = jax.jit(_turns(block, asks(model, i)), donate_argnums=0).lower(*given, key)
+        lowered = jax.jit(_turns(model, i), donate_argnums=0).lower(*given, key)
         texts.append(lowered.as_text())
         if texts[-1] not in programs:
             programs[texts[-1]] = _call(lowered.compile(), *given, key)
@@ -66,12 +66,12 @@ def small(spec: Spec) -> Any:
     return jax.tree.map(lambda x: jnp.full(x.shape, fill(x), x.dtype), spec)
 
 
-def _turns(block: LocalBlock, asked: bool) -> Callable[..., tuple[BlockState, PyTree]]:
-    """Some steps of a block on one message; what it hands on is returned, so that none of the work is left out."""
+def _turns(model: Model, i: int) -> Callable[..., tuple[BlockState, PyTree]]:
+    """Some steps of block i on one message; what it hands on is returned, so that none of the work is left out."""
 
     def turns(state: BlockState, message: Message, signal: PyTree, key: Key) -> tuple[BlockState, PyTree]:
         def one(state: BlockState) -> tuple[BlockState, PyTree]:
-            state, *out = step.alone(block, state, message, key, signal, asked)
+            state, *out = step.alone(model, i, state, message, key, signal)
             return state, tuple(out)
 
         out = small(jax.eval_shape(lambda state: one(state)[1], state))
