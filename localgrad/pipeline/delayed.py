@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from localgrad.base import LEARNT, BlockState, Key, Message, Metrics, Model, Schedule, Spec
 from localgrad.pipeline import step
 from localgrad.pipeline.ring import Ring
-from localgrad.pipeline.schedules import WEIGHTS
 from localgrad.pipeline.specs import asked_on_way_back, passes, signal_of, signals, specs
 from localgrad.pipeline.stash import stashes
 
@@ -51,14 +50,9 @@ class Delayed:
       model: any model whose blocks wait for a signal.
       delays: one a block, see `check_delays`.
       weights: see `sequential`.
-
-    Raises:
-      ValueError: for unknown `weights`.
     """
 
     def __init__(self, model: Model, delays: Sequence[int], weights: str = "stashed"):
-        if weights not in WEIGHTS:
-            raise ValueError(f"unknown weights {weights!r}; there are {', '.join(WEIGHTS)}.")
         self._model, self._delays, self._signal = model, tuple(delays), signal_of(model)
         self.schedule = Schedule(_NAMES[self._signal], (max(delays) + 1,))
         given = specs(model)

@@ -13,6 +13,7 @@ from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.delayed import Pending
 from localgrad.pipeline.finite import finite, with_parameters_checked
 from localgrad.pipeline.partition import make_plan
+from localgrad.pipeline.schedules import WEIGHTS
 from localgrad.pipeline.specs import asked_on_way_back, no_metrics, signal_of
 
 
@@ -52,9 +53,11 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
 
     Raises:
       ValueError: for delays that are not one a block, that fall from a block to the one above where signals come down
-        block by block, or of blocks that wait for nothing; for a batch of too few examples for the model to learn from,
-        see `least_examples`.
+        block by block, or of blocks that wait for nothing; for unknown `weights`; for a batch of too few examples for
+        the model to learn from, see `least_examples`.
     """
+    if weights not in WEIGHTS:
+        raise ValueError(f"unknown weights {weights!r}; there are {', '.join(WEIGHTS)}.")
     signal = signal_of(model)
     plan = make_plan(model)  # refuses blocks that wait for what nobody hands down
     check_examples(model, model.batch_size, f"batch_size={model.batch_size}")

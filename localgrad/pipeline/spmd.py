@@ -68,7 +68,7 @@ def spmd(
     if staleness not in STALENESS:
         raise ValueError(f"unknown staleness {staleness!r}; there are {', '.join(STALENESS)}.")
     signal = signal_of(model)
-    _check_asynchronous(model, signal, asynchronous, micro_batches)
+    check_asynchronous(model, asynchronous, micro_batches)
     plan = make_plan(model, stages, cuts)  # refuses blocks that wait for what nobody hands down
     plan = plan._replace(uniform=plan.uniform and uniform is not False, data_parallel=data_parallel)
     parts = 1 if asynchronous else micro_batches_of(model, stages, data_parallel, micro_batches)
@@ -92,12 +92,17 @@ def stream_of(signal: Signal, stages: int, staleness: str = "delayed") -> Schedu
     return {"top": schedules.broadcast, "next": schedules.relay}[signal](stages, staleness)
 
 
-def _check_asynchronous(model: Model, signal: Signal, asynchronous: str | None, micro_batches: int | None) -> None:
+def check_asynchronous(model: Model, asynchronous: str | None, micro_batches: int | None) -> None:
+    """Refuses to stream what is not backpropagation, or micro-batches.
+
+    Raises:
+      ValueError: see `spmd`.
+    """
     if asynchronous is None:
         return
     if asynchronous not in WEIGHTS:
         raise ValueError(f"unknown asynchronous={asynchronous!r}; there are {', '.join(WEIGHTS)}.")
-    if signal != "above":
+    if signal_of(model) != "above":
         raise ValueError(
             f"asynchronous={asynchronous!r} is for methods whose gradients come down block by block, such as bp; the "
             f"blocks of {model.method!r} do not wait for those: leave it out."

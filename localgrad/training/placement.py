@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from localgrad.base import Model
-from localgrad.pipeline import delays_of, make_plan, micro_batches_of, signal_of
+from localgrad.pipeline import check_asynchronous, delays_of, make_plan, micro_batches_of, signal_of
 from localgrad.training.config import Config
 
 
@@ -21,6 +21,7 @@ def resolve(config: Config, model: Model) -> Config:
     Raises:
       ValueError: for an engine that cannot do what is asked of it, or stages and parts that cannot be.
     """
+    check_asynchronous(model, config.asynchronous, config.micro_batches)  # the sequential engine would pass it over
     one_process = jax.process_count() == 1
     found = _resolved(config, model, one_process)
     if found.engine == "sequential":

@@ -179,6 +179,9 @@ def test_what_belongs_to_another_schedule_is_refused(x64: None) -> None:
         spmd(targets(), stages=2, asynchronous="late")
     with pytest.raises(ValueError, match="streams whole batches: leave out micro_batches=2"):
         spmd(targets(), stages=2, asynchronous="stashed", micro_batches=2)
+    for delays in (None, (1, 1, 0, 0)):
+        with pytest.raises(ValueError, match="unknown weights 'late'; there are stashed, current"):
+            sequential(targets(), delays, weights="late")
     with pytest.raises(ValueError, match="no delay is less than that of the block above"):
         sequential(targets(), (1, 2, 0, 0))
 

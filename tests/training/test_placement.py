@@ -76,6 +76,13 @@ def test_looking_at_a_run_needs_no_devices(tmp_path):
     assert prepare(read_config(tmp_path), resume=False).engine.mesh is None
 
 
+@pytest.mark.parametrize("fields", [{}, {"method": "dfa"}, {"method": "al", "stages": 2}, {"method": "drtp"}])
+def test_what_is_no_backpropagation_does_not_stream(fields):
+    """On one device as well, where there is no pipeline to refuse it."""
+    with pytest.raises(ValueError, match="asynchronous='stashed' is for methods whose gradients come down"):
+        prepare(Config(**fields, asynchronous="stashed", widths=(8, 8), workdir="nowhere"))
+
+
 def test_the_sequential_engine_cuts_no_batches():
     with pytest.raises(ValueError, match="--engine=sequential trains on whole batches: leave out --micro_batches=4"):
         prepare(Config(method="bp", widths=(8, 8), engine="sequential", micro_batches=4, workdir="nowhere"))
