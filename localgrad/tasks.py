@@ -27,6 +27,10 @@ class Score(NamedTuple):
     best: str = "max"
     percent: bool = False
 
+    def shown(self, mean: Any) -> Any:
+        """A mean over examples, in the unit of records and tables."""
+        return 100.0 * mean if self.percent else 1.0 * mean
+
 
 class Task(NamedTuple):
     """A kind of targets y.
@@ -41,6 +45,7 @@ class Task(NamedTuple):
       scores: by name; the first chooses the best epoch.
       classes: number of classes, or None where there are none.
       per_token: N is B T: scores and targets are for every place of a sequence, and heads read every place.
+      ahead: targets are what comes next, so that a network which looks ahead would copy them.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Task(NamedTuple):
     scores: Mapping[str, Score]
     classes: int | None = None
     per_token: bool = False
+    ahead: bool = False
 
     def shaped(self, scores: jax.Array, x: jax.Array) -> jax.Array:
         """Scores `(N, C)` of inputs x as they are predicted: per token `(B, T, C)`."""
@@ -134,10 +140,15 @@ def multilabel(labels: int) -> Task:
     )
 
 
-def tokens(vocabulary: int) -> Task:
-    """A token id for every place of a sequence, `(B, T)`, for example the next one: cross-entropy, accuracy by token.
+def tokens(vocabulary: int, *, ahead: bool = False) -> Task:
+    """A token id for every place of a sequence, `(B, T)`: cross-entropy, accuracy by token.
 
-    Blocks hand on `(B, T, D)`, and must not look ahead where the target is the next token.
+    Blocks hand on `(B, T, D)`.
+
+    Args:
+      vocabulary: number of ids.
+      ahead: the targets are the next tokens, which blocks must not see: `localgrad.blocks.looks_ahead` finds one that
+        does, and a run by the command line refuses it.
 
     Raises:
       ValueError: for a vocabulary below two.
@@ -156,6 +167,7 @@ def tokens(vocabulary: int) -> Task:
             ),
         },
         per_token=True,
+        ahead=ahead,
     )
 
 

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, FLAGS.batches)))
         dtype = jnp.int32 if train.words else jnp.float32
         spec = jax.ShapeDtypeStruct((BATCH, *train.inputs.shape[1:]), dtype)
-        model = al(network(), spec, train.classes, tx={"f+b": adam, "g+h": adam}, target_width=32)
+        model = al(network(), spec, train.learnt, tx={"f+b": adam, "g+h": adam}, target_width=32)
         states, expected = init(model, jax.random.key(0)), None
         for stages in (0, *stage_counts):
             engine = spmd(model, stages=stages, bubble=float("nan")) if stages else sequential(model)

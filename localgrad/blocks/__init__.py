@@ -1,5 +1,6 @@
 """Networks as lists of pure Blocks: Flax inside, plain pytrees outside."""
 
+from localgrad.blocks.ahead import looks_ahead as looks_ahead
 from localgrad.blocks.compose import chain as chain
 from localgrad.blocks.compose import output_spec as output_spec
 from localgrad.blocks.compose import regroup as regroup

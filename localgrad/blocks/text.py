@@ -103,6 +103,7 @@ def transformer(
     width: int = 300,
     feed_forward: int = 256,
     heads: int = 6,
+    causal: bool = False,
     embed_width: int | None = None,
     vectors: Vectors | None = None,
     dropout: float = 0.0,
@@ -118,6 +119,7 @@ def transformer(
       width: of the model; a multiple of `heads`.
       feed_forward: width of the hidden layer that follows attention.
       heads: of attention.
+      causal: a place attends to itself and to those before it alone, as the prediction of the next token needs.
       embed_width: width of the word vectors; None is the model's.
       dropout, buckets, blocks: as `bilstm`.
 
@@ -136,7 +138,10 @@ def transformer(
     first = embedding(words, embed_width=embed_width or width, vectors=vectors, dropout=dropout, dtype=dtype)
     above = [
         _sequence_block(
-            EncoderLayer(width, feed_forward, heads, dropout, places=i == 0), f"encoder{width}", mean_of_tokens, buckets
+            EncoderLayer(width, feed_forward, heads, dropout, i == 0, causal),
+            f"encoder{width}",
+            mean_of_tokens,
+            buckets,
         )
         for i in range(layers)
     ]
@@ -196,6 +201,7 @@ class EncoderLayer(nn.Module):
     heads: int
     dropout: float = 0.0
     places: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -206,7 +212,8 @@ class EncoderLayer(nn.Module):
             values = nn.LayerNorm()(values)
             values = values + jnp.asarray(sines(*values.shape[1:]), values.dtype)[None]
         attention = nn.MultiHeadDotProductAttention(self.heads, deterministic=True)
-        y = attention(values, mask=mask[:, None, None, :] > 0)
+        there = mask[:, None, None, :] > 0
+        y = attention(values, mask=there & nn.make_causal_mask(mask, dtype=bool) if self.causal else there)
         values = nn.LayerNorm()(values + _dropped(self.dropout, train, y))
         y = nn.Dense(values.shape[-1])(nn.relu(nn.Dense(self.feed_forward)(values)))
         return with_mask(nn.LayerNorm()(values + _dropped(self.dropout, train, y)), mask)

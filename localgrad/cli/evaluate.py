@@ -6,7 +6,8 @@
 Reads the newest checkpoint of each run of `localgrad train`, and writes OUT.json and, with `--anytime`, OUT.png; OUT
 is `evaluation` in the workdir, if there is one workdir.
 
-- `--exits`: accuracy, FLOPs and latency at every exit; exits take turns, and latency is the median.
+- `--exits`: accuracy (of another task its first score), FLOPs and latency at every exit; exits take turns, and latency
+  is the median.
 - `--alignment`: for each block the cosine of its own update with the true gradient of the network's loss, and of its
   feedback with what it stands for, all of one training step on a batch of the test split: the same batch statistics and
   the same dropout.  Of backpropagation's update it is 1.
@@ -47,6 +48,11 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     job = prepare(config, resume=False)
     saved = restore(job.specs, config.workdir)
     model, states = job.model, saved.states
+    if FLAGS.anytime and (model.task.classes is None or model.task.per_token):
+        raise ValueError(
+            f"--anytime leaves at the first exit that is sure of a class, and {config.dataset} is for "
+            f"{model.task.name}: leave it out."
+        )
     scores, labels = collect(model, states, job.eval_batches("test"))
     x, y, mask = next(iter(job.eval_batches("test")))
     x, y = x[mask], y[mask]
@@ -54,13 +60,20 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     shell.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {saved.step} batches")
     if FLAGS.exits or FLAGS.anytime:
         rows = measure_exits(model, states, scores, labels, x)
-        result["exits"] = [row._asdict() for row in rows]
+        name, score = next(iter(model.task.scores.items()))
+        result["exits"] = [{name if key == "score" else key: v for key, v in row._asdict().items()} for row in rows]
+        form = ".2f" if score.percent else ".4g"
         cells = [
-            [row.exit, model.blocks[row.exit - 1].name, f"{row.accuracy:.2f}", f"{row.flops / 1e6:.3f}",
+            [row.exit, model.blocks[row.exit - 1].name, f"{row.score:{form}}", f"{row.flops / 1e6:.3f}",
              f"{1e3 * row.seconds:.2f}"]
             for row in rows
         ]  # fmt: skip
-        shell.say(table(["exit", "block", "test accuracy %", "MFLOP an example", f"ms a batch of {len(x)}"], cells))
+        shell.say(
+            table(
+                ["exit", "block", f"test {name.replace('_', ' ')}", "MFLOP an example", f"ms a batch of {len(x)}"],
+                cells,
+            )
+        )
     if FLAGS.alignment:
         found = aligner(model)(states, x, y)
         result["cosine"], result["projection_cosine"] = found["update"], found["projection"]

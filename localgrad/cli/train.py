@@ -89,5 +89,5 @@ def main(argv: list[str]) -> int:
         shell.say(f"{stop}; saved. To go on, run the same command again:\n  {shell.command_line()}")
         return 128 + stop.signum
     if summary:
-        shell.say(format_summary(summary, config.workdir))
+        shell.say(format_summary(summary, config.workdir, jobs[0].model.task))
     return 0

@@ -5,7 +5,7 @@ Importing this package imports neither scikit-learn nor TensorFlow: a set's read
 
 from localgrad.data.arrays import batches
 from localgrad.data.augment import Augment, augmentation
-from localgrad.data.dataset import SPLITS, Dataset, first, pixel_stats, with_label_noise
+from localgrad.data.dataset import SPLITS, Dataset, first, with_label_noise
 from localgrad.data.door import get, names
 from localgrad.data.evaluation import eval_batches
 from localgrad.data.fetch import prepare
@@ -14,6 +14,7 @@ from localgrad.data.groups import length_groups, steps_per_epoch
 from localgrad.data.registry import DATASETS, register_dataset
 from localgrad.data.shuffle import permuted
 from localgrad.data.source import source
+from localgrad.data.stats import pixel_stats
 from localgrad.data.text import VOCABULARY
 from localgrad.data.vectors import read_vectors
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from localgrad.base import NEXT, Batches
-from localgrad.data.checks import checked_inputs, checked_labels
+from localgrad.data.checks import checked_inputs, checked_labels, checked_targets
 from localgrad.tasks import Task, as_task
 
 
@@ -69,14 +69,12 @@ def _checked_targets(
     inputs: npt.ArrayLike, targets: npt.ArrayLike, task: Task
 ) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array, int]:
     """Inputs, targets of a task, and the axis of examples behind that of batches."""
-    xs, ys = checked_inputs(inputs, "inputs"), checked_inputs(targets, f"targets of {task.name}")
+    xs = checked_inputs(inputs, "inputs")
+    ys = checked_targets(targets, f"targets of {task.name}", task, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
     one = lambda lead: task.y_spec(jax.ShapeDtypeStruct(xs.shape[lead:], xs.dtype))
     for lead in (1, 2):  # batches; batches and trials
         if xs.ndim > lead and ys.shape == (*xs.shape[:lead], *one(lead).shape):
             _check_some(xs)
-            whole = jnp.issubdtype(one(lead).dtype, jnp.integer)
-            if whole and not jnp.issubdtype(ys.dtype, jnp.integer):
-                raise ValueError(f"targets of {task.name} are {ys.dtype}; expected whole numbers.")
             return xs, ys, lead - 1
     raise ValueError(
         f"inputs {xs.shape} and targets {ys.shape} of {task.name} do not belong together: expected targets "

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from localgrad.tasks import Task
+
 
 def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
     """An array of numbers; jax arrays, traced ones too, stay where they are.
@@ -91,6 +93,27 @@ def checked_inputs(inputs: Any, what: str) -> np.ndarray | jax.Array:
                 "scale them, or set JAX_ENABLE_X64=1."
             )
     return inputs if inputs.dtype == kind else inputs.astype(kind)
+
+
+def checked_targets(targets: Any, what: str, task: Task, x_spec: jax.ShapeDtypeStruct) -> np.ndarray | jax.Array:
+    """Targets of a task that is no classification, of its type: whole numbers as int32, others as floats.
+
+    Args:
+      targets: numbers, in anything that numpy makes an array of.
+      what: what they are and where from, for messages.
+      task: whose they are.
+      x_spec: of the inputs that they belong to.
+
+    Raises:
+      ValueError: as `checked_inputs`, and for floats where the task wants whole numbers.
+    """
+    found = checked_inputs(targets, what)
+    wanted = task.y_spec(x_spec).dtype
+    if jnp.issubdtype(wanted, jnp.integer):
+        if not (found.dtype == np.bool_ or jnp.issubdtype(found.dtype, jnp.integer)):
+            raise ValueError(f"{what} are {found.dtype}; expected whole numbers.")
+        return found if found.dtype == wanted else found.astype(wanted)
+    return found if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(wanted)
 
 
 def _at_hand(array: np.ndarray | jax.Array) -> bool:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from localgrad.data.dataset import Dataset, checked
+from localgrad.data.dataset import Dataset
+from localgrad.data.look import checked
 
 HELD_OUT = 300
 

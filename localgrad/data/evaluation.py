@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.data.dataset import Dataset, looked_at
-from localgrad.data.scaling import normalised, scaling
+from localgrad.data.dataset import Dataset
+from localgrad.data.look import looked_at
+from localgrad.data.scaling import normalised, scaling, targets
 
 
 def eval_batches(
@@ -28,7 +29,8 @@ def eval_batches(
 
     Returns:
       What a `for` goes through, any number of times, of `len` batches: x `(batch_size, ...)` of `dtype` (of texts int32
-      `(batch_size, L)`), y int32 `(batch_size,)` and mask bool `(batch_size,)`, False where there is no example.
+      `(batch_size, L)`), y int32 `(batch_size,)`, or targets of another task, and mask bool `(batch_size,)`, False
+      where there is no example.
 
     Raises:
       ValueError: an argument is out of range, or the dataset is not as `Dataset` says; the message names it.
@@ -37,14 +39,15 @@ def eval_batches(
         raise ValueError(f"batch_size={batch_size}; expected at least 1")
     dataset = looked_at(dataset)
     kind, scale = scaling(dataset, mean, std, dtype)
+    ys = targets(dataset, dtype)
 
     def batch(start: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         inputs = dataset.inputs[start : start + batch_size]
-        labels = dataset.labels[start : start + batch_size]
+        labels = ys[start : start + batch_size]
         missing = batch_size - len(inputs)
         mask = np.arange(batch_size) < len(inputs)
-        inputs = np.pad(inputs, ((0, missing), *((0, 0),) * (inputs.ndim - 1)))
-        x, y, mask = jax.device_put((inputs, np.pad(labels, (0, missing)), mask))
+        filled = [np.pad(array, ((0, missing), *((0, 0),) * (array.ndim - 1))) for array in (inputs, labels)]
+        x, y, mask = jax.device_put((*filled, mask))
         return (x if kind is None else normalised(scale, x, kind)), y, mask
 
     return Evaluation(batch, range(0, len(dataset.inputs), batch_size))

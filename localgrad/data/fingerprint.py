@@ -40,7 +40,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "shape": f"{inputs.shape} {inputs.dtype}",
-        "classes": dataset.classes,
+        "classes": dataset.classes if dataset.task is None else dataset.task.name,
         "labels": _sha256(dataset.labels),
         "inputs": _sha256(sample),
         "sum": _sum(inputs, row_bytes) if inputs.nbytes <= _SUMMED else None,

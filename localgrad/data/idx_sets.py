@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from localgrad.data import fashion_mnist, idx, tfds, tfds_folders
-from localgrad.data.dataset import Dataset, checked, part
+from localgrad.data.dataset import Dataset, part
+from localgrad.data.look import checked
 
 SHAPE = (28, 28)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from localgrad import registry
-from localgrad.data import dbpedia, digits, idx_sets, movies, tfds, wordnet
+from localgrad.data import dbpedia, digits, idx_sets, made, movies, tfds, wordnet
 from localgrad.data.dataset import Dataset
 from localgrad.data.text import Corpus
 
@@ -39,6 +39,10 @@ DATASETS: dict[str, Reader] = {
     wordnet.NAME: Reader(texts=wordnet.read),
     movies.NAME: Reader(texts=movies.read),
     dbpedia.NAME: Reader(texts=dbpedia.read),
+    "sine": Reader(made.sine),
+    "diabetes": Reader(made.diabetes),
+    "topics": Reader(made.topics),
+    "bytes": Reader(made.next_bytes),
 }
 
 

@@ -86,6 +86,17 @@ def _float_type(dtype: Any) -> np.dtype:
     return kind
 
 
+def targets(dataset: Dataset, dtype: Any) -> np.ndarray:
+    """The labels of a set as they are trained on: those that are floats in the type of the inputs.
+
+    Args:
+      dataset: as `looked_at` gives it.
+      dtype: floating type of the inputs.
+    """
+    floats = jnp.issubdtype(dataset.labels.dtype, jnp.floating)
+    return dataset.labels.astype(_float_type(dtype)) if floats else dataset.labels
+
+
 @partial(jax.jit, static_argnums=2)
 def normalised(scale: Scale | None, inputs: jax.Array, dtype: np.dtype) -> jax.Array:
     """Inputs `(..., C)` on the device, normalised unless `scale` is None, of `dtype`."""

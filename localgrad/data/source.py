@@ -15,9 +15,10 @@ import numpy as np
 from localgrad import base
 from localgrad.data.augment import Augment
 from localgrad.data.batch_fetch import Fetch, data_keys, orders, resident_fetch, streamed_fetch
-from localgrad.data.dataset import Dataset, looked_at
+from localgrad.data.dataset import Dataset
 from localgrad.data.groups import grouped
-from localgrad.data.scaling import scaling
+from localgrad.data.look import looked_at
+from localgrad.data.scaling import scaling, targets
 from localgrad.data.shuffle import LIMIT
 
 RESIDENT_LIMIT = 2 * 1024**3
@@ -77,6 +78,7 @@ def source(
     """
     dataset = looked_at(dataset)
     _check_numbers(dataset, batch_size, seed, trials, views, augment)
+    dataset = dataset._replace(labels=targets(dataset, dtype))
     dataset, groups = grouped(dataset, tuple(lengths), batch_size)
     kind, scale = scaling(dataset, mean, std, dtype)
     if augment is not None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from localgrad.data.dataset import VALIDATION_NAMES, Dataset, Part, checked, part
+from localgrad.data.dataset import VALIDATION_NAMES, Dataset, Part, part
+from localgrad.data.look import checked
 from localgrad.data.prepared import EXTRA, opened, records
 from localgrad.data.text import Corpus
 from localgrad.data.tfds_folders import check_exists, command, find, parsed, root

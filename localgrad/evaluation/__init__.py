@@ -2,4 +2,5 @@
 
 from localgrad.evaluation.accuracy import EvalBatches as EvalBatches
 from localgrad.evaluation.accuracy import make_evaluator as make_evaluator
+from localgrad.evaluation.accuracy import make_scorer as make_scorer
 from localgrad.evaluation.alignment import aligner as aligner

@@ -62,5 +62,6 @@ def exact_cosine(ours: PyTree, theirs: PyTree) -> float | None:
         np.concatenate([np.zeros(0), *(np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree))])
         for tree in (ours, theirs)
     ]
-    norms = [float(np.linalg.norm(vector)) for vector in flat]
-    return float(flat[0] / norms[0] @ (flat[1] / norms[1])) if all(norms) else None
+    dot = lambda a, b: np.sum(a * b)  # in pairs; what BLAS does differs by machine, and may add one after another
+    norms = [float(np.sqrt(dot(vector, vector))) for vector in flat]
+    return float(dot(flat[0] / norms[0], flat[1] / norms[1])) if all(norms) else None

@@ -18,10 +18,10 @@ _REPETITIONS = 15
 
 
 class ExitRow(NamedTuple):
-    """One exit: accuracy in percent, FLOPs of one example, median seconds of one batch."""
+    """One exit: the task's first score, FLOPs of one example, median seconds of one batch."""
 
     exit: int
-    accuracy: float
+    score: float
     flops: float
     seconds: float
 
@@ -36,7 +36,7 @@ class AnytimeRow(NamedTuple):
 
 
 def collect(model: Model, states: Sequence[BlockState], batches: EvalBatches) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `(exits, N, C)` and labels `(N,)` of all examples, masked ones left out; of a model without trials."""
+    """Scores `(exits, N, ..., C)` and labels `(N, ...)` of all examples but masked ones; of a model without trials."""
     predict = jax.jit(lambda states, x: jnp.stack([model.predict(states, x, exit) for exit in model.exits]))
     scores, labels = [], []
     for x, y, mask in batches:
@@ -53,7 +53,7 @@ def measure_exits(
 
     Args:
       model, states: a trained model without trials.
-      scores, labels: of the split that accuracy is of, see `collect`.
+      scores, labels: of the split that the task's score is of, see `collect`.
       x: a batch `(B, ...)`, for FLOPs and time; exits are timed in turns.
     """
     programs = [_compiled(model, states, x, (exit,)) for exit in model.exits]
@@ -64,7 +64,7 @@ def measure_exits(
             jax.block_until_ready(program(tuple(states), x))
             times.append(time.perf_counter() - began)
     return [
-        ExitRow(exit, _accuracy(found, labels), flops / len(x), float(np.median(times)))
+        ExitRow(exit, _score(model, found, labels), flops / len(x), float(np.median(times)))
         for exit, found, (_, flops), times in zip(model.exits, scores, programs, seconds, strict=True)
     ]
 
@@ -138,5 +138,6 @@ def _compiled(
     return program, flops + flops_of_repeats(traced(exits[-1:]))
 
 
-def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    return 100.0 * float(np.mean(scores.argmax(axis=1) == labels))
+def _score(model: Model, scores: np.ndarray, labels: np.ndarray) -> float:
+    score = next(iter(model.task.scores.values()))
+    return float(score.shown(np.mean(np.asarray(score.of(jnp.asarray(scores), jnp.asarray(labels)), np.float64))))

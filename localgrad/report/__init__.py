@@ -18,3 +18,6 @@ from localgrad.report.ledger import format_ledger as format_ledger
 from localgrad.report.ledger import format_seconds as format_seconds
 from localgrad.report.ledger import ledger as ledger
 from localgrad.report.ledger import table as table
+from localgrad.report.scores import EXITS as EXITS
+from localgrad.report.scores import goodness as goodness
+from localgrad.report.scores import score_of as score_of

@@ -9,22 +9,25 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from localgrad.report.scores import EXITS, score_of
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def draw_curves(records: Sequence[dict[str, Any]], path: Path | BinaryIO) -> None:
-    """Draws loss by block and accuracy by exit over epochs, as a PNG.
+    """Draws loss by block and the score by exit over epochs, as a PNG.
 
     Args:
       records: the objects of `metrics.jsonl`; figures of several trials are averaged.
       path: the file to write, or one that is open.
     """
     figure = _figure(10, 4)
-    losses, accuracies = figure.subplots(1, 2)
+    losses, scores = figure.subplots(1, 2)
+    score = next((score_of(record) for record in records if record["split"] != "train"), "accuracy")
     for split, key, axes, style in (
         ("train", "block_loss", losses, "-"),
-        ("validation", "exit_accuracy", accuracies, "--"),
-        ("test", "exit_accuracy", accuracies, "-"),
+        ("validation", EXITS + score, scores, "--"),
+        ("test", EXITS + score, scores, "-"),
     ):
         of_split = [record for record in records if record["split"] == split]
         epochs = [record["epoch"] for record in of_split]
@@ -33,8 +36,8 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path | BinaryIO) -> Non
             name = f"block {i + 1}" if split == "train" else f"exit {i + 1}, {split}"
             axes.plot(epochs, line, style, color=f"C{i % 10}", marker="." if len(epochs) < 2 else "", label=name)
     losses.set(xlabel="epoch", ylabel="training loss", yscale="log")
-    accuracies.set(xlabel="epoch", ylabel="accuracy")
-    for axes in (losses, accuracies):
+    scores.set(xlabel="epoch", ylabel=score.replace("_", " "))
+    for axes in (losses, scores):
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=7)

@@ -10,7 +10,7 @@ import optax
 
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
-from localgrad.blocks import NETWORKS, Vectors, compute_dtype, networks_of
+from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
 from localgrad.methods import METHODS, freeze, kernels, trials
 from localgrad.pipeline import sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
@@ -67,8 +67,14 @@ def build_model(config: Config, inputs: Inputs) -> Model:
     optimizer, feedback = _optimizers(config, inputs)
     dtype = jnp.dtype(config.long_dtype if inputs.train.words is None else jnp.int32)
     x_spec = jax.ShapeDtypeStruct((config.batch_size, *inputs.train.inputs.shape[1:]), dtype)
-    method = METHODS[config.method]
-    model = call("method", lambda: method(network, x_spec, inputs.train.classes, optimizer, feedback, **options))
+    method, task = METHODS[config.method], inputs.train.learnt
+    seer = looks_ahead(network, x_spec) if task.ahead else None
+    if seer is not None:
+        raise ValueError(
+            f"{inputs.train.name} is for the next token, and block {seer!r} of net {config.net!r} looks ahead at it: "
+            "choose --net=transformer --net_options=causal=True, or another network that does not."
+        )
+    model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
     _check_decay(config, model)
     model = freeze(model, config.frozen)
     if config.trials > 1:

@@ -84,7 +84,7 @@ class Checkpoints(CheckpointReader):
 
         Args:
           step, states, meta, live: see `Checkpoint`.
-          validation: accuracy, of a step at the end of an epoch.
+          validation: how good it is, larger is better, of a step at the end of an epoch (`goodness`).
           digest: of the states, for the manifest; worked out in the background.
           facts: more for the manifest.
 

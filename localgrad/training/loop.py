@@ -5,16 +5,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from localgrad import processes
 from localgrad.base import Batches, BlockState, DivergedError, PyTree
-from localgrad.evaluation import make_evaluator
+from localgrad.evaluation import make_scorer
 from localgrad.keys import fold_in
 from localgrad.methods import trial_keys
 from localgrad.pipeline import hand_over, pipeline_state
-from localgrad.report import params_sha256
+from localgrad.report import goodness, params_sha256
 from localgrad.training import config_file, workdir
 from localgrad.training.job import Job, check_still, checkpoints_of
 from localgrad.training.lock import owned
@@ -125,7 +124,7 @@ class _Run:
         self.checkpoints = checkpoints_of(job.config, log)
         self._keys = trial_keys(job.config.seed, job.model.trials)
         self._late = any(job.engine.plan.schedule.delays)  # what is in flight belongs to the run
-        self._evaluate = make_evaluator(job.model)
+        self._evaluate = make_scorer(job.model)
 
     def start(self, before: int | None = None) -> tuple[_Position, dict[str, Any], dict[str, Any]]:
         """The newest sound position (at or before a step), or the very first one; its JSON object and its manifest."""
@@ -153,13 +152,13 @@ class _Run:
         processes.agree(lambda: {"the checkpoint": [step, params_sha256(saved.states)]})
         return _Position(step, state, Meter(names, step, saved.meta["sums"])), saved.meta, found
 
-    def save(self, position: _Position, states: tuple[BlockState, ...], seconds: float, accuracy: float | None) -> None:
+    def save(self, position: _Position, states: tuple[BlockState, ...], seconds: float, good: float | None) -> None:
         """Saves a position, whose states are given; `seconds` have been spent in the epoch under way."""
         meta = {"sums": position.meter.to_json(), "seconds": seconds, "records": [*self.records]}
         trials = self.job.model.trials
         digest = lambda states: [params_sha256(one) for one in by_trial(states, trials)]
         live = position.engine_state if self._late else None
-        self.checkpoints.save(position.step, states, meta, accuracy, live, digest, **self.facts)
+        self.checkpoints.save(position.step, states, meta, good, live, digest, **self.facts)
 
     def advance(self, position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
@@ -206,25 +205,25 @@ class _Run:
                 position = self.advance(position, stop_at, stopped, bar)
                 states = self.settle(position)
                 seconds += time.perf_counter() - began
-                accuracy = None
+                good = None
                 if position.step == epoch_end:
-                    accuracy, seconds = self._end_epoch(position, states, seconds, bar), 0.0
-                self.save(position, states, seconds, accuracy)
+                    good, seconds = self._end_epoch(position, states, seconds, bar), 0.0
+                self.save(position, states, seconds, good)
                 if stopped() and position.step < total:
                     raise Interrupted(position.step, stopped())
         return position, states
 
     def _end_epoch(self, position: _Position, states: tuple[BlockState, ...], seconds: float, bar: tqdm) -> float:
-        """Evaluates, writes the epoch down and forgets its sums; returns the accuracy on validation."""
+        """Evaluates, writes the epoch down and forgets its sums; returns how good it is on validation."""
         rate = self.job.source.steps_per_epoch * self.job.config.batch_size / seconds
         fresh = epoch_records(self.job, position.step, position.meter, rate, states, self._evaluate)
         position.meter.reset()
         self.records += fresh
         if jax.process_index() == 0:
             workdir.append_records(self.records_path, fresh)
-            self.log(epoch_line(fresh, self.job.config.epochs))
-        bar.set_postfix_str(epoch_postfix(fresh), refresh=False)
-        return float(np.mean(fresh[1]["accuracy"]))
+            self.log(epoch_line(fresh, self.job.config.epochs, self.job.model.task))
+        bar.set_postfix_str(epoch_postfix(fresh, self.job.model.task), refresh=False)
+        return goodness(fresh[1])
 
     def rescue(self, error: DivergedError) -> DivergedError:
         """Trains again up to the batch that failed, from the last checkpoint, and saves the state before it."""

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, PyTree
-from localgrad.report import draw_curves
+from localgrad.report import EXITS, draw_curves, score_of
+from localgrad.tasks import Task
 from localgrad.training.job import Job
 from localgrad.training.meter import Meter
 
@@ -22,28 +23,44 @@ def epoch_records(
     keys = dict.fromkeys(key for block in means for key in block if key != "loss")  # blocks may report different ones
     details = {key: [block[key].tolist() if key in block else None for block in means] for key in keys}
     losses = [block["loss"].tolist() for block in means]
+    score = next(iter(job.model.task.scores.values()))
     records = [{**where, "split": "train", "block_loss": losses, **details, "examples_per_sec": rate}]
     for split in ("validation", "test"):
-        by_exit = evaluate(states, job.eval_batches(split)).tolist()
-        records.append({**where, "split": split, "accuracy": by_exit[-1], "exit_accuracy": by_exit})
+        record: dict[str, Any] = {**where, "split": split}
+        for name, by_exit in evaluate(states, job.eval_batches(split)).items():
+            record |= {name: by_exit[-1].tolist(), EXITS + name: by_exit.tolist()}
+        records.append(record if score.best == "max" else {**record, "best": score.best})
     return records
 
 
-def epoch_line(records: list[dict[str, Any]], epochs: int) -> str:
+def epoch_line(records: list[dict[str, Any]], epochs: int, task: Task) -> str:
     """An epoch in one line, for the log."""
     train, validation, test = records
+    name = score_of(validation)
+    show = lambda record: in_words(np.mean(record[name]), task)
     losses = " ".join(f"{np.mean(loss):.3g}" for loss in train["block_loss"])
     return (
-        f"epoch {train['epoch']}/{epochs}  loss by block {losses}  validation {np.mean(validation['accuracy']):.2f} %  "
-        f"test {np.mean(test['accuracy']):.2f} %  {train['examples_per_sec']:,.0f} examples/s"
+        f"epoch {train['epoch']}/{epochs}  loss by block {losses}  validation {show(validation)}  test {show(test)}  "
+        f"{train['examples_per_sec']:,.0f} examples/s"
     )
 
 
-def epoch_postfix(records: list[dict[str, Any]]) -> str:
+def in_words(value: float, task: Task) -> str:
+    """A mean of the task's first score, as lines and tables show it.
+
+    Examples:
+      >>> in_words(97.666, classification(10)), in_words(0.012345, regression())
+      ('97.67 %', '0.01235')
+    """
+    return f"{value:.2f} %" if next(iter(task.scores.values())).percent else f"{value:.4g}"
+
+
+def epoch_postfix(records: list[dict[str, Any]], task: Task) -> str:
     """An epoch in a few words, for the progress bar."""
     train, validation, _ = records
     losses = ", ".join(f"{np.mean(loss):.2g}" for loss in train["block_loss"])
-    return f"{train['examples_per_sec']:,.0f} ex/s, loss {losses}, val {np.mean(validation['accuracy']):.1f} %"
+    shown = in_words(np.mean(validation[score_of(validation)]), task)
+    return f"{train['examples_per_sec']:,.0f} ex/s, loss {losses}, val {shown}"
 
 
 def curves(records: Sequence[dict[str, Any]]) -> bytes:

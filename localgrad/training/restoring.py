@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from localgrad.base import Spec
+from localgrad.report import goodness
 from localgrad.training.checkpoint_reader import Checkpoint, CheckpointReader
 from localgrad.training.config import Config
 from localgrad.training.config_file import check_same, saved_config
@@ -50,7 +49,7 @@ def _check_best(checkpoints: CheckpointReader, step: int, log: Callable[[str], N
     """Says so if the best on validation, by the newest records, is gone, and another stands in for it."""
     newest = checkpoints.find()
     records = [] if newest is None else checkpoints.meta(newest["step"])["records"]
-    validation = {record["step"]: np.mean(record["accuracy"]) for record in records if record["split"] == "validation"}
+    validation = {record["step"]: goodness(record) for record in records if record["split"] == "validation"}
     best = max(validation, key=lambda step: (validation[step], -step), default=step)
     if best != step:
         log(f"the best on validation was checkpoint {best}, which is lost; {step} is the best of those that are left")

@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from localgrad.report import Ledger, ledger, table
+from localgrad.report import EXITS, Ledger, ledger, table
+from localgrad.tasks import Task
 from localgrad.training import workdir
 from localgrad.training.job import Job
 from localgrad.training.records import steady_rate
 
 # What of a summary is measured; with several trials each becomes a mean, a deviation and its values.
-_FIGURES = (
-    "test_accuracy", "validation_accuracy", "exit_accuracy", "block_loss", "best_epoch", "best_validation_accuracy",
-    "best_test_accuracy", "best_exit_accuracy", "examples_per_sec",
-)  # fmt: skip
+_FIGURES = ("test_", "validation_", EXITS, "best_", "block_loss", "examples_per_sec")
 
 
 def make_ledger(job: Job) -> Ledger:
@@ -31,9 +29,11 @@ def summaries(
     of = lambda value, trial: value if count is None else value[trial]
     pick = lambda split: [record for record in records if record["split"] == split]
     train, validation, test = pick("train"), pick("validation"), pick("test")
+    name, score = next(iter(job.model.task.scores.items()))
+    find_best = np.argmin if score.best == "min" else np.argmax
     results = []
     for trial in range(count or 1):
-        best = int(np.argmax([of(record["accuracy"], trial) for record in validation]))
+        best = int(find_best([of(record[name], trial) for record in validation]))
         results.append(
             {
                 "method": config.method,
@@ -41,15 +41,15 @@ def summaries(
                 "dataset": config.dataset,
                 "stages": made["stages"],
                 "steps": job.total_steps,
-                "test_accuracy": of(test[-1]["accuracy"], trial),
-                "validation_accuracy": of(validation[-1]["accuracy"], trial),
+                f"test_{name}": of(test[-1][name], trial),
+                f"validation_{name}": of(validation[-1][name], trial),
                 "exits": list(job.model.exits),
-                "exit_accuracy": [of(value, trial) for value in test[-1]["exit_accuracy"]],
+                EXITS + name: [of(value, trial) for value in test[-1][EXITS + name]],
                 "block_loss": [of(value, trial) for value in train[-1]["block_loss"]],
                 "best_epoch": validation[best]["epoch"],
-                "best_validation_accuracy": of(validation[best]["accuracy"], trial),
-                "best_test_accuracy": of(test[best]["accuracy"], trial),
-                "best_exit_accuracy": [of(value, trial) for value in test[best]["exit_accuracy"]],
+                f"best_validation_{name}": of(validation[best][name], trial),
+                f"best_test_{name}": of(test[best][name], trial),
+                f"best_{EXITS}{name}": [of(value, trial) for value in test[best][EXITS + name]],
                 "params": {"effective": book.effective, "affiliated": book.affiliated},
                 "examples_per_sec": steady_rate(records),
                 "params_sha256": digests[trial],
@@ -77,22 +77,24 @@ def merge(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     merged = dict(parts[0])
     for key in merged:
         values = [part[key] for part in parts]
-        if key in _FIGURES:
+        if key.startswith(_FIGURES):
             merged[key] = spread(values)
         elif key == "params_sha256":
             merged[key] = values
     return merged
 
 
-def format_summary(summary: dict[str, Any], folder: str) -> str:
+def format_summary(summary: dict[str, Any], folder: str, task: Task) -> str:
     """The table of exits and the paths of a finished run, as text."""
+    name, score = next(iter(task.scores.items()))
+    words, form, unit = name.replace("_", " "), ".2f" if score.percent else ".4g", " %" if score.percent else ""
 
     def show(value: Any) -> str:
-        return f"{value['mean']:.2f} ± {value['std']:.2f}" if isinstance(value, dict) else f"{value:.2f}"
+        return f"{value['mean']:{form}} ± {value['std']:{form}}" if isinstance(value, dict) else f"{value:{form}}"
 
     exits = [
         [exit, f"block 1-{exit}" if exit > 1 else "block 1", show(value)]
-        for exit, value in zip(summary["exits"], summary["exit_accuracy"], strict=True)
+        for exit, value in zip(summary["exits"], summary[EXITS + name], strict=True)
     ]
     epochs = summary["best_epoch"]
     best = f"epoch {epochs}" if isinstance(epochs, int) else f"epochs {', '.join(map(str, epochs['values']))}"
@@ -100,10 +102,10 @@ def format_summary(summary: dict[str, Any], folder: str) -> str:
     digests = summary["params_sha256"]
     return "\n".join(
         [
-            table(["exit", "uses", "test accuracy %"], exits),
+            table(["exit", "uses", f"test {words}{unit}"], exits),
             "",
-            f"test accuracy {show(summary['test_accuracy'])} %; best on validation: {best}, test "
-            f"{show(summary['best_test_accuracy'])} %",
+            f"test {words} {show(summary[f'test_{name}'])}{unit}; best on validation: {best}, test "
+            f"{show(summary[f'best_test_{name}'])}{unit}",
             f"params_sha256 {' '.join(digests) if isinstance(digests, list) else digests}",
             "wrote " + "  ".join(str(workdir.folder_of(folder) / name) for name in files),
         ]

@@ -1,4 +1,4 @@
-"""A method, a network and a data set of a stranger, each registered by one call, from the command line."""
+"""A method, a network and a data set with a task of its own, all a stranger's, from the command line."""
 
 import json
 import os
@@ -18,9 +18,14 @@ from localgrad.methods import METHODS
 from ..quick import QUICK
 
 PLUGIN = """
+import jax.numpy as jnp
 import numpy as np
 
 import localgrad as lg
+
+# Two signs at once, which are right together or not at all.
+both = lg.tasks.Score(lambda scores, y: jnp.all((scores > 0) == (y > 0), axis=-1), percent=True)
+signs = lg.tasks.multilabel(2)._replace(name="signs", scores={"both": both})
 
 
 def classifiers(network, x_spec, classes, *, tx, pool: int | None = None):
@@ -34,8 +39,7 @@ def funnel(widths=(12, 8)):
 def corners(name, split, data_dir):
     rng = np.random.default_rng(["train", "validation", "test"].index(split))
     inputs = rng.normal(size=(320 if split == "train" else 60, 2)).astype(np.float32)
-    labels = (inputs[:, 0] > 0).astype(np.int32) + 2 * (inputs[:, 1] > 0).astype(np.int32)
-    return lg.data.Dataset(name, inputs, labels, 4)
+    return lg.data.Dataset(name, inputs, (inputs > 0).astype(np.int32), task=signs)
 
 
 lg.register_method("classifiers", classifiers)
@@ -59,7 +63,7 @@ def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["method"], summary["net"], summary["dataset"]) == ("classifiers", "funnel", "corners")
-    assert summary["test_accuracy"] > 70
+    assert summary["test_both"] > 70 and summary["exit_both"][-1] == summary["test_both"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["plugin"] == ["mine"]
     # the run brings its plugin: neither the same command without it nor `evaluate` needs to name it
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "30")
@@ -69,7 +73,7 @@ def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     seen = command(tmp_path, "evaluate", "--workdir=run")
     assert seen.returncode == 0, seen.stderr
     (row,) = json.loads((tmp_path / "run" / "evaluation.json").read_text())["runs"]
-    assert row["method"] == "classifiers" and len(row["exits"]) == 2
+    assert row["method"] == "classifiers" and row["exits"][-1]["both"] == summary["test_both"]
     # elsewhere nobody knows the names
     refused = command(tmp_path, "train", *flags, "--workdir=other")
     assert refused.returncode == 2 and "unknown method 'classifiers'; there are al," in refused.stderr

@@ -20,8 +20,9 @@ from localgrad.data import (
     register_dataset,
     with_label_noise,
 )
-from localgrad.data.dataset import Part, checked, part
+from localgrad.data.dataset import Part, part
 from localgrad.data.fashion_mnist import DEBIAN
+from localgrad.data.look import checked
 from localgrad.data.text import Corpus
 
 # Splits
@@ -89,7 +90,8 @@ def test_pixel_stats_are_those_of_the_pixels() -> None:
 
 def test_names_are_embedded() -> None:
     images = ("digits", "mnist", "fashion_mnist", "kmnist", "emnist")
-    assert names() == (*images, "wordnet_gloss", "movie_snippets", "dbpedia")
+    texts, others = ("wordnet_gloss", "movie_snippets", "dbpedia"), ("sine", "diabetes", "topics", "bytes")
+    assert names() == (*images, *texts, *others)
 
 
 @pytest.mark.parametrize("split", ["val", "Train", ""])

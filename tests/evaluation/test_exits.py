@@ -49,7 +49,7 @@ def test_measures_of_a_network():
     np.testing.assert_allclose(scores[1], model.predict(states, x), rtol=1e-5, atol=1e-6)
     first, last = measure_exits(model, states, scores, labels, x)
     assert (first.exit, last.exit) == (1, 2)
-    assert first.accuracy == 100 * np.mean(scores[0].argmax(1) == labels)
+    assert first.score == 100 * np.mean(scores[0].argmax(1) == labels)
     assert 2 * 16 * 32 < first.flops < last.flops
     assert first.seconds > 0
     both = anytime_flops(model, states, x)

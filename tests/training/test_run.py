@@ -13,6 +13,7 @@ import pytest
 
 from localgrad import params_sha256
 from localgrad.pipeline import specs
+from localgrad.tasks import classification
 from localgrad.training import (
     Config,
     DivergedError,
@@ -66,7 +67,7 @@ def test_a_run_writes_what_the_readme_says(undisturbed):
     ]
     assert records[-1]["accuracy"] == summary["test_accuracy"]
     assert summary["best_validation_accuracy"] == max(r["accuracy"] for r in records if r["split"] == "validation")
-    assert str(folder) in format_summary(summary, str(folder))
+    assert str(folder) in format_summary(summary, str(folder), classification(10))
 
 
 def test_a_finished_run_is_not_trained_again(undisturbed):
@@ -372,7 +373,7 @@ def test_trials_are_runs_of_their_own_seeds(by, undisturbed, tmp_path):
         np.testing.assert_allclose(figure["values"][0], expected, rtol=1e-3)
     if by == "loop":
         assert summary["params_sha256"][0] == alone["params_sha256"]
-    assert "±" in format_summary(summary, str(tmp_path))
+    assert "±" in format_summary(summary, str(tmp_path), classification(10))
 
 
 @pytest.mark.slow
