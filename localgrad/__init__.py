@@ -71,7 +71,7 @@ from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block
 from localgrad.methods.parts import classifying_model, local_block, waiting_block
 from localgrad.methods.registry import register_method
-from localgrad.pipeline import balance, block_seconds, delays_of, init, sequential, spmd
+from localgrad.pipeline import balance, block_seconds, delays_of, init, register_schedule, sequential, spmd
 from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
@@ -161,9 +161,11 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "register_dataset",
     "register_method",
     "register_network",
+    "register_schedule",
     # Rooms; the last three are imported when they are asked for
     "data",
     "evaluation",
+    "tasks",
     "testing",
     "training",
     "__version__",

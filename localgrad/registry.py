@@ -1,4 +1,4 @@
-"""Things by name, for command lines: tables of methods, networks and data sets that anyone can add a row to."""
+"""Things by name, for command lines: tables of methods, networks, data sets, schedules; anyone can add a row."""
 
 import re
 from collections.abc import Iterable, Mapping, MutableMapping

@@ -8,6 +8,7 @@ from localgrad.pipeline.partition import make_plan as make_plan
 from localgrad.pipeline.schedules import STALENESS as STALENESS
 from localgrad.pipeline.schedules import WEIGHTS as WEIGHTS
 from localgrad.pipeline.schedules import delays_of as delays_of
+from localgrad.pipeline.schedules import register_schedule as register_schedule
 from localgrad.pipeline.sequential import sequential as sequential
 from localgrad.pipeline.specs import init as init
 from localgrad.pipeline.specs import signal_of as signal_of

@@ -26,10 +26,10 @@ from localgrad.pipeline import ring
 from localgrad.pipeline.delayed import Delayed, Entry, Pending
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE
 from localgrad.pipeline.partition import make_plan
-from localgrad.pipeline.schedules import delays_of
+from localgrad.pipeline.schedules import delays_of, stream_of
 from localgrad.pipeline.sequential import SequentialState
 from localgrad.pipeline.specs import key_spec, signal_of
-from localgrad.pipeline.spmd import layout_of, stream_of
+from localgrad.pipeline.spmd import layout_of
 from localgrad.pipeline.stream import Stream
 from localgrad.pipeline.stream_parts import Learnt, StreamState, Went
 

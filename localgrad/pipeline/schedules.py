@@ -1,10 +1,10 @@
 """The schedules by what blocks wait for: values that the engines, the ledger and the timeline read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from localgrad import registry
 from localgrad.base import Schedule, Signal
 
-STALENESS = ("delayed", "locked")
 WEIGHTS = ("stashed", "current")
 
 
@@ -53,12 +53,52 @@ def streamed_chain(stages: int) -> Schedule:
     return Schedule("chain", tuple(2 * (stages - 1 - stage) for stage in range(stages)))
 
 
-def delays_of(cuts: Sequence[int], signal: Signal = "top") -> tuple[int, ...]:
-    """By how many batches each block's updates are late on stages with these cuts, where a batch enters on each tick.
+# By `staleness`: `(signal, stages) -> schedule` of blocks that wait for the `top` or the `next`.
+STALENESS: dict[str, Callable[[Signal, int], Schedule]] = {
+    "delayed": lambda signal, stages: {"top": broadcast, "next": relay}[signal](stages),
+    "locked": lambda signal, stages: {"top": broadcast, "next": relay}[signal](stages, "locked"),
+}
+
+
+def register_schedule(name: str, make: Callable[[Signal, int], Schedule]) -> None:
+    """Adds a schedule, for `--staleness=NAME` and `spmd(model, staleness=NAME)`.
+
+    Args:
+      name: a word.
+      make: `(signal, stages) -> schedule`, of blocks that wait for the `top` or the `next`.  When a signal reaches a
+        stage is not to be chosen: `wait` is as in `broadcast` and `relay`; the period is, from 1 tick on.
+
+    Raises:
+      ValueError: a name that is no word, or that another schedule has.
+    """
+    registry.add("schedule", STALENESS, name, make)
+
+
+def stream_of(signal: Signal, stages: int, staleness: str = "delayed") -> Schedule:
+    """The schedule of whole batches for blocks that wait for a signal.
+
+    Raises:
+      ValueError: for an unknown `staleness`, or a schedule in which signals come when they cannot.
+    """
+    if signal == "above":
+        return streamed_chain(stages)
+    found = registry.chosen("staleness", staleness, STALENESS)(signal, stages)
+    known = STALENESS["delayed"](signal, stages)
+    if (found.wait, found.parts) != (known.wait, 1) or found.period < 1:
+        raise ValueError(
+            f"schedule {staleness!r} of {stages} stages: wait={found.wait}, parts={found.parts}, period={found.period}"
+            f"; expected wait={known.wait}, parts=1 and a period of at least 1, for blocks that wait for {signal!r}."
+        )
+    return found
+
+
+def delays_of(cuts: Sequence[int], signal: Signal = "top", staleness: str = "delayed") -> tuple[int, ...]:
+    """By how many batches each block's updates are late on stages with these cuts.
 
     Args:
       cuts: block indices at which stages begin and end.
       signal: what blocks wait for: `top`, `next` or `above`.
+      staleness: as in `spmd`; of blocks that wait for the way back, which are streamed, it says nothing.
 
     Examples:
       >>> delays_of((0, 1, 3, 4))
@@ -69,7 +109,7 @@ def delays_of(cuts: Sequence[int], signal: Signal = "top") -> tuple[int, ...]:
       (3, 1, 1, 0)
     """
     stages = len(cuts) - 1
-    late = {"top": broadcast, "next": relay, "above": streamed_chain}[signal](stages).delays
+    late = stream_of(signal, stages, staleness).delays
     spans = list(zip(cuts, cuts[1:], strict=False))
     if signal == "next":  # within a stage nothing is late
         return tuple(late[s] if i == b - 1 else 0 for s, (a, b) in enumerate(spans) for i in range(a, b))

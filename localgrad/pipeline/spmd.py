@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import jax
 
-from localgrad.base import Engine, Model, Plan, Schedule, Signal
-from localgrad.pipeline import schedules
+from localgrad.base import Engine, Model, Plan
 from localgrad.pipeline.chain import Chain
 from localgrad.pipeline.coupling import check_examples, least_examples
 from localgrad.pipeline.local import Local
 from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import make_plan
-from localgrad.pipeline.schedules import STALENESS, WEIGHTS, parts_of
+from localgrad.pipeline.schedules import STALENESS, WEIGHTS, parts_of, stream_of
 from localgrad.pipeline.specs import signal_of, specs
 from localgrad.pipeline.stream import Stream
 from localgrad.pipeline.ticks import engine
+from localgrad.registry import check_known
 
 
 def spmd(
@@ -51,7 +51,7 @@ def spmd(
         does without where it can.
       staleness: `broadcast` and `relay` only: `delayed` streams a batch a tick, and stage s learns S - 1 - s batches
         late, or, in `relay`, the last block of a stage one batch late; `locked` lets the next batch enter only when
-        nothing will be late.
+        nothing will be late; or one that was registered, see `register_schedule`.
       micro_batches: `chain` only: parts of a batch that follow each other through the stages; they divide a shard's
         examples.  By default as many as do, up to 4 S, of no fewer examples than the model can learn from.
       asynchronous: `chain` only: streams a batch a tick instead, without a bubble; stage s learns 2 (S - 1 - s) - 1
@@ -65,8 +65,7 @@ def spmd(
         `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
         an unknown `staleness`, or for what belongs to another schedule.
     """
-    if staleness not in STALENESS:
-        raise ValueError(f"unknown staleness {staleness!r}; there are {', '.join(STALENESS)}.")
+    check_known("staleness", staleness, STALENESS)
     signal = signal_of(model)
     check_asynchronous(model, asynchronous, micro_batches)
     plan = make_plan(model, stages, cuts)  # refuses blocks that wait for what nobody hands down
@@ -83,13 +82,6 @@ def spmd(
     if signal == "above" and asynchronous is None:
         return engine(Chain(layout, parts, bubble))
     return engine(Stream(layout, stream_of(signal, stages, staleness), signal, bubble, asynchronous == "current"))
-
-
-def stream_of(signal: Signal, stages: int, staleness: str = "delayed") -> Schedule:
-    """The schedule of a batch a tick for blocks that wait for a signal."""
-    if signal == "above":
-        return schedules.streamed_chain(stages)
-    return {"top": schedules.broadcast, "next": schedules.relay}[signal](stages, staleness)
 
 
 def check_asynchronous(model: Model, asynchronous: str | None, micro_batches: int | None) -> None:

@@ -53,7 +53,7 @@ def _resolved(config: Config, model: Model, one_process: bool) -> Config:
 def delays(config: Config, model: Model) -> tuple[int, ...] | None:
     """By how many batches each block of a resolved run learns late; None where nothing is."""
     known = _late(config, model) and config.cuts is not None
-    found = delays_of(config.cuts, signal_of(model)) if known else ()  # type: ignore[arg-type]
+    found = delays_of(config.cuts, signal_of(model), config.staleness) if known else ()  # type: ignore[arg-type]
     return found if any(found) else None
 
 
@@ -88,6 +88,13 @@ def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
             f"--cuts={_flag(begun.cuts)}, and updates would be late by others on --stages={config.stages} "
             f"--cuts={_flag(given.cuts)}: it would be another run. Keep the stages, or say --new_delays."
         )
+    crosses = before.engine != config.engine and config.staleness not in ("delayed", "locked")
+    if delays(config, model) and crosses:
+        raise ValueError(
+            f"{config.workdir} was trained with --engine={before.engine}, and its batches in flight under "
+            f"--staleness={config.staleness} cannot be handed over: keep the engine, or say --new_delays, which learns "
+            "from them before it goes on."
+        )
     if delays(config, model) and (before.engine, config.engine) == ("sequential", "spmd"):
         raise ValueError(
             f"{config.workdir} was trained with --engine=sequential, whose batches in flight the pipeline cannot take "
@@ -102,7 +109,7 @@ def _cuts_batches(config: Config, model: Model) -> bool:
 def _late(config: Config, model: Model) -> bool:
     if signal_of(model) == "above":
         return config.asynchronous is not None
-    return signal_of(model) != "none" and config.staleness == "delayed"
+    return signal_of(model) != "none" and config.staleness != "locked"
 
 
 def _flag(cuts: tuple[int, ...] | None) -> str:

@@ -27,12 +27,13 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     """Yields a function that returns the signal that asked for a stop, or 0; a later second signal stops at once.
 
     A terminal, a cluster or a service manager signals all processes of a run, and a launcher among them hands it on: a
-    process then hears of one stop more than once, at about the same time.
+    process then hears of one stop more than once, at about the same time; or only after it has stopped, because another
+    process heard of it first.  So where it stopped, what was there before comes back with the first later signal.
     """
     caught, first = [0], [0.0]
 
     def catch(signum: int, frame: Any) -> None:
-        if not caught[0]:
+        if not first[0]:
             caught[0], first[0] = signum, time.monotonic()
         elif time.monotonic() - first[0] > _ONE_STOP:
             signal.signal(signum, before[signum])
@@ -48,10 +49,14 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             return caught[0]
         from jax.experimental import multihost_utils  # all processes must stop at the same batch
 
-        return int(jnp.max(multihost_utils.process_allgather(np.int32(caught[0]))))
+        asked = int(jnp.max(multihost_utils.process_allgather(np.int32(caught[0]))))
+        if asked and not first[0]:
+            first[0] = time.monotonic()
+        return asked
 
     try:
         yield stopped
     finally:
         for signum, handler in before.items():
-            signal.signal(signum, handler)
+            if not first[0]:
+                signal.signal(signum, handler)

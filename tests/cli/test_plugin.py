@@ -1,4 +1,4 @@
-"""A method, a network and a data set with a task of its own, all a stranger's, from the command line."""
+"""A method, a network, a schedule and a data set with a task of its own, all a stranger's, from the command line."""
 
 import json
 import os
@@ -42,7 +42,13 @@ def corners(name, split, data_dir):
     return lg.data.Dataset(name, inputs, (inputs > 0).astype(np.int32), task=signs)
 
 
+def half(signal, stages):
+    known = {"top": lg.pipeline.schedules.broadcast, "next": lg.pipeline.schedules.relay}[signal](stages)
+    return known._replace(period=2)  # a batch enters on every other tick
+
+
 lg.register_method("classifiers", classifiers)
+lg.register_schedule("half", half)
 lg.register_network("funnel", funnel)
 lg.register_dataset("corners", corners)
 """
@@ -74,6 +80,15 @@ def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     assert seen.returncode == 0, seen.stderr
     (row,) = json.loads((tmp_path / "run" / "evaluation.json").read_text())["runs"]
     assert row["method"] == "classifiers" and row["exits"][-1]["both"] == summary["test_both"]
+    # under a schedule of its own the pipeline learns what the sequential engine does with its delays
+    late = ("--method=dfa", "--staleness=half", "--stages=3", "--batch_size=32", "--epochs=2")
+    found = {}
+    for engine in ("spmd", "sequential"):
+        words = ("--plugin=mine", "--net=funnel", "--dataset=corners", *late, f"--engine={engine}")
+        done = command(tmp_path, "train", *words, f"--workdir={engine}")
+        assert done.returncode == 0, done.stderr
+        found[engine] = json.loads((tmp_path / engine / "summary.json").read_text())
+    np.testing.assert_allclose(found["spmd"]["block_loss"], found["sequential"]["block_loss"], rtol=1e-4)
     # elsewhere nobody knows the names
     refused = command(tmp_path, "train", *flags, "--workdir=other")
     assert refused.returncode == 2 and "unknown method 'classifiers'; there are al," in refused.stderr

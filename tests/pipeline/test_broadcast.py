@@ -8,16 +8,18 @@ import numpy as np
 import optax
 import pytest
 
+import localgrad as lg
 from localgrad import dfa, dgl, dkp, early_exit, mlp, sequential, spmd
 from localgrad.base import Backward, BlockState, Forward, LocalBlock, Message, Model
 from localgrad.blocks import cnn
 from localgrad.data import batches
 from localgrad.methods import trial_keys, trials
-from localgrad.pipeline import delays_of, init, specs
+from localgrad.pipeline import delays_of, init, schedules, specs
 from localgrad.pipeline.partition import state_bytes
 from localgrad.pipeline.stash import stashes
 from localgrad.report import largest_difference, params_sha256
 from localgrad.tasks import classification
+from localgrad.testing import random_batches
 
 BATCH, CLASSES, STEPS = 8, 3, 12
 NAN = float("nan")
@@ -240,3 +242,39 @@ def test_local_methods_are_never_late() -> None:
 def test_unknown_staleness() -> None:
     with pytest.raises(ValueError, match="unknown staleness 'stale'; there are delayed, locked"):
         spmd(model_of(), stages=2, staleness="stale")
+
+
+def half(signal: str, stages: int) -> lg.base.Schedule:
+    """A schedule of a stranger: a batch enters on every other tick, so that less is late."""
+    return schedules.broadcast(stages)._replace(period=2)
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_a_registered_schedule_gives_the_sequential_numbers(stages, x64, monkeypatch):
+    monkeypatch.setitem(schedules.STALENESS, "half", half)
+    model = lg.dfa(lg.mlp((5, 4, 4)), jax.ShapeDtypeStruct((4, 6), jnp.float64), 3, tx=optax.sgd(0.1, momentum=0.5))
+    engine = lg.spmd(model, stages=stages, staleness="half", bubble=float("nan"))
+    delays = delays_of(engine.plan.cuts, "top", "half")
+    assert max(delays) == {2: 0, 3: 1}[stages] and engine.plan.schedule.period == 2
+    fed, states = random_batches(model, 6), init(model, jax.random.key(0))
+    found = []
+    for one in (engine, lg.sequential(model, delays)):
+        state, metrics = one.run(one.load(states, jax.random.key(1)), one.put(fed))
+        metrics.check()
+        found.append(one.states(state))
+    assert largest_difference(*found) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"wait": (9, 9)}, {"period": 0}, {"wait": (2, 1), "parts": 2}], ids=["wait", "period", "parts"]
+)
+def test_a_schedule_that_cannot_be_is_refused(wrong, monkeypatch):
+    monkeypatch.setitem(schedules.STALENESS, "odd", lambda signal, stages: half(signal, stages)._replace(**wrong))
+    with pytest.raises(
+        ValueError, match=r"schedule 'odd' of 2 stages: .* expected wait=\(2, 1\), parts=1 and a period"
+    ):
+        schedules.stream_of("top", 2, "odd")
+    with pytest.raises(ValueError, match="unknown staleness 'never'; there are delayed, locked, odd"):
+        schedules.stream_of("top", 2, "never")
+    with pytest.raises(ValueError, match="there is a schedule 'locked' already"):
+        lg.register_schedule("locked", half)

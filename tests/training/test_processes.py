@@ -4,7 +4,10 @@ import json
 import os
 import signal
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from localgrad.processes import run as place
 from localgrad.training import Config, prepare, stopping
@@ -49,6 +52,30 @@ def test_one_process_compares_nothing(tmp_path, monkeypatch):
     prepare(Config(widths=(8, 8), workdir=str(tmp_path)))
 
 
+@pytest.mark.parametrize("asks", ["this process", "another process"])
+def test_a_signal_that_comes_after_the_stop_belongs_to_it(asks, monkeypatch):
+    """Another process heard of the stop first: this one's own signal may come when both have stopped."""
+    heard = []
+    before = {number: signal.signal(number, lambda *_, n=number: heard.append(n)) for number in (2, 15)}
+    if asks == "another process":
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.array([own, signal.SIGTERM]))
+    try:
+        with stopping.stop_signals() as stopped:
+            if asks == "this process":
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped() == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == []
+        monkeypatch.setattr(stopping, "_ONE_STOP", -1.0)
+        for _ in range(2):  # whatever was there before is back
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM] * 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_signals_of_one_stop_are_one_and_a_later_one_stops_at_once(monkeypatch):
     heard = []
     before = {number: signal.signal(number, lambda *_, n=number: heard.append(n)) for number in (2, 15)}
@@ -64,3 +91,10 @@ def test_signals_of_one_stop_are_one_and_a_later_one_stops_at_once(monkeypatch):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_where_nobody_asked_for_a_stop_everything_is_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping.stop_signals() as stopped:
+        assert stopped() == 0 and signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -284,10 +284,8 @@ def test_a_disk_that_is_full_ends_the_run_in_one_line_and_the_same_command_goes_
 def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undisturbed, tmp_path):
     """Stopped in the second epoch on one number of stages, and gone on with on another."""
     config = dataclasses.replace(SMALL, workdir=str(tmp_path / "run"), stages=stages, checkpoint_every_steps=6)
-    handler = signal.getsignal(signum)
     with pytest.raises(Interrupted, match=signum.name) as stopped:
         go(config, lambda line: os.kill(os.getpid(), signum) if line.startswith("epoch 1/") else None)
-    assert signal.getsignal(signum) == handler
     assert stopped.value.signum == signum
     assert 0 < stopped.value.step < 27
     said = []
