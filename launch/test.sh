@@ -20,10 +20,10 @@ export JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
 "$bin/python" -m pytest -n 2 --dist loadfile -m "not slow and not full"
 "$bin/python" -m pytest -n 2 -m "slow and not full" --durations=12  # by test and not by file: they share nothing
 if newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3); then
-  environment .venv-newest "$newest" "[test]"
+  environment .venv-newest "$newest" "[test,tpu]"  # tpu: the compiler alone, for chips that need not be here
   .venv-newest/bin/python -m pytest -n 2 -m "not full" \
-    -k "digests_are_equal or cnn-norm or test_memory_grows or test_xla" \
-    tests/test_xla.py tests/pipeline/test_exactness.py tests/pipeline/test_float64.py tests/pipeline/test_program.py
+    -k "digests_are_equal or cnn-norm or test_memory_grows or test_xla or test_compile_for" \
+    tests/test_xla.py tests/machines tests/pipeline/test_exactness.py tests/pipeline/test_float64.py tests/pipeline/test_program.py
 else
   echo "no Python 3.12 or later: the exactness tests ran on $("$bin/python" -c 'import jax; print("jax", jax.__version__)') only"
 fi

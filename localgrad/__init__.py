@@ -45,6 +45,7 @@ from localgrad.blocks import (
     vgg,
 )
 from localgrad.data import register_dataset
+from localgrad.machines import compile_for, format_compiled
 from localgrad.methods import (
     al,
     bp,
@@ -149,11 +150,13 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     # Engines
     "balance",
     "block_seconds",
+    "compile_for",
     "delays_of",
     "init",
     "sequential",
     "spmd",
     # Reports
+    "format_compiled",
     "format_ledger",
     "ledger",
     "params_sha256",

@@ -15,12 +15,12 @@ LIBRARY = Path(localgrad.__file__).parent
 # The parts of the library, from the lowest up: each imports parts of lower layers only, and none of its own layer.  So
 # the pipeline never names a method, nor a method the pipeline, and nothing can go in a circle.
 LAYERS = (
-    {"xla", "base", "keys", "registry", "plugins"},
+    {"xla", "base", "keys", "registry", "plugins", "target"},
     {"blocks", "losses", "report", "processes"},
     {"tasks"},
     {"data"},
     {"methods", "pipeline"},
-    {"evaluation"},
+    {"evaluation", "machines"},
     {"training"},
     {"cli", "testing"},
     {"__main__"},

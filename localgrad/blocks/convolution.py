@@ -12,6 +12,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from localgrad import target
+
 _ORDER = ("NHWC", "HWIO", "NHWC")
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -33,7 +35,7 @@ def convolution(
     derivative of that part.
     """
     plain = (
-        jax.default_backend() == "cpu"
+        target.platform() == "cpu"
         and lhs.ndim == 4
         and feature_group_count == 1
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))

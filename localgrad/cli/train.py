@@ -6,12 +6,15 @@ r"""Trains a network with a local learning rule.
 The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops.  Several processes train
 one network when each is started with `--coordinator=HOST:PORT --num_processes=N --process_id=I`, or, where the cluster
 says those itself (TPU pods, SLURM), with `--coordinator=auto`.  Without `--method` and `--profile` it is `al` in its
-form `iclr_head`.
+form `iclr_head`.  `--compile_for=tpu:v5e:2x4` compiles the pipeline for chips that need not be here, and says what one
+of them holds and does.
 """
 
+import jax
 from absl import flags
 
 from localgrad.cli import config_flags, shell
+from localgrad.machines import compile_for, format_compiled
 from localgrad.pipeline import balance, block_seconds
 from localgrad.report import format_ledger, format_seconds
 from localgrad.training import (
@@ -24,7 +27,9 @@ from localgrad.training import (
     prepare_all,
     run,
 )
+from localgrad.training.builders import build_model
 from localgrad.training.config_file import saved_plugins
+from localgrad.training.inputs import read_inputs
 from localgrad.training.memory import check_memory
 
 # Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
@@ -39,6 +44,12 @@ def define_flags() -> None:
     config_flags.define()
     flags.DEFINE_bool("dry_run", False, "print the plan and stop")
     flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
+    flags.DEFINE_string(
+        "compile_for",
+        None,
+        "compile the pipeline for accelerators that need not be here, such as tpu:v5e:2x4, print what a device holds "
+        "and does, and stop",
+    )
     shell.define_process_flags()
 
 
@@ -56,12 +67,39 @@ def config_from_flags() -> Config:
     return Config(**values)
 
 
+def compile_only(target: str) -> int:
+    """Compiles the run's pipeline for accelerators that need not be here, and prints what a device holds and does."""
+    try:
+        config = config_from_flags()
+        if config.engine == "sequential":
+            raise ValueError("--compile_for is of the pipeline: leave out --engine=sequential.")
+        jax.config.update("jax_platforms", "cpu")  # an accelerator of this machine has nothing to do with it
+        jax.config.update("jax_enable_x64", config.dtype == "float64")
+        found = compile_for(
+            build_model(config, read_inputs(config)),
+            target,
+            stages=config.stages,
+            data_parallel=config.data_parallel,
+            batches=config.batches_per_call,
+            cuts=config.cuts,
+            staleness=config.staleness,
+            asynchronous=config.asynchronous,
+            micro_batches=config.micro_batches,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        return shell.refuse(str(error))
+    shell.say(format_compiled(found))
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """Trains, and returns the exit status."""
     if len(argv) > 1:
         return shell.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
     if FLAGS.measure and not FLAGS.dry_run:
         return shell.refuse("--measure prints what blocks take by the clock and trains nothing: say --dry_run too.")
+    if FLAGS.compile_for:
+        return compile_only(FLAGS.compile_for)
     try:
         config = config_from_flags()
         count = 1 if config.engine == "sequential" else config.stages * config.data_parallel

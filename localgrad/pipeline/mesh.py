@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localgrad.base import LEARNT, BlockState, Key, Model, Plan, PyTree, Spec
@@ -140,10 +140,23 @@ def make_mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | N
             f'CPU, make virtual ones before the first use of jax: jax.config.update("jax_num_cpu_devices", {need}).'
         )
     axes = (AxisType.Auto, AxisType.Auto)
-    mesh = jax.make_mesh((data_parallel, stages), ("data", "stage"), axis_types=axes, devices=devices[:need])
-    if mesh.is_multi_process:
+    shape, names, used = (data_parallel, stages), ("data", "stage"), devices[:need]
+    try:
+        mesh = jax.make_mesh(shape, names, axis_types=axes, devices=used)
+    except AssertionError:  # on TPUs it arranges boxes of chips only; three of eight are none
+        mesh = Mesh(np.array(used).reshape(shape), names, axis_types=axes)
+    if mesh.is_multi_process and not only_compiled(mesh):
         _meet(mesh)
     return mesh
+
+
+def only_compiled(mesh: Mesh | AbstractMesh) -> bool:
+    """Whether the devices are those of a topology, for which programs can be compiled and none can run."""
+    device = mesh.devices.flat[0]
+    try:
+        return device not in jax.devices(device.platform)
+    except RuntimeError:  # this machine has none of the kind
+        return True
 
 
 def _meet(mesh: Mesh) -> None:
@@ -167,9 +180,16 @@ def mean_over_data(tree: PyTree) -> PyTree:
 
 
 def place(x: Any, sharding: NamedSharding) -> jax.Array:
-    """Puts a host array, or a key, on a mesh that may span processes; each process passes the same value."""
+    """Puts a host array, or a key, on a mesh that may span processes; each process passes the same value.
+
+    On devices of a topology there is nowhere to put it: its shape and its sharding stand for it.
+    """
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if only_compiled(sharding.mesh):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # type: ignore[return-value]
         data = place(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     host = np.asarray(x)
+    if only_compiled(sharding.mesh):
+        return jax.ShapeDtypeStruct(host.shape, host.dtype, sharding=sharding)  # type: ignore[return-value]
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

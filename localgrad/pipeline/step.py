@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from localgrad import target
 from localgrad.base import (
     EARLIER,
     GRADIENT,
@@ -148,7 +149,7 @@ def learn(
             stopped = jnp.where(sound[why], stopped, why)
         stopped = jnp.where(ok, stopped, EARLIER)
         ok = stopped == LEARNT
-        if jax.default_backend() == "cpu":  # choosing arrays would copy the state; elsewhere a branch stops the host
+        if target.platform() == "cpu":  # choosing arrays would copy the state; elsewhere a branch stops the host
             return jax.lax.cond(ok, update, lambda state: state, state), ok, stopped
         new = update(state)
     return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok, stopped

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from localgrad import target
 from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Metrics, Plan, PyTree
 from localgrad.pipeline import feeding
 from localgrad.pipeline.finite import finite, with_parameters_checked
@@ -104,7 +105,8 @@ def engine(pipeline: Pipeline) -> Engine:
 
         def run(state, batches: PyTree):
             state = specs._make(_strip(part, n) for part, n in zip(state, axes, strict=True))
-            state, report = function(state, batches)
+            with target.traced_for(mesh.devices.flat[0].platform):
+                state, report = function(state, batches)
             tail = jax.tree.map(lambda x: x[:, None], (report, sound(state[0])))
             return specs._make(_unstrip(part, n) for part, n in zip(state, axes, strict=True)), tail
 

@@ -1,0 +1,33 @@
+"""The platform that a program is traced for: that of the mesh that will run it, and not the default backend.
+
+A program for the TPU chips of a topology may be compiled on a machine that has none.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import jax
+
+_PLATFORM: ContextVar[str | None] = ContextVar("platform", default=None)
+
+
+@contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Within it, what is traced will run on a platform: `cpu`, `gpu` or `tpu`."""
+    token = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
+
+
+def platform() -> str:
+    """Where what is being traced will run; outside of an engine that is the default backend.
+
+    Examples:
+      >>> with traced_for("tpu"):
+      ...     platform()
+      'tpu'
+    """
+    return _PLATFORM.get() or jax.default_backend()
