@@ -15,7 +15,7 @@ from localgrad.blocks import from_linen, from_nnx
 from .test_given import Linen, noisy, sowing
 from .test_modes import NnxAttribute, NnxPlain, NnxScanned, Options, PinnedNorm, Required, Scanned, Undecided
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 SCANNED = nn.scan(
     Scanned, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True}, in_axes=nn.broadcast, length=2
 )

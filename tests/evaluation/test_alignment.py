@@ -66,7 +66,7 @@ def updates(model: Model, x: jax.Array) -> list[float | None]:
     [
         ("mlp", "bp"),
         ("cnn", "bp"),
-        *(pytest.param(net, "bp", marks=pytest.mark.slow) for net in NETWORKS if net not in ("mlp", "cnn")),
+        *(pytest.param(net, "bp", marks=pytest.mark.full) for net in NETWORKS if net not in ("mlp", "cnn")),
         *(pytest.param(net, "bp_matched", marks=pytest.mark.full) for net in ("cnn", "bilstm", "transformer")),
     ],
 )

@@ -63,6 +63,7 @@ def test_a_step_descends_the_sum_of_the_losses_of_all_blocks(x64: None) -> None:
     assert joined.exits == apart.exits and len(joined.blocks) == 1
 
 
+@pytest.mark.full
 def test_it_predicts_as_the_same_blocks_apart(x64: None) -> None:
     joined, apart = make(stops=False), make()
     states = init(joined, jax.random.key(0))

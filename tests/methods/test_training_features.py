@@ -58,7 +58,7 @@ def messages(model: Model, states: Sequence, x: jax.Array, keys: Sequence[Key]) 
     return found
 
 
-@pytest.mark.parametrize("row", [row if row in QUICK else pytest.param(row, marks=pytest.mark.slow) for row in ROWS])
+@pytest.mark.parametrize("row", [row if row in QUICK else pytest.param(row, marks=pytest.mark.full) for row in ROWS])
 def test_features_of_a_step_are_what_it_made(row: str, random_states: Callable) -> None:
     model, x = build(row)
     states, keys = random_states(model), keys_of(model)

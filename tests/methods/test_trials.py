@@ -18,7 +18,7 @@ from localgrad.pipeline import init, sequential, spmd
 SPEC, CLASSES, TRIALS = jax.ShapeDtypeStruct((4, 6), jnp.float32), 3, 2
 
 
-@pytest.fixture(params=("threefry2x32", "rbg", "unsafe_rbg"))
+@pytest.fixture(params=("threefry2x32", "rbg", pytest.param("unsafe_rbg", marks=pytest.mark.full)))
 def generator(request: pytest.FixtureRequest) -> Iterator[str]:
     with jax.default_prng_impl(request.param):
         yield request.param
@@ -46,7 +46,7 @@ def test_trials_begin_as_the_runs_of_their_seeds(generator: str, make: Callable[
     assert any((leaf[0] != leaf[1]).any() for leaf in kernels)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("method", "engine"),
     [(early_exit, sequential), (bp, sequential), (early_exit, lambda model: spmd(model, stages=2))],

@@ -11,9 +11,9 @@ from .common import trained
 @pytest.mark.parametrize(
     ("name", "stages", "options"),
     [
-        ("cnn-norm", 2, {}),
+        pytest.param("cnn-norm", 2, {}, marks=pytest.mark.slow),
         ("mlp-equal", 2, {}),
-        ("mlp-equal", 2, {"uniform": False}),
+        pytest.param("mlp-equal", 2, {"uniform": False}, marks=pytest.mark.full),
         ("mlp-equal", 2, {"data_parallel": 2}),
         pytest.param("mlp-plain", 2, {"data_parallel": 2}, marks=pytest.mark.full),
     ],

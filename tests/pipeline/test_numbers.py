@@ -56,8 +56,14 @@ def is_finite(tree) -> bool:
     return all(np.isfinite(x).all() for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact))
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("engine", ENGINES)
+# One of each kind of rule and of engine; the others are run with the full suite.
+QUICK = {("sequential", "early_exit"), ("sequential", "bp"), ("pipeline", "al"), ("pipeline", "bp"), ("shards", "dfa")}
+
+
+@pytest.mark.parametrize(
+    ("engine", "rule"),
+    [pytest.param(e, r, marks=[] if (e, r) in QUICK else pytest.mark.full) for e in ENGINES for r in RULES],
+)
 def test_what_is_no_number_or_no_label_stops_learning_there(rule, engine):
     """A pixel of NaN, and labels on both sides of the range; one compiled program serves all."""
     model = make(rule, norm=True)
@@ -153,9 +159,20 @@ def test_the_error_names_what_block_and_batch():
 
 @pytest.mark.parametrize(
     ("engine", "rule"),
-    [("sequential", "early_exit"), ("sequential", "dfa"), ("pipeline", "early_exit"), ("pipeline", "dfa"),
-     ("pipeline", "bp"), ("shards", "early_exit")],
-)  # fmt: skip
+    [
+        ("sequential", "early_exit"),
+        ("pipeline", "dfa"),
+        *(
+            pytest.param(*row, marks=pytest.mark.full)
+            for row in (
+                ("sequential", "dfa"),
+                ("pipeline", "early_exit"),
+                ("pipeline", "bp"),
+                ("shards", "early_exit"),
+            )
+        ),
+    ],
+)
 def test_batches_without_numbers_are_counted(rule, engine):
     """Two calls draw the dropout of one call of the same batches; the batches that a call brings numbers for go on."""
     model = make(rule, dropout=0.5)
@@ -217,7 +234,12 @@ def test_anything_but_batches_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("engine", "rule"), [("sequential", "bp"), ("pipeline", "early_exit"), ("pipeline", "dfa"), ("shards", "dfa")]
+    ("engine", "rule"),
+    [
+        ("sequential", "bp"),
+        ("pipeline", "early_exit"),
+        *(pytest.param(engine, "dfa", marks=pytest.mark.full) for engine in ("pipeline", "shards")),
+    ],
 )
 def test_a_transform_is_given_the_loss(rule, engine):
     """`reduce_on_plateau` counts the losses that were no better; it does the same on every engine."""

@@ -12,7 +12,7 @@ from localgrad.pipeline.timing import small
 SPEC = jax.ShapeDtypeStruct((64, 8), jnp.float32)
 
 
-@pytest.mark.parametrize("method", [al, bp, dkp])
+@pytest.mark.parametrize("method", [al, *(pytest.param(method, marks=pytest.mark.full) for method in (bp, dkp))])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_wide_block_takes_longer(method, parts):
     """A thousand times the FLOPs: no clock is so bad."""

@@ -21,6 +21,7 @@ def config(tmp_path: Path, **fields: Any) -> Config:
     return Config(**{**base, **TINY, **fields})
 
 
+@pytest.mark.slow
 def test_a_network_of_texts_is_trained_and_leaves_early(tmp_path: Path) -> None:
     job = prepare(config(tmp_path, epochs=12, learning_rate=0.03, max_length=4))
     outcome = fit(job, log=lambda line: None)
