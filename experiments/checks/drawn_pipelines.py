@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from localgrad import init
 from localgrad.base import Model
-from localgrad.blocks import cnn, mlp
+from localgrad.blocks import cnn, from_linen, mlp, regroup
 from localgrad.methods import METHODS
 from localgrad.pipeline import signal_of
 from localgrad.pipeline.coupling import couples
-from localgrad.tasks import Task, classification, multilabel, regression
+from localgrad.tasks import Task, classification, multilabel, regression, tokens
 from localgrad.testing import check_engines, random_batches
 
 BATCH, MOST = 8, 320  # the sequence of draws is that of MOST examples, however many are asked for
@@ -24,6 +25,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "classification": lambda: classification(3),
     "regression": lambda: regression(2),
     "multilabel": lambda: multilabel(3),
+    "tokens": lambda: tokens(4),
 }
 # Adam's epsilon is large: it divides by the root of a square, and would make a step of the rounding of a zero gradient.
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
@@ -31,11 +33,13 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "momentum": lambda scale: optax.sgd(0.02 * scale, momentum=0.9),
     "adam": lambda scale: optax.adam(0.01 * scale, eps=1e-3),
 }
+NETS = {"mlp": (BATCH, 5), "cnn": (BATCH, 4, 4, 1), "by place": (BATCH, 3, 5)}  # what they read
 OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
     "al": {"profile": ("neco", "iclr", "iclr_head")},
     "predsim": {"beta": (0.01, 0.5, 0.9)},
 }
-CLASSES_ONLY = ("scl", "predsim", "drtp", "al")  # the last only with its codes of classes, in these rows
+CLASSES_ONLY = ("scl", "predsim")
+BY_GROUP = {"al": "g+h", "dkp": "feedback", "kp": "feedback"}  # groups that may have an optimizer of their own
 METHOD_NAMES = ("al", "scl", "early_exit", "dgl", "predsim", "bp", "bp_matched", "dfa", "dkp", "drtp", "fa", "kp")
 
 
@@ -46,6 +50,7 @@ class Drawn(NamedTuple):
       net, widths, norm: of the network; one layer a block before `grouping`.
       grouping: blocks that the layers are grouped in, None for one a layer.
       method, options, optimizer, task: what learns, and what.
+      second: the optimizer of a group that `BY_GROUP` names, None for one of all groups.
       cuts: shares of the way through the blocks at which stages begin.
       shards, per_call, batches: how it is run.
       seed: of batches and parameters.
@@ -58,6 +63,7 @@ class Drawn(NamedTuple):
     method: str
     options: dict[str, Any]
     optimizer: str
+    second: str | None
     task: str
     cuts: tuple[float, ...]
     shards: int
@@ -72,15 +78,17 @@ def pipelines(draw: st.DrawFn) -> Drawn:
     method = draw(st.sampled_from(METHOD_NAMES))
     layers = draw(st.integers(2, 4))
     options = {name: draw(st.sampled_from(values)) for name, values in OPTIONS.get(method, {}).items()}
+    task = draw(st.sampled_from(("classification",) if method in CLASSES_ONLY else tuple(TASKS)))
     one = Drawn(
-        net=draw(st.sampled_from(("mlp", "cnn"))),
+        net="by place" if task == "tokens" else draw(st.sampled_from(("mlp", "cnn"))),
         widths=tuple(draw(st.lists(st.integers(3, 6), min_size=layers, max_size=layers))),
         norm=draw(st.booleans()),
         grouping=None if method in ("fa", "kp") else draw(st.sampled_from((None, 2))),
         method=method,
         options=options,
         optimizer=draw(st.sampled_from(tuple(OPTIMIZERS))),
-        task=draw(st.sampled_from(("classification",) if method in CLASSES_ONLY else tuple(TASKS))),
+        second=draw(st.sampled_from((None, *OPTIMIZERS))) if method in BY_GROUP else None,
+        task=task,
         cuts=tuple(draw(st.lists(st.floats(0.1, 0.9), min_size=1, max_size=2, unique=True))),
         shards=draw(st.sampled_from((1, 1, 2))),
         per_call=draw(st.integers(1, 3)),
@@ -97,11 +105,30 @@ def model_of(one: Drawn) -> Model:
     Raises:
       ValueError: if the method refuses the network or the task, with its reason.
     """
-    shape = (BATCH, 5) if one.net == "mlp" else (BATCH, 4, 4, 1)
-    make = {"mlp": mlp, "cnn": cnn}[one.net]
-    network = make(one.widths, norm=one.norm, blocks=one.grouping)
-    spec = jax.ShapeDtypeStruct(shape, jnp.float64)
-    return METHODS[one.method](network, spec, TASKS[one.task](), OPTIMIZERS[one.optimizer], **one.options)
+    if one.net == "by place":
+        network = regroup([from_linen(ByPlace(width, one.norm)) for width in one.widths], one.grouping)
+    else:
+        network = {"mlp": mlp, "cnn": cnn}[one.net](one.widths, norm=one.norm, blocks=one.grouping)
+    spec = jax.ShapeDtypeStruct(NETS[one.net], jnp.float64)
+    given = (network, spec, TASKS[one.task]())
+    if one.second is None:
+        return METHODS[one.method](*given, OPTIMIZERS[one.optimizer], **one.options)
+    first, second = OPTIMIZERS[one.optimizer](1.0), OPTIMIZERS[one.second](1.0)
+    group = BY_GROUP[one.method]
+    tx = {"f+b" if one.method == "al" else "f+head": first, group: second}
+    return METHODS[one.method].make(*given, tx=tx, **one.options)
+
+
+class ByPlace(linen.Module):
+    """A dense layer on every place of a sequence, perhaps normalised over its features."""
+
+    features: int
+    norm: bool
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Dense(self.features)(x)
+        return linen.tanh(linen.LayerNorm()(x) if self.norm else x)
 
 
 def cuts_of(one: Drawn, blocks: int) -> tuple[int, ...]:
