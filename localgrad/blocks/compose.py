@@ -74,14 +74,14 @@ def regroup(layers: Sequence[Block], blocks: int | Sequence[int] | None) -> list
         return list(layers)
     if isinstance(blocks, int):
         if not 1 <= blocks <= len(layers):
-            raise ValueError(f"--blocks={blocks} of a network of {len(layers)} layers: choose 1 to {len(layers)}.")
+            raise ValueError(f"blocks={blocks} of a network of {len(layers)} layers: choose 1 to {len(layers)}.")
         sizes = [len(part) for part in np.array_split(np.arange(len(layers)), blocks)]
     else:
         sizes = list(blocks)
         if min(sizes, default=0) < 1 or sum(sizes) != len(layers):
             given = ",".join(map(str, sizes))
             raise ValueError(
-                f"--blocks={given} are the layers of each block, so they must be positive and add up to the "
+                f"blocks={given} are the layers of each block, so they must be positive and add up to the "
                 f"{len(layers)} layers of the network: {', '.join(layer.name for layer in layers)}."
             )
     ends = np.cumsum(sizes)

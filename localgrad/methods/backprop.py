@@ -151,7 +151,7 @@ def bp_fc(
         if {2, 4} <= ranks:
             raise ValueError(
                 f"method 'bp_fc' freezes convolutions and trains dense layers, and block {block.name!r} has both: cut "
-                "the network finer (--blocks)."
+                "the network finer (blocks=)."
             )
         frozen.append(4 in ranks)
         parts.append({"f": _as_drawn(block, statistics == "moving") if frozen[-1] else block})

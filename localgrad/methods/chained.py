@@ -121,7 +121,7 @@ def _kernel(method: str, block: Block, x_spec: jax.ShapeDtypeStruct) -> jax.Shap
         raise ValueError(
             f"method {method!r} goes back through a feedback in place of a block's kernel, so every block must have "
             f"one dense or convolutional layer of Flax linen; {block.name!r} has {len(found) or 'none'}. Cut the "
-            "network finer (--blocks), or use dfa or dkp, which reach a block at its output."
+            "network finer (blocks=), or use dfa or dkp, which reach a block at its output."
         )
     return found[0]
 

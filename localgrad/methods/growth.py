@@ -48,7 +48,7 @@ def freeze(model: Model, count: int) -> Model:
       ValueError: unless `count` is at least 0 and below the number of blocks.
     """
     if not 0 <= count < len(model.blocks):
-        raise ValueError(f"--frozen={count} of {len(model.blocks)} blocks: at least one block must learn.")
+        raise ValueError(f"frozen={count} of {len(model.blocks)} blocks: at least one block must learn.")
     return model._replace(blocks=(*map(_frozen, model.blocks[:count]), *model.blocks[count:]))
 
 

@@ -39,7 +39,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
     if not 1 <= stages <= blocks:
         raise ValueError(
             f"{stages} stages for a network of {blocks} blocks: every stage needs at least one block, so choose "
-            f"--stages between 1 and {blocks}, or a network of more blocks."
+            f"stages between 1 and {blocks}, or a network of more blocks."
         )
     if cuts is not None and (len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)):
         raise ValueError(f"cuts must be {stages + 1} ascending block indices from 0 to {blocks}; got {list(cuts)}.")

@@ -133,6 +133,6 @@ def parts_of(examples: int, stages: int, micro_batches: int | None, least: int =
         return max(m for m in range(1, most + 1) if examples % m == 0 and (m == 1 or examples // m >= least))
     if micro_batches < 1 or examples % micro_batches:
         raise ValueError(
-            f"--micro_batches={micro_batches} do not divide the {examples} examples that a data shard has of a batch."
+            f"micro_batches={micro_batches} do not divide the {examples} examples that a data shard has of a batch."
         )
     return micro_batches

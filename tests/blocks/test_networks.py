@@ -298,7 +298,7 @@ def test_regroup(blocks: int | tuple[int, ...] | None, names: list[str]) -> None
 
 @pytest.mark.parametrize("blocks", [0, 5, (), (2, 1), (4, 0), (5, -1)])
 def test_a_grouping_that_does_not_fit_is_refused(blocks: int | tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="--blocks="):
+    with pytest.raises(ValueError, match="blocks="):
         mlp((5, 4, 3, 2), blocks=blocks)
 
 

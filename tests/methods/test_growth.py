@@ -65,5 +65,5 @@ def test_frozen_blocks_stand_still(as_batches: Callable[..., Batches], random_st
 
 @pytest.mark.parametrize("count", [-1, 3])
 def test_one_block_must_learn(count: int) -> None:
-    with pytest.raises(ValueError, match=f"--frozen={count} of 3 blocks"):
+    with pytest.raises(ValueError, match=f"frozen={count} of 3 blocks"):
         freeze(build("al", (7, 6, 4)), count)

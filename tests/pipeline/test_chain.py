@@ -85,5 +85,5 @@ def test_the_number_of_parts():
     assert parts_of(128, 2, None) == 8
     assert parts_of(12, 2, None) == 6
     assert parts_of(7, 2, None) == 7
-    with pytest.raises(ValueError, match="--micro_batches=5 do not divide the 12 examples"):
+    with pytest.raises(ValueError, match="micro_batches=5 do not divide the 12 examples"):
         parts_of(12, 2, 5)

@@ -67,7 +67,7 @@ def unequal() -> Model:
 
 @pytest.mark.parametrize("stages", [0, 4, -1])
 def test_stages_that_do_not_fit_the_blocks(unequal: Model, stages: int) -> None:
-    with pytest.raises(ValueError, match=f"{stages} stages for a network of 3 blocks: .* --stages between 1 and 3"):
+    with pytest.raises(ValueError, match=f"{stages} stages for a network of 3 blocks: .* stages between 1 and 3"):
         make_plan(unequal, stages)
 
 
