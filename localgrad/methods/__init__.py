@@ -19,5 +19,7 @@ from localgrad.methods.growth import graft as graft
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl
+from localgrad.methods.synthetic import cdni as cdni
+from localgrad.methods.synthetic import dni as dni
 from localgrad.methods.trials import trial_keys as trial_keys
 from localgrad.methods.trials import trials as trials

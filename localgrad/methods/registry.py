@@ -17,6 +17,7 @@ from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
+from localgrad.methods.synthetic import cdni, dni
 from localgrad.tasks import Task
 
 Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
@@ -84,6 +85,8 @@ METHODS: dict[str, Method] = {
     "drtp": Method(drtp),
     "fa": Method(fa),
     "kp": Method(kp, trains_feedback=True),
+    "dni": Method(dni),
+    "cdni": Method(cdni),
 }
 
 
