@@ -7,6 +7,7 @@ from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.chained import fa as fa
 from localgrad.methods.chained import kp as kp
 from localgrad.methods.critic import critic as critic
+from localgrad.methods.direct_targets import direct_tp as direct_tp
 from localgrad.methods.ensemble import ensemble as ensemble
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp
@@ -23,7 +24,6 @@ from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl
 from localgrad.methods.synthetic import cdni as cdni
 from localgrad.methods.synthetic import dni as dni
-from localgrad.methods.target_propagation import direct_tp as direct_tp
 from localgrad.methods.target_propagation import dtp as dtp
 from localgrad.methods.trials import trial_keys as trial_keys
 from localgrad.methods.trials import trials as trials

@@ -13,13 +13,14 @@ from localgrad.methods.al import al
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
 from localgrad.methods.chained import fa, kp
 from localgrad.methods.critic import critic
+from localgrad.methods.direct_targets import direct_tp
 from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
 from localgrad.methods.synthetic import cdni, dni
-from localgrad.methods.target_propagation import direct_tp, dtp
+from localgrad.methods.target_propagation import dtp
 from localgrad.tasks import Task
 
 Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate

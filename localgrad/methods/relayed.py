@@ -59,7 +59,8 @@ def relay_block(
 
         params, x = {group: state.params[group] for group in now}, message["x"]
         smooth = jnp.issubdtype(x.dtype, jnp.floating)
-        along, (passed, metrics, kept, model_state) = jax.grad(loss, (0, 1) if smooth else (0,), has_aux=True)(params, x)
+        gradients = jax.grad(loss, (0, 1) if smooth else (0,), has_aux=True)
+        along, (passed, metrics, kept, model_state) = gradients(params, x)
         handed = down(kept, along[1] if smooth else None)
         return Forward(
             jax.lax.stop_gradient(passed),

@@ -1,74 +1,35 @@
-"""Target propagation: a block learns to make what would have suited the blocks above, told by learnt inverses.
+"""Difference target propagation (`dtp`): a block learns to make what would have suited the blocks above.
 
     h_l = f_l(h_{l-1})      G_l is learnt to undo f_l      B: examples of a batch; L: blocks without the classifier
-    hhat_L = h_L - eta B d loss / d h_L                             the top target, from each example's own loss
-    dtp        hhat_{l-1} = h_{l-1} + G_l(hhat_l) - G_l(h_l)
-               G_l descends 1/B sum |G_l(f_l(h_{l-1} + eps)) - (h_{l-1} + eps)|^2      at once, in the pass
-    direct_tp  hhat_l = h_l + G_l(s - eta B e) - G_l(s)             s the scores, e = d loss / d s
-               G_l descends 1/B sum |G_l(s) - h_l|^2                when scores and error have come from the top
-    f_l descends 1/B sum |f_l(h_{l-1}) - sg(hhat_l)|^2              when its target has come, in either
+    hhat_L = h_L - eta B d loss / d h_L                            the top target, from each example's own loss
+    hhat_{l-1} = h_{l-1} + G_l(hhat_l) - G_l(h_l)                  on the way down, from block to block
+    G_l descends 1/B sum |G_l(f_l(h_{l-1} + eps)) - (h_{l-1} + eps)|^2        at once, in the pass
+    f_l descends 1/B sum |f_l(h_{l-1}) - sg(hhat_l)|^2             when its target has come
 
-The classifier on top learns by its own gradient.  Sums are over units, so that with exact inverses and eta small a
-step is that of the paper's pseudo-gradient.
+The classifier on top learns by its own gradient.  Sums are over units.  Targets are made by the inverses that have
+learnt from the batch, at the features that its pass has made.
 
 References:
   Lee et al., Difference Target Propagation, https://arxiv.org/abs/1412.7525, section 2.3, Eqs. 15 to 17
-  Meulemans et al., A Theoretical Framework for Target Propagation, https://arxiv.org/abs/2006.14331, sections 2 and 3.3
+  Meulemans et al., A Theoretical Framework for Target Propagation, https://arxiv.org/abs/2006.14331, section 2
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from localgrad.base import Backward, Block, BlockState, Forward, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.base import Backward, Block, BlockState, Forward, Key, LocalBlock, Message, Model, PyTree
 from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
-from localgrad.blocks.layers import ACTIVATIONS
 from localgrad.blocks.sequences import summarised
 from localgrad.methods.groups import Optimizers, transforms
 from localgrad.methods.heads import classifier
-from localgrad.methods.output import error_block
-from localgrad.methods.parts import (
-    Answer,
-    Parts,
-    Run,
-    check,
-    classifying_model,
-    init_of,
-    moving_run,
-    run_of,
-    waiting_block,
-)
+from localgrad.methods.inverses import Inverse, check_numbers, squares, undone
+from localgrad.methods.parts import Parts, Run, check, classifying_model, init_of, moving_run, run_of
 from localgrad.tasks import Task
 
 _NOISE = 0x6E6F6973  # sets the key of the noise apart from those of parts
-
-
-class Inverse(nn.Module):
-    """G: from a block's output to its input, one layer.
-
-    A dense layer, or, from images to images, the nearest enlargement to their size and a 3x3 convolution; then an
-    activation.
-
-    Attributes:
-      shape: of what it gives, without the batch.
-      activation: a key of `ACTIVATIONS`, or `linear`.
-    """
-
-    shape: tuple[int, ...]
-    activation: str
-
-    @nn.compact
-    def __call__(self, x):
-        if x.ndim == 4 and len(self.shape) == 3:
-            x = jax.image.resize(x, (len(x), *self.shape[:2], x.shape[-1]), "nearest")
-            x = nn.Conv(self.shape[-1], (3, 3))(x)
-        else:
-            x = nn.Dense(math.prod(self.shape))(x.reshape(len(x), -1)).reshape(len(x), *self.shape)
-        return x if self.activation == "linear" else ACTIVATIONS[self.activation](x)
 
 
 def dtp(
@@ -101,7 +62,7 @@ def dtp(
       ValueError: for an unknown activation, numbers out of range, or blocks of sequences.
     """
     network, task = check(network, classes, "dtp")
-    _check_numbers("dtp", activation, eta, noise)
+    check_numbers("dtp", activation, eta, noise)
     parts: list[dict[str, Block]] = []
     given = x_spec
     for i, f in enumerate(network):
@@ -120,64 +81,6 @@ def dtp(
     return classifying_model("dtp", blocks, parts, [None] * len(network) + ["head"], x_spec, task)
 
 
-def direct_tp(
-    network: Sequence[Block],
-    x_spec: jax.ShapeDtypeStruct,
-    classes: Task | int,
-    *,
-    tx: Optimizers,
-    activation: str = "linear",
-    eta: float = 0.3277,
-) -> Model:
-    """Direct target propagation: every block's target comes straight from the top, through an inverse of its own.
-
-    With linear inverses the rule is that of `dfa` with 2 eta times their kernels as feedback, and those learn.
-
-    Args:
-      network: Blocks `(B, ...) -> (B, ...)`, without a classifier.
-      x_spec, classes, eta: as `dtp`; eta is that of the scores.
-      tx: any optax transform over the groups f and inverse, and head in the output block.
-      activation: of the inverses, which go from the scores to a block's output (of a sequence its summary): `linear` as
-        Meulemans has it, or one of the network's.
-
-    Returns:
-      A `Model` of `len(network) + 1` blocks whose only exit is the last.
-
-    Raises:
-      ValueError: for an unknown activation, or an eta that is not above 0.
-    """
-    network, task = check(network, classes, "direct_tp")
-    _check_numbers("direct_tp", activation, eta)
-    parts: list[dict[str, Block]] = []
-    given = x_spec
-    for f in network:
-        given = output_spec(f, given)
-        shape = jax.eval_shape(f.summary, given).shape[1:]
-        parts.append({"f": f, "inverse": from_linen(Inverse(shape, activation), name="inverse")})
-    parts.append({"head": summarised(network[-1], classifier(task.outputs))})
-    blocks = [_direct_block(part, task, tx, eta) for part in parts[:-1]]
-    blocks.append(error_block("output", parts[-1], "head", task, tx, scores=True))
-    return classifying_model("direct_tp", blocks, parts, [None] * len(network) + ["head"], x_spec, task)
-
-
-def _check_numbers(method: str, activation: str, eta: float, noise: float = 0.0) -> None:
-    known = ("linear", *ACTIVATIONS)
-    if activation not in known:
-        raise ValueError(f"unknown activation {activation!r} of method {method!r}; there are {', '.join(known)}.")
-    if not 0 < eta < math.inf or not 0 <= noise < math.inf:
-        raise ValueError(f"eta of method {method!r} is above 0, and noise at least 0; got {eta} and {noise}.")
-
-
-def _squares(away: jax.Array) -> jax.Array:
-    """Sum over units, mean over examples."""
-    return jnp.sum(jnp.square(away)) / len(away)
-
-
-def _applied(parts: Parts, params: PyTree, x: jax.Array) -> jax.Array:
-    """G, which has no state and draws nothing."""
-    return parts["inverse"].apply(params, {}, x, key=None, train=True)[0]
-
-
 def _targeted_block(parts: Parts, tx: Optimizers, noise: float) -> LocalBlock:
     """A block of `dtp`; the first one has nobody below, and no inverse."""
     inverts = "inverse" in parts
@@ -191,7 +94,7 @@ def _targeted_block(parts: Parts, tx: Optimizers, noise: float) -> LocalBlock:
         """The gradient of the inverse as a denoiser of the block's input, and what is reported of it."""
         noisy = x + noise * jax.random.normal(jax.random.fold_in(key, _NOISE), x.shape, x.dtype)
         seen = jax.lax.stop_gradient(run_of(parts, state, key)("f", noisy))
-        away = lambda params: _squares(_applied(parts, params, seen) - noisy)
+        away = lambda params: squares(undone(parts, params, seen) - noisy)
         loss, grads = jax.value_and_grad(away)(state.params["inverse"])
         return {"inverse": grads}, {"loss": loss, "inverse": loss}
 
@@ -209,11 +112,11 @@ def _targeted_block(parts: Parts, tx: Optimizers, noise: float) -> LocalBlock:
 
     def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         h, target = stash["h"], signal["target"]
-        loss, away = jax.value_and_grad(lambda h: _squares(h - target))(h)
+        loss, away = jax.value_and_grad(lambda h: squares(h - target))(h)
         (own,) = stash["vjp"](away)
         below = None
         if inverts:  # with the inverse of now, which has learnt from this batch
-            undo = lambda h: _applied(parts, state.params["inverse"], h)
+            undo = lambda h: undone(parts, state.params["inverse"], h)
             below = {"target": stash["x"] + undo(target) - undo(h)}
         return Backward({"f": own}, {"loss": loss, "target": loss}, below)
 
@@ -239,29 +142,9 @@ def _output_block(parts: Parts, task: Task, tx: Optimizers, eta: float) -> Local
         stash = {"vjp": vjp, "loss": value, "x": message["x"]}
         return Forward({**message, "x": jax.lax.stop_gradient(scores)}, model_state, stash=stash)
 
-    def backward(state: BlockState, stash: PyTree, signal: Spec) -> Backward:
+    def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         own, gradient = stash["vjp"](jnp.ones_like(stash["loss"]))
         target = stash["x"] - eta * len(gradient) * gradient
         return Backward({"head": own}, {"loss": stash["loss"]}, {"target": target})
 
     return LocalBlock("output", "above", init_of(parts, step, own_tx), forward, own_tx, backward)
-
-
-def _direct_block(parts: Parts, task: Task, tx: Optimizers, eta: float) -> LocalBlock:
-    """A block of `direct_tp`."""
-
-    def step(run: Run, message: Message, key: Key):
-        features = run("f", message["x"])
-        summary = parts["f"].summary(features)
-        run("inverse", jnp.zeros((len(summary), task.outputs), summary.dtype))  # tells the inverse its shape
-        return {**message, "x": features}, summary, ()
-
-    def answer(params: dict[str, PyTree], h: jax.Array, kept: tuple, signal: dict[str, jax.Array]) -> Answer:
-        scores, error = signal["scores"], signal["error"]
-        undo = lambda scores: _applied(parts, params["inverse"], scores)
-        target = h + undo(scores - eta * len(error) * error) - undo(scores)
-        loss, away = jax.value_and_grad(lambda h: _squares(h - target))(h)
-        inverse, grads = jax.value_and_grad(lambda own: _squares(_applied(parts, own, scores) - h))(params["inverse"])
-        return Answer(away, {"loss": loss + inverse, "target": loss, "inverse": inverse}, {"inverse": grads})
-
-    return waiting_block(parts["f"].name, parts, step, answer, tx, through=("f",))

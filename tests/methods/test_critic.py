@@ -160,7 +160,8 @@ def test_losses_of_examples_average_to_the_loss() -> None:
 
 def test_layers_of_a_critic() -> None:
     spec = jax.ShapeDtypeStruct((BATCH, 4, 4, 2), jnp.float64)
-    of = lambda **options: specs(critic(cnn((3, 4)), spec, CLASSES, tx=optax.sgd(1.0), **options))[0][0].params["critic"]
+    make = lambda **options: critic(cnn((3, 4)), spec, CLASSES, tx=optax.sgd(1.0), **options)
+    of = lambda **options: specs(make(**options))[0][0].params["critic"]
     kernels = lambda params: {name: own["kernel"].shape for name, own in params.items()}
     assert kernels(of()) == {"Conv_0": (3, 3, 3, 128), "Dense_0": (4 * 4 * 128, CLASSES)}
     pooled = {"Conv_0": (3, 3, 3, 5), "Conv_1": (3, 3, 5, 5), "Dense_0": (20, CLASSES)}

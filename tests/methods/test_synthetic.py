@@ -1,4 +1,4 @@
-"""Synthetic gradients: perfect ones are backpropagation, one step restated in numpy, who hears of whom, and refusals."""
+"""Synthetic gradients: perfect ones are backpropagation, one step in numpy, who hears of whom, and refusals."""
 
 from collections.abc import Callable
 from typing import Any

@@ -141,10 +141,10 @@ def test_direct_tp_with_linear_inverses_is_direct_feedback(random_states: Callab
     """Of 2 eta times their kernels."""
     ours, theirs = tiny(direct_tp), dfa(mlp((6, 5, 4), activation="tanh"), SPEC, CLASSES, tx=optax.sgd(RATE))
     states = random_states(ours)
+    feedback = lambda state: {"kernel": 2 * ETA * state.params["inverse"]["Dense_0"]["kernel"]}
     own = [
         state._replace(
-            params={"f": state.params["f"], "feedback": {"kernel": 2 * ETA * state.params["inverse"]["Dense_0"]["kernel"]}},
-            model_state={"f": {}, "feedback": {}},
+            params={"f": state.params["f"], "feedback": feedback(state)}, model_state={"f": {}, "feedback": {}}
         )
         for state in states[:3]
     ]
@@ -216,5 +216,5 @@ def test_bad_options_are_refused(make: Callable, options: dict, message: str) ->
 
 def test_sequences_are_not_inverted() -> None:
     spec = jax.ShapeDtypeStruct((BATCH, 7), jnp.int32)
-    with pytest.raises(ValueError, match="method 'dtp' inverts blocks of vectors and images, and block .* use direct_tp"):
-        dtp(bilstm(words=9, hidden=4), spec, CLASSES, tx=optax.sgd(RATE))
+    with pytest.raises(ValueError, match="method 'dtp' inverts blocks of vectors and images, and .* use direct_tp"):
+        dtp(bilstm(9, widths=(4, 4), embed_width=4), spec, CLASSES, tx=optax.sgd(RATE))
