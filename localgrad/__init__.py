@@ -52,11 +52,17 @@ from localgrad.methods import (
     bp_fc,
     bp_matched,
     by_group,
+    cdni,
+    critic,
     dfa,
     dgl,
+    direct_tp,
     dkp,
+    dni,
     drtp,
+    dtp,
     early_exit,
+    ensemble,
     fa,
     freeze,
     graft,
@@ -72,6 +78,7 @@ from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block
 from localgrad.methods.parts import classifying_model, local_block, waiting_block
 from localgrad.methods.registry import register_method
+from localgrad.methods.relayed import relay_block
 from localgrad.pipeline import balance, block_seconds, delays_of, init, register_schedule, sequential, spmd
 from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
@@ -124,10 +131,15 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "bp",
     "bp_fc",
     "bp_matched",
+    "cdni",
+    "critic",
     "dfa",
     "dgl",
+    "direct_tp",
     "dkp",
+    "dni",
     "drtp",
+    "dtp",
     "early_exit",
     "fa",
     "kp",
@@ -138,10 +150,12 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "classifying_model",
     "error_block",
     "local_block",
+    "relay_block",
     "transforms",
     "waiting_block",
-    # Optimizers by group, weight decay, trials, growth
+    # Optimizers by group, weight decay, trials, growth, ensembles of exits
     "by_group",
+    "ensemble",
     "freeze",
     "graft",
     "kernels",

@@ -321,6 +321,7 @@ class Plan(NamedTuple):
       data_parallel: shards of a batch.
       stash_bytes: bytes that each stage keeps between forward and update: a ring of batches, or a batch's parts.
       stash_slot_bytes: bytes that each device holds for it.
+      signal_bytes: bytes of the signal that each block waits for, for a whole batch; 0 where it waits for none.
     """
 
     cuts: tuple[int, ...]
@@ -334,6 +335,7 @@ class Plan(NamedTuple):
     data_parallel: int = 1
     stash_bytes: tuple[int, ...] = ()
     stash_slot_bytes: int = 0
+    signal_bytes: tuple[int, ...] = ()
 
     @property
     def stage_costs(self) -> tuple[float, ...]:

@@ -39,7 +39,7 @@ TASKS: dict[str, tuple[Task, Any]] = {
     "multilabel": (multilabel(3), lambda: RNG.integers(0, 2, (COUNT, BATCH, 3)).astype(np.int32)),
     "tokens": (tokens(VOCABULARY), lambda: RNG.integers(0, VOCABULARY, (COUNT, BATCH, PLACES)).astype(np.int32)),
 }
-RULES = ("al", "early_exit", "dgl", "pred", "dfa", "dkp", "drtp", "bp")
+RULES = ("al", "early_exit", "dgl", "pred", "dfa", "dkp", "drtp", "bp", "cdni", "critic", "direct_tp")
 
 
 def make(method: str, name: str, **options: Any) -> lg.Model:
@@ -79,7 +79,8 @@ def test_both_engines_learn_every_task(method: str, name: str, x64: None) -> Non
     states = lg.init(model, key)
     found = []
     pipeline = lg.spmd(model, stages=2, bubble=float("nan"), micro_batches=1 if method.startswith("bp") else None)
-    delays = delays_of(pipeline.plan.cuts) if signal_of(model) == "top" else None
+    signal = signal_of(model)
+    delays = delays_of(pipeline.plan.cuts, signal) if signal in ("top", "next") else None
     for engine in (pipeline, lg.sequential(model, delays)):
         state, metrics = engine.run(engine.load(states, key), engine.put(batches(xs, ys, task=model.task)))
         metrics.check()

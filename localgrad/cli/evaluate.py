@@ -11,6 +11,8 @@ is `evaluation` in the workdir, if there is one workdir.
 - `--alignment`: for each block the cosine of its own update with the true gradient of the network's loss, and of its
   feedback with what it stands for, all of one training step on a batch of the test split: the same batch statistics and
   the same dropout.  Of backpropagation's update it is 1.
+- `--probes`: for each block the test accuracy of a linear classifier on its features, fitted on the training split, so
+  that blocks without an exit are seen too.
 - `--anytime`: accuracy against FLOPs where an example leaves at the first exit whose calibrated confidence passes a
   threshold.  Temperatures are fitted on the validation split, accuracy is that of the test split.
 """
@@ -25,6 +27,7 @@ from absl import flags
 from localgrad.cli import shell
 from localgrad.evaluation.alignment import aligner
 from localgrad.evaluation.exits import anytime, anytime_flops, collect, measure_exits, temperatures
+from localgrad.evaluation.probes import linear_probe
 from localgrad.report import draw_anytime, table
 from localgrad.training import Config, prepare, read_config, restore
 from localgrad.training.workdir import write_json
@@ -37,6 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_list("workdir", None, "folders of runs", required=True)
     flags.DEFINE_bool("exits", True, "accuracy, FLOPs and latency at every exit")
     flags.DEFINE_bool("alignment", False, "cosine of each block's update with the true gradient")
+    flags.DEFINE_bool("probes", False, "accuracy of a linear classifier on each block's features")
     flags.DEFINE_bool("anytime", False, "the curve of leaving early")
     flags.DEFINE_list("thresholds", "0,0.5,0.7,0.8,0.9,0.95,0.98,0.99,0.999,1.1", "confidences of leaving early")
     flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
@@ -89,6 +93,10 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
             for i, block in enumerate(model.blocks)
         ]
         shell.say(table(["block", "cosine of", *shown], cells))
+    if FLAGS.probes:
+        result["probes"] = linear_probe(model, states, job.eval_batches("train"), job.eval_batches("test"))
+        cells = [[i, name, f"{found:.2f}"] for i, (name, found) in enumerate(result["probes"].items(), 1)]
+        shell.say(table(["place", "probe of", "test accuracy %"], cells))
     if FLAGS.anytime:
         fitted = temperatures(*collect(model, states, job.eval_batches("validation")))
         curve = anytime(scores, labels, fitted, anytime_flops(model, states, x), thresholds)

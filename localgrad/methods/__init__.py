@@ -6,6 +6,9 @@ from localgrad.methods.backprop import bp_fc as bp_fc
 from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.chained import fa as fa
 from localgrad.methods.chained import kp as kp
+from localgrad.methods.critic import critic as critic
+from localgrad.methods.direct_targets import direct_tp as direct_tp
+from localgrad.methods.ensemble import ensemble as ensemble
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp
 from localgrad.methods.feedback import drtp as drtp
@@ -19,5 +22,8 @@ from localgrad.methods.growth import graft as graft
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl
+from localgrad.methods.synthetic import cdni as cdni
+from localgrad.methods.synthetic import dni as dni
+from localgrad.methods.target_propagation import dtp as dtp
 from localgrad.methods.trials import trial_keys as trial_keys
 from localgrad.methods.trials import trials as trials

@@ -20,18 +20,28 @@ def output_block(parts: Parts, task: Task, tx: Optimizers, weight: float = 1.0) 
     return local_block("output", parts, step, tx)
 
 
-def error_block(name: str, parts: Parts, head: str, task: Task, tx: Optimizers, also: Sequence[str] = ()) -> LocalBlock:
+def error_block(
+    name: str,
+    parts: Parts,
+    head: str,
+    task: Task,
+    tx: Optimizers,
+    also: Sequence[str] = (),
+    *,
+    scores: bool = False,
+) -> LocalBlock:
     """The last block, which learns from its own error at once and hands it down to all blocks below (`top`).
 
-    Its `down` is `{"error": d loss / d scores (B, C), "loss": the loss}`.
+    Its `down` is `{"error": d loss / d scores (B, C), "loss": the loss}`, and perhaps the scores.
 
     Args:
       name, parts, tx: as `local_block`.
       head: the group that makes the scores, of what `f` makes where there is one.
       task: what is learnt.
       also: other names of its loss among the metrics.
+      scores: `down` has `scores` too.
     """
-    own_tx = transforms(tx, tuple(parts))
+    own_tx, hands_scores = transforms(tx, tuple(parts)), scores
 
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
         def scores_of(params: dict[str, PyTree]):
@@ -44,7 +54,7 @@ def error_block(name: str, parts: Parts, head: str, task: Task, tx: Optimizers, 
         scores, vjp, (passed, model_state) = jax.vjp(scores_of, state.params, has_aux=True)
         loss, error = jax.value_and_grad(task.loss)(scores, message["y"])
         (grads,) = vjp(error)
-        down = {"error": error, "loss": loss}
+        down = {"error": error, "loss": loss, **({"scores": scores} if hands_scores else {})}
         return Forward(
             jax.lax.stop_gradient(passed), model_state, grads, dict.fromkeys(("loss", *also), loss), down=down
         )

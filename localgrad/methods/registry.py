@@ -12,11 +12,15 @@ from localgrad.base import Block, Model
 from localgrad.methods.al import al
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
 from localgrad.methods.chained import fa, kp
+from localgrad.methods.critic import critic
+from localgrad.methods.direct_targets import direct_tp
 from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
+from localgrad.methods.synthetic import cdni, dni
+from localgrad.methods.target_propagation import dtp
 from localgrad.tasks import Task
 
 Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
@@ -68,6 +72,11 @@ def _al_tx(optimizer: Optimizer) -> Optimizers:
     return {"f+b": optimizer(1.0), "g+h": optimizer(1.0)}
 
 
+def _with_fixed_rate(group: str, rate: float) -> Callable[[Optimizer], Optimizers]:
+    """The optimizer for f and head, and Adam at its published rate for the group beside them."""
+    return lambda optimizer: {"f+head": optimizer(1.0), group: optax.adam(rate)}
+
+
 METHODS: dict[str, Method] = {
     "al": Method(al, _al_tx, decays=("f",)),  # decay of g and h takes the codes away; NECO decays f alone
     "scl": Method(scl),
@@ -84,6 +93,11 @@ METHODS: dict[str, Method] = {
     "drtp": Method(drtp),
     "fa": Method(fa),
     "kp": Method(kp, trains_feedback=True),
+    "dni": Method(dni),
+    "cdni": Method(cdni),
+    "critic": Method(critic, _with_fixed_rate("critic", 1e-4)),
+    "dtp": Method(dtp, _with_fixed_rate("inverse", 2e-3)),
+    "direct_tp": Method(direct_tp, _with_fixed_rate("inverse", 2e-3)),
 }
 
 

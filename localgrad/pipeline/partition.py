@@ -43,7 +43,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         )
     if cuts is not None and (len(cuts) != stages + 1 or cuts[0] != 0 or cuts[-1] != blocks or any(np.diff(cuts) < 1)):
         raise ValueError(f"cuts must be {stages + 1} ascending block indices from 0 to {blocks}; got {list(cuts)}.")
-    states, messages, programs = _analysed(model)
+    states, messages, given, programs = _analysed(model)
     flops = tuple(flops for flops, _ in programs)
     costs = tuple(f + FLOPS_PER_BYTE * 2 * state_bytes(state) for f, state in zip(flops, states, strict=True))
     cuts = tuple(cuts) if cuts is not None else balance(costs, stages)
@@ -60,6 +60,7 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         slot_bytes=state_bytes(slots.specs),
         uniform=same_program and same_message,
         schedule=local(stages),
+        signal_bytes=tuple(map(state_bytes, given)),
     )
 
 
@@ -103,12 +104,12 @@ def state_bytes(tree: Spec) -> int:
 
 
 @once_a_model  # the ledger and both engines ask about the same one
-def _analysed(model: Model) -> tuple[list[Spec], list[Spec], list[tuple[float, str]]]:
-    """Specs of states and messages, and what `_program` says of each block."""
+def _analysed(model: Model) -> tuple[list[Spec], list[Spec], list[Spec], list[tuple[float, str]]]:
+    """Specs of states, messages and signals, and what `_program` says of each block."""
     states, messages = specs(model)
     given = signals(model, states, messages)
     each = zip(range(len(given)), states, messages, given, strict=False)  # one message more: what leaves
-    return states, messages, [_program(model, *one) for one in each]
+    return states, messages, given, [_program(model, *one) for one in each]
 
 
 def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec) -> tuple[float, str]:

@@ -16,6 +16,7 @@ class BlockRow(NamedTuple):
       effective, affiliated: parameters that prediction at the last exit uses, and those it does not.
       flops: of a training step.
       message: bytes that the block hands to the next.
+      signal: bytes that it waits for from above.
     """
 
     name: str
@@ -23,6 +24,7 @@ class BlockRow(NamedTuple):
     affiliated: int
     flops: float
     message: int
+    signal: int = 0
 
 
 class StageRow(NamedTuple):
@@ -85,11 +87,12 @@ def ledger(model: Model, states: Sequence[BlockState], plan: Plan, batches: int)
     """
     share = model.trials or 1
     rows = []
-    columns = (model.blocks, states, model.effective, plan.flops, plan.message_bytes)
-    for block, state, used, flops, message in zip(*columns, strict=True):
+    signals = plan.signal_bytes or (0,) * len(model.blocks)
+    columns = (model.blocks, states, model.effective, plan.flops, plan.message_bytes, signals)
+    for block, state, used, flops, message, signal in zip(*columns, strict=True):
         sizes = {group: _parameters(params) // share for group, params in state.params.items()}
         effective = sum(size for group, size in sizes.items() if group in used)
-        rows.append(BlockRow(block.name, effective, sum(sizes.values()) - effective, flops, message))
+        rows.append(BlockRow(block.name, effective, sum(sizes.values()) - effective, flops, message, signal))
     stashes = plan.stash_bytes or (0,) * len(plan.stage_costs)
     stages = tuple(
         StageRow(
@@ -139,17 +142,15 @@ def format_ledger(book: Ledger) -> str:
         [
             i + 1, row.name, f"{row.effective:,}", f"{row.affiliated:,}", f"{row.flops / 1e6:,.1f}",
             f"{row.message / 1024:,.0f}" if i + 1 < len(book.blocks) else "",
+            f"{row.signal / 1024:,.1f}" if row.signal else "",
         ]
         for i, row in enumerate(book.blocks)
     ]  # fmt: skip
-    total = [
-        "",
-        "all",
-        f"{book.effective:,}",
-        f"{book.affiliated:,}",
-        f"{sum(r.flops for r in book.blocks) / 1e6:,.1f}",
-        "",
-    ]
+    flops = sum(row.flops for row in book.blocks)
+    blocks.append(["", "all", f"{book.effective:,}", f"{book.affiliated:,}", f"{flops / 1e6:,.1f}", "", ""])
+    columns = ["block", "name", "effective", "affiliated", "step MFLOP", "hands on KiB", "waits for KiB"]
+    if not any(row.signal for row in book.blocks):
+        columns, blocks = columns[:-1], [row[:-1] for row in blocks]
     stages = [
         [
             i + 1, _span(row.blocks), f"{row.cost:.1%}", f"{row.params:,}", f"{row.waste:.1%}",
@@ -162,7 +163,7 @@ def format_ledger(book: Ledger) -> str:
         header, stages = header[:-2], [row[:-2] for row in stages]
     return "\n\n".join(
         [
-            table(["block", "name", "effective", "affiliated", "step MFLOP", "hands on KiB"], [*blocks, total]),
+            table(columns, blocks),
             table(header, stages),
             book.parts,
             f"bubble {book.bubble:.2%} of the time of the run; predicted speed-up {book.speed_up:.2f} on "

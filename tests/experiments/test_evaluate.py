@@ -17,13 +17,14 @@ def test_a_network_is_trained_grown_and_evaluated(tmp_path):
     before, after = (json.loads((folder / "summary.json").read_text()) for folder in (short, long))
     assert after["exit_accuracy"][0] == before["exit_accuracy"][0] > 80  # frozen, its classifier too
     assert len(after["exit_accuracy"]) == 3
-    done = command("--alignment", "--anytime", f"--workdir={long}", program="experiments.evaluate")
+    done = command("--alignment", "--anytime", "--probes", f"--workdir={long}", program="experiments.evaluate")
     assert done.returncode == 0, done.stderr
     (evaluated,) = json.loads((long / "evaluation.json").read_text())["runs"]
     exits, curve = evaluated["exits"], evaluated["anytime"]
     assert [round(row["accuracy"], 6) for row in exits] == [round(value, 6) for value in after["exit_accuracy"]]
     assert exits[0]["flops"] < exits[1]["flops"] < exits[2]["flops"]
     assert all(-1 <= value <= 1 for value in evaluated["cosine"])
+    assert list(evaluated["probes"]) == ["f 1", "f 2", "f 3", "scores"] and min(evaluated["probes"].values()) > 50
     assert [row["flops"] for row in curve] == sorted(row["flops"] for row in curve)
     assert curve[-1]["accuracy"] == exits[-1]["accuracy"]
     assert (long / "evaluation.png").read_bytes().startswith(b"\x89PNG")

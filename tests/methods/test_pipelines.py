@@ -24,7 +24,23 @@ SMALL = {
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
 }
 QUICK = ("two_conv",)  # all of them take minutes
-SLOW = ("al", "scl", "dgl", "bp_matched", "dfa", "fa", "kp", "drtp", "pred", "sim")  # others are made of the same parts
+SLOW = (
+    "al",
+    "scl",
+    "dgl",
+    "bp_matched",
+    "dfa",
+    "fa",
+    "kp",
+    "drtp",
+    "pred",
+    "sim",
+    "dni",
+    "cdni",
+    "critic",
+    "dtp",
+    "direct_tp",
+)  # others are made of the same parts, or keep the law in their own files
 
 
 def agree(

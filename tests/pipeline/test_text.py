@@ -27,7 +27,7 @@ NETWORKS = {
     ),
 }
 SAME_NUMBERS = {  # dropout is drawn once a part, and delays are another training
-    **{method: {"staleness": "locked"} for method in ("dfa", "dkp")},
+    **{method: {"staleness": "locked"} for method in ("dfa", "dkp", "cdni", "critic", "direct_tp")},
     **{method: {"micro_batches": 1} for method in ("bp", "bp_matched")},
 }
 
@@ -57,7 +57,21 @@ def trained(model: Model, start: tuple[BlockState, ...], stages: int, steps: int
         *(
             pytest.param(net, method, stages, marks=pytest.mark.full)
             for net in ("bilstm", "transformer")
-            for method in ("al", "scl", "early_exit", "predsim", "dgl", "bp", "bp_matched", "dfa", "dkp", "drtp")
+            for method in (
+                "al",
+                "scl",
+                "early_exit",
+                "predsim",
+                "dgl",
+                "bp",
+                "bp_matched",
+                "dfa",
+                "dkp",
+                "drtp",
+                "cdni",
+                "critic",
+                "direct_tp",
+            )
             for stages in (1, 2, 3)
         ),
     ],

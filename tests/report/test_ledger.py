@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import al, dfa, format_ledger, ledger, mlp, spmd, trials
+from localgrad import al, critic, dfa, dni, format_ledger, ledger, mlp, spmd, trials
 from localgrad.pipeline import make_plan, schedules, specs
 
 
@@ -69,6 +69,17 @@ def test_what_is_kept_between_the_halves_is_shown():
         assert row.stash_waste == 1 - used / plan.stash_slot_bytes
     assert "stash KiB" in format_ledger(book)
     assert "stash" not in format_ledger(ledger(built, specs(built)[0], make_plan(built), 9))
+
+
+def test_what_comes_down_is_shown_where_anything_does():
+    """Synthetic gradients wait for as much as they hand on, critics for a number an example, others for nothing."""
+    network, spec = mlp((512, 256, 5)), jax.ShapeDtypeStruct((8, 6), jnp.float32)
+    for make, expected in ((dni, [8 * 512 * 4, 8 * 256 * 4, 0]), (critic, [8 * 4, 8 * 4, 0])):
+        built = make(network, spec, 3, tx=optax.sgd(0.1))
+        book = ledger(built, specs(built)[0], make_plan(built), 9)
+        assert [row.signal for row in book.blocks] == expected
+        assert "waits for KiB" in format_ledger(book)
+    assert "waits for" not in format_ledger(ledger(model(), specs(model())[0], make_plan(model()), 9))
 
 
 def test_parameters_are_those_of_one_trial():
