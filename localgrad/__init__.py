@@ -67,6 +67,7 @@ from localgrad.methods import (
     transforms,
     trial_keys,
     trials,
+    usf,
 )
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block
@@ -133,6 +134,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "kp",
     "predsim",
     "scl",
+    "usf",
     # What a method of your own is made of
     "classifier",
     "classifying_model",

@@ -6,6 +6,7 @@ from localgrad.methods.backprop import bp_fc as bp_fc
 from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.chained import fa as fa
 from localgrad.methods.chained import kp as kp
+from localgrad.methods.chained import usf as usf
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp
 from localgrad.methods.feedback import drtp as drtp

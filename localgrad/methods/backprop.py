@@ -196,7 +196,7 @@ def chained_block(
       tx: one optax transform over the groups, or one by groups; see `transforms`.
       through: the groups that get gradients, all by default.
       fixed: groups that do not learn.
-      way_back: the feedback's params -> a context in which the parts run.
+      way_back: the block's params -> a context in which the parts run.
     """
     top = "head" in parts
     groups = tuple(parts) if through is None else through
@@ -214,7 +214,7 @@ def chained_block(
         def run(params: dict[str, PyTree], x: jax.Array):
             params = {**state.params, **params}
             run_part, model_state = moving_run(parts, params, state, key)
-            with way_back(params["feedback"]) if way_back else nullcontext():
+            with way_back(params) if way_back else nullcontext():
                 for group in ("f", "head"):
                     x = run_part(group, x) if group in parts else x
             return task.loss(x, message["y"]) if top else x, (x, model_state)

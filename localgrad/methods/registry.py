@@ -11,7 +11,7 @@ from localgrad import registry
 from localgrad.base import Block, Model
 from localgrad.methods.al import al
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
-from localgrad.methods.chained import fa, kp
+from localgrad.methods.chained import fa, kp, usf
 from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
@@ -84,6 +84,7 @@ METHODS: dict[str, Method] = {
     "drtp": Method(drtp),
     "fa": Method(fa),
     "kp": Method(kp, trains_feedback=True),
+    "usf": Method(usf),
 }
 
 

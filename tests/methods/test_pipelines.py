@@ -24,7 +24,7 @@ SMALL = {
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
 }
 QUICK = ("two_conv",)  # all of them take minutes
-SLOW = ("al", "scl", "dgl", "bp_matched", "dfa", "fa", "kp", "drtp", "pred", "sim")  # others are made of the same parts
+FIRST = ("early_exit", "predsim", "bp", "bp_fc", "dkp")  # the others are made of the same parts
 
 
 def agree(
@@ -48,7 +48,7 @@ def make(method: str, network: list, shape: tuple[int, ...], **options) -> Model
 
 
 @pytest.mark.parametrize("net", ["mlp", pytest.param("cnn", marks=pytest.mark.full)])
-@pytest.mark.parametrize("method", [m if m not in SLOW else pytest.param(m, marks=pytest.mark.full) for m in METHODS])
+@pytest.mark.parametrize("method", [m if m in FIRST else pytest.param(m, marks=pytest.mark.full) for m in METHODS])
 def test_every_method(method: str, net: str, x64: None, as_batches: Callable, random_states: Callable) -> None:
     if method == "bp_fc" and net == "mlp":
         pytest.skip("there are no convolutions to freeze")

@@ -15,7 +15,7 @@ import pytest
 
 from localgrad.base import Batches, BlockState, Engine, Model
 from localgrad.blocks import cnn, mlp
-from localgrad.methods import al, bp, dgl, dkp, drtp, early_exit, kp, predsim, scl, trial_keys, trials
+from localgrad.methods import al, bp, dgl, dkp, drtp, early_exit, kp, predsim, scl, trial_keys, trials, usf
 from localgrad.pipeline import init, sequential
 from localgrad.report.digest import params_sha256
 
@@ -90,9 +90,13 @@ def aligned() -> Model:
     return kp(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
 
 
+def signs() -> Model:
+    return usf(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
+
+
 ROWS: list[Callable[[], Model]] = [dropout_and_norm, backprop]
 MORE: list[Callable[[], Model]] = [  # half a minute each
-    neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned,
+    neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned, signs,
 ]  # fmt: skip
 
 
