@@ -39,7 +39,7 @@ TASKS: dict[str, tuple[Task, Any]] = {
     "multilabel": (multilabel(3), lambda: RNG.integers(0, 2, (COUNT, BATCH, 3)).astype(np.int32)),
     "tokens": (tokens(VOCABULARY), lambda: RNG.integers(0, VOCABULARY, (COUNT, BATCH, PLACES)).astype(np.int32)),
 }
-RULES = ("al", "early_exit", "dgl", "pred", "dfa", "dkp", "drtp", "bp")
+RULES = ("al", "early_exit", "dgl", "auglocal", "mono_forward", "deep_supervision", "pred", "dfa", "dkp", "drtp", "bp")
 
 
 def make(method: str, name: str, **options: Any) -> lg.Model:

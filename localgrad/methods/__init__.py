@@ -1,6 +1,7 @@
 """Methods: each turns a network of Blocks into a Model of LocalBlocks."""
 
 from localgrad.methods.al import al as al
+from localgrad.methods.auglocal import auglocal as auglocal
 from localgrad.methods.backprop import bp as bp
 from localgrad.methods.backprop import bp_fc as bp_fc
 from localgrad.methods.backprop import bp_matched as bp_matched
@@ -10,6 +11,7 @@ from localgrad.methods.chained import usf as usf
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp
 from localgrad.methods.feedback import drtp as drtp
+from localgrad.methods.forward import ff as ff
 from localgrad.methods.greedy import dgl as dgl
 from localgrad.methods.greedy import early_exit as early_exit
 from localgrad.methods.groups import by_group as by_group
@@ -17,8 +19,11 @@ from localgrad.methods.groups import kernels as kernels
 from localgrad.methods.groups import transforms as transforms
 from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
+from localgrad.methods.infopro import infopro as infopro
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl
+from localgrad.methods.supervision import deep_supervision as deep_supervision
+from localgrad.methods.supervision import mono_forward as mono_forward
 from localgrad.methods.trials import trial_keys as trial_keys
 from localgrad.methods.trials import trials as trials

@@ -101,7 +101,9 @@ def _chained(
     blocks = []
     given = x_spec
     for i, (group, block) in enumerate([*[("f", f) for f in network], ("head", classifier(task.outputs))]):
-        part, through, fixed, way_back = {group: block}, (group,), (), None
+        part, way_back = {group: block}, None
+        through: tuple[str, ...] = (group,)
+        fixed: tuple[str, ...] = ()
         kernels, others = _kernels(block, given)
         if method == "usf":
             if others:
@@ -135,14 +137,14 @@ def _feedback(kernel: jax.ShapeDtypeStruct) -> Block:
 def _kernels(block: Block, x_spec: jax.ShapeDtypeStruct) -> tuple[list[jax.ShapeDtypeStruct], list[str]]:
     """Shapes and dtypes of the kernels of a block's dense and convolutional layers, and the paths of its others."""
     found: dict[tuple[Any, ...], jax.ShapeDtypeStruct] = {}  # by module and path: one that is called twice is one
-    modules = []  # kept, so that no two have the same id
+    roots: list[Any] = []  # kept, so that no two have the same id
 
     def watch(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         y = call(*args, **kwargs)
         if _is_layer(context):
             kernel = context.module.variables["params"]["kernel"]
-            modules.append(context.module.scope.root)
-            found[id(modules[-1]), context.module.path] = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+            roots.append(getattr(context.module.scope, "root", None))
+            found[id(roots[-1]), context.module.path] = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
         return y
 
     params, model_state = jax.eval_shape(lambda key: block.init(key, x_spec), jax.random.key(0))

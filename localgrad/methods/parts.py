@@ -190,6 +190,7 @@ def classifying_model(
     views: int = 1,
     image: bool = False,
     handed: Callable[[jax.Array, Key], jax.Array] | None = None,
+    summed: bool = False,
 ) -> Model:
     """A Model of blocks `f`, some of which a classifier reads: `predict(exit=k)` is head k of f_k(...f_1(x)).
 
@@ -203,6 +204,7 @@ def classifying_model(
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
       handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
+      summed: the scores of an exit are the sum of those of all heads up to it.
     """
     exits = tuple(i + 1 for i, head in enumerate(heads) if head is not None)
 
@@ -216,8 +218,8 @@ def classifying_model(
         return {**message, "image": x} if image else message
 
     def path(states: tuple[BlockState, ...], x: jax.Array, top: int, keys: Sequence[Key] | None = None):
-        """The outputs of f up to block `top`, and the scores that its head makes of the last."""
-        outputs = []
+        """The outputs of f up to block `top`, and the scores there."""
+        outputs, scores = [], None
         runs = runs_of(parts[:top], states[:top], None if keys is None else keys[:top])
         for i, (part, run) in enumerate(zip(parts, runs, strict=False)):
             if i and handed is not None and keys is not None:
@@ -225,7 +227,10 @@ def classifying_model(
             if "f" in part:
                 x = run("f", x)
                 outputs.append(x)
-        return outputs, runs[-1](str(heads[top - 1]), x)
+            if i == top - 1 or (summed and heads[i] is not None):
+                own = run(str(heads[i]), x)
+                scores = own if scores is None else scores + own
+        return outputs, scores
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         return task.shaped(path(states, x, checked_exit(exits, exit))[1], x)
@@ -235,7 +240,8 @@ def classifying_model(
         return [*summaries_of(parts, outputs), scores]
 
     used = [frozenset({"f"} & set(part)) for part in parts]
-    used[-1] |= {str(heads[-1])}
+    for i, head in enumerate(heads):
+        used[i] |= {str(head)} if head is not None and (summed or i == len(heads) - 1) else set()
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
     y_spec = task.y_spec(x_spec)

@@ -10,13 +10,17 @@ import optax
 from localgrad import registry
 from localgrad.base import Block, Model
 from localgrad.methods.al import al
+from localgrad.methods.auglocal import auglocal
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
 from localgrad.methods.chained import fa, kp, usf
 from localgrad.methods.feedback import dfa, dkp, drtp
+from localgrad.methods.forward import ff
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
+from localgrad.methods.infopro import infopro
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
+from localgrad.methods.supervision import deep_supervision, mono_forward
 from localgrad.tasks import Task
 
 Optimizer = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
@@ -73,12 +77,17 @@ METHODS: dict[str, Method] = {
     "scl": Method(scl),
     "early_exit": Method(early_exit),
     "dgl": Method(dgl),
+    "auglocal": Method(auglocal),
+    "mono_forward": Method(mono_forward),
+    "ff": Method(ff),
+    "infopro": Method(infopro),
     "predsim": Method(predsim),
     "pred": Method(partial(predsim, beta=0.0)),
     "sim": Method(partial(predsim, beta=1.0)),
     "bp": Method(bp),
     "bp_matched": Method(bp_matched),
     "bp_fc": Method(bp_fc),
+    "deep_supervision": Method(deep_supervision),
     "dfa": Method(dfa),
     "dkp": Method(dkp, trains_feedback=True),
     "drtp": Method(drtp),
