@@ -66,7 +66,9 @@ from localgrad.methods import (
     infopro,
     kernels,
     kp,
+    mixed_error,
     mono_forward,
+    noprop,
     predsim,
     scl,
     transforms,
@@ -142,6 +144,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "infopro",
     "kp",
     "mono_forward",
+    "noprop",
     "predsim",
     "scl",
     "usf",
@@ -152,11 +155,12 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "local_block",
     "transforms",
     "waiting_block",
-    # Optimizers by group, weight decay, trials, growth
+    # Optimizers by group, weight decay, mixed errors, trials, growth
     "by_group",
     "freeze",
     "graft",
     "kernels",
+    "mixed_error",
     "trial_keys",
     "trials",
     # Engines

@@ -20,6 +20,8 @@ from localgrad.methods.groups import transforms as transforms
 from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
 from localgrad.methods.infopro import infopro as infopro
+from localgrad.methods.mixed import mixed_error as mixed_error
+from localgrad.methods.noprop import noprop as noprop
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl

@@ -49,6 +49,15 @@ class Answer(NamedTuple):
     grads: Mapping[str, PyTree] = MappingProxyType({})
 
 
+class MadeOf(NamedTuple):
+    """What `local_block` was given: `LocalBlock.made_of` of the blocks that it makes."""
+
+    parts: Parts
+    step: Step
+    tx: Optimizers
+    fixed: Sequence[str]
+
+
 def local_block(
     name: str,
     parts: Parts,
@@ -80,7 +89,8 @@ def local_block(
         grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(params, state, message, key)
         return Forward(jax.lax.stop_gradient(message), model_state, grads, metrics)
 
-    return LocalBlock(name, "none", init_of(parts, step, own_tx), forward, own_tx)
+    made_of = MadeOf(parts, step, tx, fixed)
+    return LocalBlock(name, "none", init_of(parts, step, own_tx), forward, own_tx, made_of=made_of)
 
 
 def waiting_block(
@@ -191,6 +201,7 @@ def classifying_model(
     image: bool = False,
     handed: Callable[[jax.Array, Key], jax.Array] | None = None,
     summed: bool = False,
+    entered: Callable[[jax.Array, bool], jax.Array] | None = None,
 ) -> Model:
     """A Model of blocks `f`, some of which a classifier reads: `predict(exit=k)` is head k of f_k(...f_1(x)).
 
@@ -205,12 +216,15 @@ def classifying_model(
       image: the message carries the input of the network to every block, as `image`.
       handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
       summed: the scores of an exit are the sum of those of all heads up to it.
+      entered: `(inputs, while training) -> what the first block sees of them`, where that is not the inputs; its rows
+        are those of the first example first.
     """
     exits = tuple(i + 1 for i, head in enumerate(heads) if head is not None)
 
-    def seen(x: jax.Array) -> jax.Array:
-        """Inputs in training as the first block sees them."""
-        return x.reshape(-1, *x.shape[2:]) if views > 1 else x
+    def seen(x: jax.Array, train: bool = True) -> jax.Array:
+        """Inputs as the first block sees them."""
+        x = x.reshape(-1, *x.shape[2:]) if train and views > 1 else x
+        return x if entered is None else entered(x, train)
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
         x = seen(x)
@@ -233,10 +247,10 @@ def classifying_model(
         return outputs, scores
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        return task.shaped(path(states, x, checked_exit(exits, exit))[1], x)
+        return task.shaped(path(states, seen(x, False), checked_exit(exits, exit))[1], x)
 
     def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
-        outputs, scores = path(states, x if keys is None else seen(x), len(parts), keys)
+        outputs, scores = path(states, seen(x, keys is not None), len(parts), keys)
         return [*summaries_of(parts, outputs), scores]
 
     used = [frozenset({"f"} & set(part)) for part in parts]

@@ -18,6 +18,8 @@ from localgrad.methods.forward import ff
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.infopro import infopro
+from localgrad.methods.mixed import mixed_error
+from localgrad.methods.noprop import noprop
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
 from localgrad.methods.supervision import deep_supervision, mono_forward
@@ -80,6 +82,7 @@ METHODS: dict[str, Method] = {
     "auglocal": Method(auglocal),
     "mono_forward": Method(mono_forward),
     "ff": Method(ff),
+    "noprop": Method(noprop),
     "infopro": Method(infopro),
     "predsim": Method(predsim),
     "pred": Method(partial(predsim, beta=0.0)),
@@ -95,6 +98,39 @@ METHODS: dict[str, Method] = {
     "kp": Method(kp, trains_feedback=True),
     "usf": Method(usf),
 }
+
+
+def mixed(
+    network: Sequence[Block],
+    x_spec: jax.ShapeDtypeStruct,
+    classes: Task | int,
+    *,
+    tx: Optimizers,
+    rule: str = "early_exit",
+    share: float = 0.5,
+    form: str = "dense",
+    fan: str = "out",
+    kernel: int = 3,
+) -> Model:
+    """A local rule by name, with its own defaults, and a share of the output's error in every block: `mixed_error`.
+
+    Args:
+      network, x_spec, classes: as for the rule.
+      tx: any optax transform over the rule's groups; the group feedback never moves.
+      rule: a name in `METHODS`.
+      share, form, fan, kernel: see `mixed_error`.
+
+    Raises:
+      ValueError: for a name that there is not, or as `mixed_error`.
+    """
+    if rule not in METHODS or rule == "mixed":
+        there = ", ".join(sorted(set(METHODS) - {"mixed"}))
+        raise ValueError(f"unknown rule {rule!r} of method 'mixed'; there are {there}.")
+    model = METHODS[rule].make(network, x_spec, classes, tx=tx)
+    return mixed_error(model, share, form=form, fan=fan, kernel=kernel)._replace(method="mixed")
+
+
+METHODS["mixed"] = Method(mixed)
 
 
 def register_method(

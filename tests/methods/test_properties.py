@@ -28,6 +28,7 @@ from localgrad.methods import (
     infopro,
     kp,
     mono_forward,
+    noprop,
     predsim,
     scl,
     trial_keys,
@@ -39,7 +40,7 @@ from localgrad.report.digest import params_sha256
 
 BATCH, CLASSES, PER_CALL, TRIALS = 8, 3, 2, 3
 VECTORS, IMAGES = (BATCH, 5), (BATCH, 4, 4, 1)
-DRAWING = ("ff",)  # methods that draw something themselves
+DRAWING = ("ff", "noprop")  # methods that draw something themselves
 States = tuple[BlockState, ...]
 
 
@@ -133,10 +134,15 @@ def forward() -> Model:
     return ff(mlp((16, 16)), vectors(), CLASSES, tx=optax.adam(1e-2), threshold=0.5)
 
 
+def denoising() -> Model:
+    tx = optax.adam(1e-2)
+    return noprop(mlp((6, 5)), vectors(), CLASSES, tx=tx, steps=3, hidden=8, weights="one")
+
+
 ROWS: list[Callable[[], Model]] = [dropout_and_norm, backprop]
 MORE: list[Callable[[], Model]] = [  # half a minute each
     neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned, signs,
-    supervised, mono, augmented, informed, forward,
+    supervised, mono, augmented, informed, forward, denoising,
 ]  # fmt: skip
 
 
