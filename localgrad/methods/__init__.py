@@ -19,12 +19,17 @@ from localgrad.methods.groups import kernels as kernels
 from localgrad.methods.groups import transforms as transforms
 from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
+from localgrad.methods.infomax import gim as gim
+from localgrad.methods.infomax import loco as loco
 from localgrad.methods.infopro import infopro as infopro
 from localgrad.methods.mixed import mixed_error as mixed_error
 from localgrad.methods.noprop import noprop as noprop
+from localgrad.methods.overlap import overlapping as overlapping
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl
+from localgrad.methods.self_supervised import rotation as rotation
+from localgrad.methods.self_supervised import simclr as simclr
 from localgrad.methods.supervision import deep_supervision as deep_supervision
 from localgrad.methods.supervision import mono_forward as mono_forward
 from localgrad.methods.trials import trial_keys as trial_keys

@@ -17,11 +17,13 @@ from localgrad.methods.feedback import dfa, dkp, drtp
 from localgrad.methods.forward import ff
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
+from localgrad.methods.infomax import gim, loco
 from localgrad.methods.infopro import infopro
 from localgrad.methods.mixed import mixed_error
 from localgrad.methods.noprop import noprop
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
+from localgrad.methods.self_supervised import rotation, simclr
 from localgrad.methods.supervision import deep_supervision, mono_forward
 from localgrad.tasks import Task
 
@@ -83,6 +85,10 @@ METHODS: dict[str, Method] = {
     "mono_forward": Method(mono_forward),
     "ff": Method(ff),
     "noprop": Method(noprop),
+    "simclr": Method(simclr),
+    "rotation": Method(rotation),
+    "gim": Method(gim),
+    "loco": Method(loco),
     "infopro": Method(infopro),
     "predsim": Method(predsim),
     "pred": Method(partial(predsim, beta=0.0)),

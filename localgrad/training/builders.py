@@ -60,10 +60,10 @@ def build_model(config: Config, inputs: Inputs) -> Model:
       ValueError: for options, groups or sizes that cannot be.
     """
     network, options = build_network(config, inputs), method_options(config)
-    if options.get("views", 1) != 1 and inputs.augment is None:
+    views = _views(config)
+    if views != 1 and inputs.augment is None:
         raise ValueError(
-            f"views={options['views']} of an example differ by their augmentation: give --augment, for example "
-            "crop,flip."
+            f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip."
         )
     optimizer, feedback = _optimizers(config, inputs)
     dtype = jnp.dtype(config.long_dtype if inputs.train.words is None else jnp.int32)
@@ -113,7 +113,7 @@ def build_source(config: Config, inputs: Inputs, engine: Engine) -> Source:
         lengths=inputs.lengths,
         dtype=jnp.dtype(config.long_dtype),
         augment=inputs.augment,
-        views=method_options(config).get("views", 1),
+        views=_views(config),
         trials=config.trials if config.trials > 1 else None,
         resident=config.resident,
         put=engine.put,
@@ -129,6 +129,13 @@ def method_options(config: Config) -> dict[str, Any]:
     given = _arguments(config, "method")
     own = ("network", "x_spec", "classes", "tx", "image_scale")
     return bind("method", config.method, METHODS[config.method].make, given, config.method_options, own)
+
+
+def _views(config: Config) -> int:
+    """How many views of an example the method has in a batch: what it is given, or its own default."""
+    takes = inspect.signature(METHODS[config.method].make).parameters
+    own = takes["views"].default if "views" in takes else 1
+    return method_options(config).get("views", own)
 
 
 def _image_scale(config: Config, inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
