@@ -9,7 +9,6 @@ import optax
 import pytest
 from flax import nnx
 
-from localgrad import testing
 from localgrad.blocks import from_nnx, mlp
 from localgrad.methods import auglocal, early_exit
 from localgrad.methods.auglocal import chosen, depths
@@ -94,9 +93,3 @@ def test_a_copy_of_a_fixed_shape_is_refused() -> None:
     auglocal(blocks[1:], jax.ShapeDtypeStruct((BATCH, 5), jnp.float64), CLASSES, tx=optax.sgd(RATE))
     with pytest.raises(ValueError, match=r"copy of block 'fixed' on the features \(6, 4\) above block 'dense4'"):
         auglocal(blocks, SPEC, CLASSES, tx=optax.sgd(RATE), depth=1)
-
-
-@pytest.mark.slow
-def test_it_keeps_the_law() -> None:
-    blocks = mlp((4, 6, 3), norm=True, dropout=0.1)
-    testing.check_model(auglocal(blocks, SPEC, CLASSES, tx=optax.sgd(RATE)), stages=3)

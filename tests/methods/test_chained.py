@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
 from localgrad.base import Model
 from localgrad.blocks import mlp, resnet
 from localgrad.methods import bp, usf
@@ -83,8 +82,3 @@ def test_weights_of_one_size_make_it_backpropagation(net: str, random_states: Ca
             for a, b in zip(*map(jax.tree.leaves, (mine["f"], other["f"])), strict=True)
         )
         assert distance < 1e-12 if alike else distance > 1e-4
-
-
-@pytest.mark.slow
-def test_it_keeps_the_law() -> None:
-    testing.check_model(usf(network(), SPEC, CLASSES, tx=optax.sgd(RATE)), stages=3)

@@ -8,8 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
-from localgrad.blocks import cnn, mlp
+from localgrad.blocks import mlp
 from localgrad.methods import ff
 from localgrad.pipeline import sequential
 from localgrad.tasks import regression
@@ -134,10 +133,3 @@ def test_refusals(shape: tuple, dtype: type, options: dict, says: str) -> None:
 def test_what_has_no_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="it holds labels against false ones"):
         ff(network(), SPEC, regression(2), tx=optax.sgd(RATE))
-
-
-@pytest.mark.slow
-def test_it_keeps_the_law() -> None:
-    images = jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float64)
-    model = ff(cnn((2, 3, 3), norm=True, dropout=0.1), images, CLASSES, tx=optax.sgd(RATE))
-    testing.check_model(model, stages=3)

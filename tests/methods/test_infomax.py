@@ -10,11 +10,10 @@ import optax
 import pytest
 from flax import linen as nn
 
-from localgrad import testing
 from localgrad.base import BlockState, Model
 from localgrad.blocks import cnn, from_linen, mlp
 from localgrad.keys import block_key
-from localgrad.methods import al, bp, early_exit, freeze, gim, loco, overlapping, simclr, trials
+from localgrad.methods import al, bp, early_exit, freeze, gim, loco, overlapping, trials
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients
 from localgrad.report import largest_difference
@@ -164,14 +163,3 @@ def test_what_has_nothing_to_overlap_is_refused() -> None:
             overlapping(model)
     with pytest.raises(ValueError, match="method 'early_exit' is not so here"):
         overlapping(overlapping(make(early_exit)))
-
-
-@pytest.mark.slow
-def test_they_keep_the_law() -> None:
-    testing.check_model(gim(network(), SPEC, CLASSES, tx=TX), stages=2)
-
-
-@pytest.mark.slow
-def test_overlaps_keep_the_law() -> None:
-    views = simclr(mlp((4, 3, 3), norm=True), jax.ShapeDtypeStruct((4, 5), jnp.float64), CLASSES, tx=TX, hidden=4)
-    testing.check_model(overlapping(views), stages=3, without=("round_trip", "trials"))

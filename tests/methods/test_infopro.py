@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
 from localgrad.blocks import cnn, mlp
 from localgrad.data import DATASETS, digits
 from localgrad.data.registry import Reader
@@ -141,10 +140,3 @@ def test_the_command_line_gives_the_scale_of_its_images(monkeypatch: pytest.Monk
         prepare(Config(**small, dataset="floats"))
     with pytest.raises(ValueError, match="has no option 'image_scale'"):
         prepare(Config(**small, method_options=("image_scale=3",)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["contrast", "softmax"])
-def test_it_keeps_the_law(loss: str) -> None:
-    model = infopro(cnn((2, 3, 3), norm=True), IMAGES, CLASSES, tx=optax.sgd(RATE), loss=loss)
-    testing.check_model(model, stages=3)

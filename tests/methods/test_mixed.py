@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
 from localgrad.base import Model
 from localgrad.blocks import mlp
 from localgrad.methods import al, bp, dfa, dgl, early_exit, ff, freeze, mixed_error, predsim, scl, trials
@@ -138,8 +137,3 @@ def test_refusals(model: Callable, share: float, options: dict, says: str) -> No
 def test_a_rule_that_there_is_not_is_refused(rule: str) -> None:
     with pytest.raises(ValueError, match=f"unknown rule '{rule}' of method 'mixed'; there are al, auglocal"):
         METHODS["mixed"](mlp((4,)), SPEC, CLASSES, lambda scale: optax.sgd(scale), rule=rule)
-
-
-@pytest.mark.slow
-def test_it_keeps_the_law() -> None:
-    testing.check_model(mixed_error(make(scl, head="linear"), 0.5), stages=3)

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
 from localgrad.base import Key, Model
 from localgrad.blocks import mlp
 from localgrad.keys import block_key
@@ -124,8 +123,3 @@ def test_signal_grows() -> None:
 def test_refusals(options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         noprop(mlp((4,)), SPEC, CLASSES, tx=optax.sgd(RATE), **options)
-
-
-@pytest.mark.slow
-def test_it_keeps_the_law() -> None:
-    testing.check_model(make(weights="one"), stages=3)

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
 from localgrad.base import BlockState, Model
 from localgrad.blocks import mlp
 from localgrad.methods import rotation, simclr
@@ -127,9 +126,3 @@ def test_the_command_line_gives_simclr_its_two_views() -> None:
     batches = job.source.batches(0, 1)
     x, _ = batches.fetch(jax.tree.map(lambda leaf: leaf[0], batches.items), 0, 64)
     assert x.shape == (64, 2, 8, 8, 1) and np.any(np.asarray(x[:, 0] != x[:, 1]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [simclr, rotation])
-def test_they_keep_the_law(make: Callable) -> None:
-    testing.check_model(make(network(), IMAGES, CLASSES, tx=optax.sgd(RATE)), stages=2)

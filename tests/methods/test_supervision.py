@@ -8,9 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from localgrad import testing
 from localgrad.base import BlockState, Model
-from localgrad.blocks import cnn, mlp
+from localgrad.blocks import mlp
 from localgrad.methods import bp, deep_supervision, early_exit, mono_forward
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients
@@ -123,11 +122,3 @@ def test_goodness_is_summed_over_blocks(random_states: Callable) -> None:
 def test_refusals(make: Callable, options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make(network(), SPEC, CLASSES, tx=optax.sgd(RATE), **options)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [deep_supervision, mono_forward])
-def test_they_keep_the_law(make: Callable) -> None:
-    images = jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float64)
-    options = {"prediction": "sum"} if make is mono_forward else {}
-    testing.check_model(make(cnn((2, 3, 3), norm=True), images, CLASSES, tx=optax.sgd(RATE), **options), stages=3)
