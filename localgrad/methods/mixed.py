@@ -35,13 +35,13 @@ def mixed_error(model: Model, share: float, *, form: str = "dense", fan: str = "
       The model; above 0 with a fixed group feedback in every block but the last.
 
     Raises:
-      ValueError: for a share outside [0, 1], a rule that is not as above (`bp`, `dfa`, `al`, `ff`), a model of several
-        trials or with frozen blocks, or an unknown form or fan.
+      ValueError: for a share outside [0, 1], a rule that is not as above (`bp`, `dfa`, `al`, `ff`, `noprop`, `gim`), a
+        model of several trials or with frozen blocks, or an unknown form or fan.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is in [0, 1]; got {share}.")
-    head = _checked(model)
     message = jax.eval_shape(model.enter, model.x_spec, model.y_spec)
+    head = _checked(model, message)
     inner = model.blocks[:-1]
     fs = [block.made_of.parts["f"] for block in inner]
     found = feedbacks("mixed", fs, message["x"], model.task.outputs, form, fan, kernel) if fs else []
@@ -51,19 +51,20 @@ def mixed_error(model: Model, share: float, *, form: str = "dense", fan: str = "
     return model._replace(blocks=(*blocks, _error_block(model.blocks[-1], head, model.task)))
 
 
-def _checked(model: Model) -> str:
+def _checked(model: Model, message: Mapping[str, jax.ShapeDtypeStruct]) -> str:
     """The group that makes the scores, in the last block.
 
     Raises:
       ValueError: as `mixed_error`.
     """
     heads = model.effective[-1] - {"f"}
-    made = model.trials is None and all(block.made_of is not None for block in model.blocks)
-    chained = made and all("f" in block.made_of.parts for block in model.blocks[:-1])
-    if not chained or len(heads) != 1 or any(block.signal != "none" for block in model.blocks):
+    local = model.trials is None and all(b.made_of is not None and b.signal == "none" for b in model.blocks)
+    chained = local and "x" in message and all("f" in block.made_of.parts for block in model.blocks[:-1])
+    if not chained or len(heads) != 1 or len({message[name].shape[0] for name in "xy"}) != 1:
         raise ValueError(
             f"mixed errors are for rules whose blocks learn from losses of their own and whose last block makes the "
-            f"scores, before they are frozen or run in several trials; method {model.method!r} is not so here."
+            f"scores of all rows, before they are frozen or run in several trials; method {model.method!r} is not so "
+            "here."
         )
     return next(iter(heads))
 

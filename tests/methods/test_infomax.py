@@ -13,7 +13,7 @@ from flax import linen as nn
 from localgrad.base import BlockState, Model
 from localgrad.blocks import cnn, from_linen, mlp
 from localgrad.keys import block_key
-from localgrad.methods import al, bp, early_exit, freeze, gim, loco, overlapping, trials
+from localgrad.methods import al, bp, early_exit, freeze, gim, loco, noprop, overlapping, trials
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients
 from localgrad.report import largest_difference
@@ -158,7 +158,13 @@ def test_patches_that_a_network_cannot_read_are_refused(module: nn.Module, says:
 
 def test_what_has_nothing_to_overlap_is_refused() -> None:
     make = lambda method, **more: method(mlp((4, 4)), jax.ShapeDtypeStruct((4, 5), jnp.float64), CLASSES, tx=TX, **more)
-    for model in (make(bp), make(al, target_width=4), freeze(make(early_exit), 1), trials(make(early_exit), 2)):
+    for model in (
+        make(bp),
+        make(al, target_width=4),
+        make(noprop, steps=2),
+        freeze(make(early_exit), 1),
+        trials(make(early_exit), 2),
+    ):
         with pytest.raises(ValueError, match=f"method '{model.method}' is not so here"):
             overlapping(model)
     with pytest.raises(ValueError, match="method 'early_exit' is not so here"):

@@ -10,7 +10,22 @@ import pytest
 
 from localgrad.base import Model
 from localgrad.blocks import mlp
-from localgrad.methods import al, bp, dfa, dgl, early_exit, ff, freeze, mixed_error, predsim, scl, trials
+from localgrad.methods import (
+    al,
+    bp,
+    dfa,
+    dgl,
+    early_exit,
+    ff,
+    freeze,
+    gim,
+    mixed_error,
+    noprop,
+    predsim,
+    rotation,
+    scl,
+    trials,
+)
 from localgrad.methods.registry import METHODS
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients
@@ -18,6 +33,8 @@ from localgrad.report import largest_difference
 
 BATCH, CLASSES, RATE = 6, 3, 0.1
 SPEC = jax.ShapeDtypeStruct((BATCH, 5), jnp.float64)
+IMAGES = jax.ShapeDtypeStruct((BATCH, 8, 8, 1), jnp.float64)
+TX = optax.sgd(RATE)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(2, BATCH, 5)), np.array([[0, 1, 2, 0, 1, 1], [2, 2, 0, 1, 0, 1]], np.int32)
 
@@ -25,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 
 def make(rule: Callable, **options) -> Model:
-    return rule(mlp((4, 6), activation="tanh", dropout=0.2), SPEC, CLASSES, tx=optax.sgd(RATE), **options)
+    return rule(mlp((4, 6), activation="tanh", dropout=0.2), SPEC, CLASSES, tx=TX, **options)
 
 
 def grads_of(model: Model, states: tuple, x: np.ndarray) -> list[dict]:
@@ -123,6 +140,9 @@ def test_by_name_it_is_the_transform(random_states: Callable, as_batches: Callab
         (lambda: make(dfa), 0.5, {}, "method 'dfa' is not so here"),
         (lambda: make(al, target_width=4), 0.5, {}, "method 'al' is not so here"),
         (lambda: make(ff), 0.5, {}, "method 'ff' is not so here"),
+        (lambda: make(noprop, steps=2), 0.5, {}, "method 'noprop' is not so here"),
+        (lambda: gim(mlp((4, 6)), IMAGES, CLASSES, tx=TX), 0.5, {}, "method 'gim' is not so here"),
+        (lambda: rotation(mlp((4, 6)), IMAGES, CLASSES, tx=TX), 0.5, {}, "method 'rotation' is not so here"),
         (lambda: freeze(make(dgl), 1), 0.5, {}, "method 'dgl' is not so here"),
         (lambda: trials(make(dgl), 2), 0.5, {}, "method 'dgl' is not so here"),
     ],
