@@ -52,12 +52,14 @@ MODELS: dict[str, Callable[[], Model]] = {
     "gim": lambda: gim(DRAWS, IMAGES, CLASSES, tx=TX, patch=2, steps=1, negatives=3),
     "overlap": lambda: overlapping(early_exit(DRAWS, VECTORS, CLASSES, tx=TX)),
 }
+FIRST = ("deep_supervision", "noprop", "mixed", "overlap")  # one of each signal; the others are made of the same parts
 DEAREST = ("task", "variants", "round_trip", "bubbles", "trials")
 STAGES = 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in FIRST else pytest.mark.full) for name in MODELS]
+)
 def test_the_pipeline_keeps_its_promises(name: str, x64: None) -> None:
     testing.check_model(MODELS[name](), stages=STAGES, without=DEAREST)
 
