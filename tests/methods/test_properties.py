@@ -111,7 +111,7 @@ def aligned() -> Model:
 
 
 def signs() -> Model:
-    return usf(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
+    return usf(mlp((6, 5)), vectors(), CLASSES, tx=optax.sgd(0.1, momentum=0.9))
 
 
 def supervised() -> Model:
@@ -131,7 +131,7 @@ def informed() -> Model:
 
 
 def forward() -> Model:
-    return ff(mlp((16, 16)), vectors(), CLASSES, tx=optax.adam(1e-2), threshold=0.5)
+    return ff(mlp((16, 16)), images(), CLASSES, tx=optax.adam(1e-2), threshold=0.5)
 
 
 def denoising() -> Model:
