@@ -109,6 +109,7 @@ class LocalBlock(NamedTuple):
         Groups that no key names are fixed.  A transform is given the block's loss as `value`, which those that ask
         for it use.
       backward: `(state, stash, signal) -> Backward`; None where nothing is waited for.
+      made_of: what its maker made it of, for transforms that make another of the same; None where none can.
     """
 
     name: str
@@ -117,6 +118,7 @@ class LocalBlock(NamedTuple):
     forward: Callable[[BlockState, Message, Key], Forward]
     tx: Transforms
     backward: Callable[[BlockState, PyTree, PyTree], Backward] | None = None
+    made_of: Any = None
 
 
 class Predict(Protocol):

@@ -39,7 +39,10 @@ TASKS: dict[str, tuple[Task, Any]] = {
     "multilabel": (multilabel(3), lambda: RNG.integers(0, 2, (COUNT, BATCH, 3)).astype(np.int32)),
     "tokens": (tokens(VOCABULARY), lambda: RNG.integers(0, VOCABULARY, (COUNT, BATCH, PLACES)).astype(np.int32)),
 }
-RULES = ("al", "early_exit", "dgl", "pred", "dfa", "dkp", "drtp", "bp", "cdni", "critic", "direct_tp")
+RULES = (
+    "al", "early_exit", "dgl", "auglocal", "mono_forward", "noprop", "deep_supervision", "pred", "dfa", "dkp", "drtp",
+    "bp", "cdni", "critic", "direct_tp",
+)  # fmt: skip
 
 
 def make(method: str, name: str, **options: Any) -> lg.Model:
@@ -48,6 +51,7 @@ def make(method: str, name: str, **options: Any) -> lg.Model:
     else:
         network, spec = mlp((6, 5)), PLAIN
     options |= {"aux": "hidden", "hidden": 4} if method == "dgl" else {"target_width": 4} if method == "al" else {}
+    options |= {"steps": 2, "hidden": 4} if method == "noprop" else {}
     return METHODS[method](network, spec, TASKS[name][0], lambda scale: optax.sgd(0.1 * scale, momentum=0.9), **options)
 
 

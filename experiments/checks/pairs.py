@@ -24,7 +24,7 @@ import optax
 from absl import app, flags
 
 from experiments import tables
-from experiments.checks.thin_networks import IMAGE, LARGER_IMAGES, THIN, engines, thin
+from experiments.checks.thin_networks import FEW, IMAGE, LARGER_IMAGES, THIN, engines, thin
 from localgrad import init
 from localgrad.cli import shell
 from localgrad.data import batches
@@ -46,13 +46,12 @@ def apart(method: str, net: str) -> float | str:
     side = LARGER_IMAGES.get(net, IMAGE)
     spec = jax.ShapeDtypeStruct((BATCH, side, side, 1), jnp.float64)
     try:
-        model = METHODS[method](
-            thin(net, fine=method in ONE_LAYER), spec, CLASSES, lambda scale: optax.sgd(RATE * scale, momentum=0.9)
-        )
+        network, tx = thin(net, fine=method in ONE_LAYER), lambda scale: optax.sgd(RATE * scale, momentum=0.9)
+        model = METHODS[method](network, spec, CLASSES, tx, **FEW.get(method, {}))
     except ValueError as error:
         return str(error)
     rng = np.random.default_rng(0)
-    xs = jnp.asarray(rng.normal(size=(3, *spec.shape)))
+    xs = jnp.asarray(rng.normal(size=(3, *model.x_spec.shape)))
     fed = batches(xs, jnp.asarray(rng.integers(0, CLASSES, (3, BATCH)).astype(np.int32)))
     states, largest = init(model, jax.random.key(0)), 0.0
     for pair in engines(model, STAGES):

@@ -22,6 +22,10 @@ THIN: dict[str, dict] = {
 IMAGE, LARGER_IMAGES = 16, {"vgg19": 32}
 
 
+# Options of methods whose defaults make many blocks.
+FEW: dict[str, dict] = {"noprop": {"steps": 3}}
+
+
 def thin(net: str, *, fine: bool = False) -> list[Block]:
     """A network of three blocks, or of one a layer, that compiles in seconds."""
     return NETWORKS[net](**THIN[net], blocks=None if fine else 3)

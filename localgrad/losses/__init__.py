@@ -1,5 +1,6 @@
 """Losses: arrays in, a scalar out."""
 
+from localgrad.losses.contrastive import normalised as normalised
 from localgrad.losses.contrastive import supervised_contrastive as supervised_contrastive
 from localgrad.losses.elementwise import cross_entropy as cross_entropy
 from localgrad.losses.elementwise import mean_absolute_error as mean_absolute_error

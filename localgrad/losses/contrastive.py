@@ -7,7 +7,18 @@ import jax
 import jax.numpy as jnp
 
 Reduction = Literal["supcon", "paper", "listing"]
+_NORM_FLOOR = 1e-12
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+
+
+def normalised(z: jax.Array) -> jax.Array:
+    """Rows `(B, D)` at length one; one of length zero stays.
+
+    Examples:
+      >>> normalised(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+      [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    return z / jnp.sqrt(jnp.maximum(jnp.sum(z**2, axis=1, keepdims=True), _NORM_FLOOR))
 
 
 def supervised_contrastive(

@@ -1,17 +1,20 @@
 """Methods: each turns a network of Blocks into a Model of LocalBlocks."""
 
 from localgrad.methods.al import al as al
+from localgrad.methods.auglocal import auglocal as auglocal
 from localgrad.methods.backprop import bp as bp
 from localgrad.methods.backprop import bp_fc as bp_fc
 from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.chained import fa as fa
 from localgrad.methods.chained import kp as kp
+from localgrad.methods.chained import usf as usf
 from localgrad.methods.critic import critic as critic
 from localgrad.methods.direct_targets import direct_tp as direct_tp
 from localgrad.methods.ensemble import ensemble as ensemble
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp
 from localgrad.methods.feedback import drtp as drtp
+from localgrad.methods.forward import ff as ff
 from localgrad.methods.greedy import dgl as dgl
 from localgrad.methods.greedy import early_exit as early_exit
 from localgrad.methods.groups import by_group as by_group
@@ -19,9 +22,19 @@ from localgrad.methods.groups import kernels as kernels
 from localgrad.methods.groups import transforms as transforms
 from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
+from localgrad.methods.infomax import gim as gim
+from localgrad.methods.infomax import loco as loco
+from localgrad.methods.infopro import infopro as infopro
+from localgrad.methods.mixed import mixed_error as mixed_error
+from localgrad.methods.noprop import noprop as noprop
+from localgrad.methods.overlap import overlapping as overlapping
 from localgrad.methods.predsim import predsim as predsim
 from localgrad.methods.registry import METHODS as METHODS
 from localgrad.methods.scl import scl as scl
+from localgrad.methods.self_supervised import rotation as rotation
+from localgrad.methods.self_supervised import simclr as simclr
+from localgrad.methods.supervision import deep_supervision as deep_supervision
+from localgrad.methods.supervision import mono_forward as mono_forward
 from localgrad.methods.synthetic import cdni as cdni
 from localgrad.methods.synthetic import dni as dni
 from localgrad.methods.target_propagation import dtp as dtp

@@ -185,8 +185,9 @@ def chained_block(
     through: Sequence[str] | None = None,
     fixed: Sequence[str] = (),
     way_back: Callable[[PyTree], AbstractContextManager] | None = None,
+    weight: float | None = None,
 ) -> LocalBlock:
-    """A block that hands its gradient down; one with a head begins the backward pass.
+    """A block that hands its gradient down; one with a head begins the backward pass, or adds to it.
 
     The signal is `{"x": gradient of the loss at the block's output, "loss": the loss}`.
 
@@ -196,9 +197,10 @@ def chained_block(
       tx: one optax transform over the groups, or one by groups; see `transforms`.
       through: the groups that get gradients, all by default.
       fixed: groups that do not learn.
-      way_back: the feedback's params -> a context in which the parts run.
+      way_back: the block's params -> a context in which the parts run.
+      weight: of the loss of a head that is not on top, whose gradient joins the one from above; None of all others.
     """
-    top = "head" in parts
+    top = "head" in parts and weight is None
     groups = tuple(parts) if through is None else through
     own_tx = transforms(tx, tuple(group for group in parts if group not in fixed))
 
@@ -214,23 +216,30 @@ def chained_block(
         def run(params: dict[str, PyTree], x: jax.Array):
             params = {**state.params, **params}
             run_part, model_state = moving_run(parts, params, state, key)
-            with way_back(params["feedback"]) if way_back else nullcontext():
-                for group in ("f", "head"):
-                    x = run_part(group, x) if group in parts else x
-            return task.loss(x, message["y"]) if top else x, (x, model_state)
+            with way_back(params) if way_back else nullcontext():
+                x = run_part("f", x) if "f" in parts else x
+                scores = run_part("head", x) if "head" in parts else None
+            if scores is None:
+                return {"x": x}, (x, model_state)
+            loss = task.loss(scores, message["y"])
+            return ({"loss": loss}, (scores, model_state)) if top else ({"loss": loss, "x": x}, (x, model_state))
 
         learning = {group: state.params[group] for group in groups}
-        value, vjp, (x, model_state) = jax.vjp(run, learning, message["x"], has_aux=True)
-        stash = {"vjp": vjp, **({"loss": value} if top else {})}
+        made, vjp, (x, model_state) = jax.vjp(run, learning, message["x"], has_aux=True)
+        stash = {"vjp": vjp, **{name: value for name, value in made.items() if name == "loss"}}
         return Forward(jax.lax.stop_gradient({**message, "x": x}), model_state, stash=stash)
 
     def backward(state: BlockState, stash: PyTree, signal: PyTree) -> Backward:
         if top:
-            signal = {"x": jnp.ones_like(stash["loss"]), "loss": stash["loss"]}
-        own, below = stash["vjp"](signal["x"])
+            along, loss = {"loss": jnp.ones_like(stash["loss"])}, stash["loss"]
+        else:
+            along, loss = {"x": signal["x"]}, signal["loss"]
+        if weight is not None:
+            along["loss"], loss = jnp.full_like(stash["loss"], weight), loss + weight * stash["loss"]
+        own, below = stash["vjp"](along)
         if below.dtype == jax.dtypes.float0:  # of whole numbers: this is the first block, and nothing is below
             below = jnp.zeros(below.shape)
-        return Backward(own, {"loss": signal["loss"]}, {"x": below, "loss": signal["loss"]})
+        return Backward(own, {"loss": loss}, {"x": below, "loss": loss})
 
     name = parts["f"].name if "f" in parts else "output"
     return LocalBlock(name, "above", init, forward, own_tx, backward)

@@ -1,20 +1,23 @@
-"""Feedback alignment (FA) and Kolen-Pollack learning (KP): backpropagation through matrices that are not the weights.
+"""Backpropagation through matrices that are not the weights: feedback alignment and its relatives.
 
     fa   delta_l = (delta_{l+1} B_{l+1}) * f'(h_l)     B fixed and random, of the shape of W^T
     kp   the same, and B_{l+1} descends delta_{l+1}^T a_l, the transpose of W's own gradient; weight decay on both
+    usf  the same, with B_{l+1} = rms(W_{l+1}) sign(W_{l+1})^T: the signs of the weights, all of one size
 
-A block has one dense or convolutional Flax layer; the gradient that it hands down goes back through its feedback in
-place of its kernel, and through norm and activation exactly.  Feedback is kept in the kernel's own shape, so that B^T
-and W compare without transposing.
+The gradient that a block hands down goes back through feedback in place of the kernels of its dense and convolutional
+Flax layers, and through norm and activation exactly.  In FA and KP a block has one such layer, whose feedback is a
+parameter group in the kernel's own shape, so that B^T and W compare without transposing; in uSF it has any number of
+them, and no other parameters than theirs, biases and norms.
 
 References:
   Lillicrap et al., Random synaptic feedback weights support error backpropagation for deep learning (2016)
   Akrout et al., Deep learning without weight transport, https://arxiv.org/abs/1904.05391
   Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Eqs. 5 and 6
+  Liao, Leibo and Poggio, How Important Is Weight Symmetry in Backpropagation? (uSF), https://arxiv.org/abs/1510.05067
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
@@ -32,6 +35,8 @@ from localgrad.methods.parts import check, classifying_model
 from localgrad.tasks import Task
 
 _LAYERS = (nn.Dense, nn.Conv)
+
+Feedback = Callable[[nn.Module], jax.Array]  # a layer within its call -> what its input's gradient goes back through
 
 
 def fa(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: Task | int, *, tx: Optimizers) -> Model:
@@ -67,23 +72,54 @@ def kp(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: Task | i
     return _chained("kp", network, x_spec, classes, tx)
 
 
+def usf(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, classes: Task | int, *, tx: Optimizers) -> Model:
+    """Uniform sign-concordant feedback: gradients come down through the signs of the weights.
+
+    The paper's B is sign(W)^T and leaves its size to batch norm; here it has that of W, so that the rate of one layer
+    means what it means in the others: each entry is the root mean square of the kernel as it is in that pass.
+
+    Args:
+      network: Blocks `(B, ...) -> (B, ...)` of Flax linen, without a classifier: dense and convolutional layers, any
+        number a block and with residuals around them, norms and activations.
+      x_spec, classes: as `fa`.
+      tx: any optax transform over the group f, and head in the last block.
+
+    Returns:
+      A `Model` of `len(network) + 1` blocks whose only exit is the last.
+
+    Raises:
+      ValueError: for a block with kernels that are not of dense or convolutional layers.
+    """
+    return _chained("usf", network, x_spec, classes, tx)
+
+
 def _chained(
     method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, tx: Optimizers
 ) -> Model:
     network, task = check(network, task, method)
-    learns = method == "kp"
     parts: list[dict[str, Block]] = []
     blocks = []
     given = x_spec
     for i, (group, block) in enumerate([*[("f", f) for f in network], ("head", classifier(task.outputs))]):
-        part = {group: block}
-        kernel = _kernel(method, block, given)
-        if i:  # nobody is below the first
-            part["feedback"] = _feedback(kernel)
+        part, way_back = {group: block}, None
+        through: tuple[str, ...] = (group,)
+        fixed: tuple[str, ...] = ()
+        kernels, others = _kernels(block, given)
+        if method == "usf":
+            if others:
+                raise ValueError(
+                    f"method 'usf' goes back through the signs of dense and convolutional layers of Flax linen, and "
+                    f"block {block.name!r} has kernels that are not of these: {', '.join(others)}. Use dfa or dkp, "
+                    "which reach a block at its output."
+                )
+            way_back = _through_signs if i else None  # nobody is below the first
+        else:
+            _check_one(method, block, kernels)
+            if i:
+                part["feedback"] = _feedback(kernels[0])
+                through, fixed = ((group, "feedback"), ()) if method == "kp" else (through, ("feedback",))
+                way_back = _through_group
         parts.append(part)
-        through = (group, "feedback") if i and learns else (group,)
-        fixed = () if learns else ("feedback",)
-        way_back = _way_back if i else None
         blocks.append(chained_block(part, task, tx, through=through, fixed=fixed, way_back=way_back))
         given = output_spec(block, given)
     return classifying_model(method, blocks, parts, [None] * len(network) + ["head"], x_spec, task)
@@ -98,36 +134,58 @@ def _feedback(kernel: jax.ShapeDtypeStruct) -> Block:
     return Block(init, lambda params, model_state, x, *, key, train: (x, model_state), "feedback")
 
 
-def _kernel(method: str, block: Block, x_spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the kernel of a block's one layer.
-
-    Raises:
-      ValueError: if it has none, or several.
-    """
-    found: list[jax.ShapeDtypeStruct] = []
+def _kernels(block: Block, x_spec: jax.ShapeDtypeStruct) -> tuple[list[jax.ShapeDtypeStruct], list[str]]:
+    """Shapes and dtypes of the kernels of a block's dense and convolutional layers, and the paths of its others."""
+    found: dict[tuple[Any, ...], jax.ShapeDtypeStruct] = {}  # by module and path: one that is called twice is one
+    roots: list[Any] = []  # kept, so that no two have the same id
 
     def watch(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         y = call(*args, **kwargs)
         if _is_layer(context):
             kernel = context.module.variables["params"]["kernel"]
-            found.append(jax.ShapeDtypeStruct(kernel.shape, kernel.dtype))
+            roots.append(getattr(context.module.scope, "root", None))
+            found[id(roots[-1]), context.module.path] = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
         return y
 
     params, model_state = jax.eval_shape(lambda key: block.init(key, x_spec), jax.random.key(0))
     with nn.intercept_methods(watch):
         run = lambda *args: block.apply(*args, key=jax.random.key(0), train=True)
         jax.eval_shape(run, params, model_state, x_spec)
-    if len(found) != 1:
+    kernels = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(params) if x.ndim > 1]
+    return list(found.values()), kernels if len(kernels) > len(found) else []
+
+
+def _check_one(method: str, block: Block, kernels: Sequence[jax.ShapeDtypeStruct]) -> None:
+    """Refuses a block that has no layer, or several.
+
+    Raises:
+      ValueError: naming it.
+    """
+    if len(kernels) != 1:
         raise ValueError(
             f"method {method!r} goes back through a feedback in place of a block's kernel, so every block must have "
-            f"one dense or convolutional layer of Flax linen; {block.name!r} has {len(found) or 'none'}. Cut the "
+            f"one dense or convolutional layer of Flax linen; {block.name!r} has {len(kernels) or 'none'}. Cut the "
             "network finer (blocks=), or use dfa or dkp, which reach a block at its output."
         )
-    return found[0]
+
+
+def _through_group(params: PyTree) -> AbstractContextManager:
+    """The way back through the block's group feedback."""
+    return _way_back(lambda layer: params["feedback"]["kernel"])
+
+
+def _through_signs(params: PyTree) -> AbstractContextManager:
+    """The way back through the signs of the kernels themselves, each as large as its kernel's root mean square."""
+
+    def signs(layer: nn.Module) -> jax.Array:
+        kernel = jax.lax.stop_gradient(layer.variables["params"]["kernel"])
+        return jnp.sqrt(jnp.mean(kernel**2)) * jnp.sign(kernel)
+
+    return _way_back(signs)
 
 
 @contextmanager
-def _way_back(params: PyTree) -> Iterator[None]:
+def _way_back(feedback: Feedback) -> Iterator[None]:
     """Within it, the gradient along the input of a layer goes back through another kernel than its own."""
     busy = [False]
 
@@ -143,7 +201,7 @@ def _way_back(params: PyTree) -> Iterator[None]:
         (x,) = args
         busy[0] = True
         try:
-            back = _nothing_but_gradients(layer, params["kernel"], x)
+            back = _nothing_but_gradients(layer, feedback(context.module), x)
         finally:
             busy[0] = False
         return call(jax.lax.stop_gradient(x), **kwargs) + back

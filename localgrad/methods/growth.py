@@ -59,7 +59,7 @@ def _frozen(block: LocalBlock) -> LocalBlock:
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
         return block.forward(state, message, key)._replace(model_state=state.model_state)
 
-    return block._replace(init=init, forward=forward, tx={})
+    return block._replace(init=init, forward=forward, tx={}, made_of=None)
 
 
 def _same(ours: PyTree, theirs: PyTree) -> bool:

@@ -21,6 +21,7 @@ class Dense(nn.Module):
     features: int | None = None  # images are averaged to at most so many features first, see `pool_to`
     zero: bool = False  # the last layer begins at zero
     kernel_init: Initializer = LECUN
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x):
@@ -28,7 +29,7 @@ class Dense(nn.Module):
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1
             kernel_init = nn.initializers.zeros if self.zero and last else self.kernel_init
-            x = nn.Dense(width, kernel_init=kernel_init)(x)
+            x = nn.Dense(width, self.bias, kernel_init=kernel_init)(x)
             name = self.last_activation if last and self.last_activation is not None else self.activation
             x = x if name == "linear" else getattr(nn, name)(x)
         return x
@@ -122,10 +123,16 @@ class Similarity(nn.Module):
 
 
 def classifier(
-    classes: int, *, hidden: Sequence[int] = (), pool: int | None = None, zero: bool = False, name: str = "classifier"
+    classes: int,
+    *,
+    hidden: Sequence[int] = (),
+    pool: int | None = None,
+    zero: bool = False,
+    bias: bool = True,
+    name: str = "classifier",
 ) -> Block:
     """Scores of the classes: dense layers on features pooled to at most `pool`, ReLU between them."""
-    return from_linen(Dense((*hidden, classes), "relu", "linear", pool, zero), name=name)
+    return from_linen(Dense((*hidden, classes), "relu", "linear", pool, zero, bias=bias), name=name)
 
 
 def adaptive_mean(x: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -43,7 +43,7 @@ def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: Optimizers) 
         found = inner.forward(own, message, key)
         return found._replace(model_state=_nested(found.model_state), grads=_nested(found.grads))
 
-    return inner._replace(init=init, forward=forward, tx=own_tx)
+    return inner._replace(init=init, forward=forward, tx=own_tx, made_of=None)
 
 
 def _of(run: Run, index: int) -> Run:

@@ -49,6 +49,15 @@ class Answer(NamedTuple):
     grads: Mapping[str, PyTree] = MappingProxyType({})
 
 
+class MadeOf(NamedTuple):
+    """What `local_block` was given: `LocalBlock.made_of` of the blocks that it makes."""
+
+    parts: Parts
+    step: Step
+    tx: Optimizers
+    fixed: Sequence[str]
+
+
 def local_block(
     name: str,
     parts: Parts,
@@ -80,7 +89,8 @@ def local_block(
         grads, (message, model_state, metrics) = jax.grad(loss, has_aux=True)(params, state, message, key)
         return Forward(jax.lax.stop_gradient(message), model_state, grads, metrics)
 
-    return LocalBlock(name, "none", init_of(parts, step, own_tx), forward, own_tx)
+    made_of = MadeOf(parts, step, tx, fixed)
+    return LocalBlock(name, "none", init_of(parts, step, own_tx), forward, own_tx, made_of=made_of)
 
 
 def waiting_block(
@@ -190,6 +200,8 @@ def classifying_model(
     views: int = 1,
     image: bool = False,
     handed: Callable[[jax.Array, Key], jax.Array] | None = None,
+    summed: bool = False,
+    entered: Callable[[jax.Array, bool], jax.Array] | None = None,
 ) -> Model:
     """A Model of blocks `f`, some of which a classifier reads: `predict(exit=k)` is head k of f_k(...f_1(x)).
 
@@ -203,12 +215,16 @@ def classifying_model(
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
       handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
+      summed: the scores of an exit are the sum of those of all heads up to it.
+      entered: `(inputs, while training) -> what the first block sees of them`, where that is not the inputs; its rows
+        are those of the first example first.
     """
     exits = tuple(i + 1 for i, head in enumerate(heads) if head is not None)
 
-    def seen(x: jax.Array) -> jax.Array:
-        """Inputs in training as the first block sees them."""
-        return x.reshape(-1, *x.shape[2:]) if views > 1 else x
+    def seen(x: jax.Array, train: bool = True) -> jax.Array:
+        """Inputs as the first block sees them."""
+        x = x.reshape(-1, *x.shape[2:]) if train and views > 1 else x
+        return x if entered is None else entered(x, train)
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
         x = seen(x)
@@ -216,8 +232,8 @@ def classifying_model(
         return {**message, "image": x} if image else message
 
     def path(states: tuple[BlockState, ...], x: jax.Array, top: int, keys: Sequence[Key] | None = None):
-        """The outputs of f up to block `top`, and the scores that its head makes of the last."""
-        outputs = []
+        """The outputs of f up to block `top`, and the scores there."""
+        outputs, scores = [], None
         runs = runs_of(parts[:top], states[:top], None if keys is None else keys[:top])
         for i, (part, run) in enumerate(zip(parts, runs, strict=False)):
             if i and handed is not None and keys is not None:
@@ -225,17 +241,21 @@ def classifying_model(
             if "f" in part:
                 x = run("f", x)
                 outputs.append(x)
-        return outputs, runs[-1](str(heads[top - 1]), x)
+            if i == top - 1 or (summed and heads[i] is not None):
+                own = run(str(heads[i]), x)
+                scores = own if scores is None else scores + own
+        return outputs, scores
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
-        return task.shaped(path(states, x, checked_exit(exits, exit))[1], x)
+        return task.shaped(path(states, seen(x, False), checked_exit(exits, exit))[1], x)
 
     def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
-        outputs, scores = path(states, x if keys is None else seen(x), len(parts), keys)
+        outputs, scores = path(states, seen(x, keys is not None), len(parts), keys)
         return [*summaries_of(parts, outputs), scores]
 
     used = [frozenset({"f"} & set(part)) for part in parts]
-    used[-1] |= {str(heads[-1])}
+    for i, head in enumerate(heads):
+        used[i] |= {str(head)} if head is not None and (summed or i == len(heads) - 1) else set()
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
     y_spec = task.y_spec(x_spec)

@@ -10,15 +10,23 @@ import optax
 from localgrad import registry
 from localgrad.base import Block, Model
 from localgrad.methods.al import al
+from localgrad.methods.auglocal import auglocal
 from localgrad.methods.backprop import bp, bp_fc, bp_matched
-from localgrad.methods.chained import fa, kp
+from localgrad.methods.chained import fa, kp, usf
 from localgrad.methods.critic import critic
 from localgrad.methods.direct_targets import direct_tp
 from localgrad.methods.feedback import dfa, dkp, drtp
+from localgrad.methods.forward import ff
 from localgrad.methods.greedy import dgl, early_exit
 from localgrad.methods.groups import Optimizers
+from localgrad.methods.infomax import gim, loco
+from localgrad.methods.infopro import infopro
+from localgrad.methods.mixed import mixed_error
+from localgrad.methods.noprop import noprop
 from localgrad.methods.predsim import predsim
 from localgrad.methods.scl import scl
+from localgrad.methods.self_supervised import rotation, simclr
+from localgrad.methods.supervision import deep_supervision, mono_forward
 from localgrad.methods.synthetic import cdni, dni
 from localgrad.methods.target_propagation import dtp
 from localgrad.tasks import Task
@@ -82,12 +90,22 @@ METHODS: dict[str, Method] = {
     "scl": Method(scl),
     "early_exit": Method(early_exit),
     "dgl": Method(dgl),
+    "auglocal": Method(auglocal),
+    "mono_forward": Method(mono_forward),
+    "ff": Method(ff),
+    "noprop": Method(noprop),
+    "simclr": Method(simclr),
+    "rotation": Method(rotation),
+    "gim": Method(gim),
+    "loco": Method(loco),
+    "infopro": Method(infopro),
     "predsim": Method(predsim),
     "pred": Method(partial(predsim, beta=0.0)),
     "sim": Method(partial(predsim, beta=1.0)),
     "bp": Method(bp),
     "bp_matched": Method(bp_matched),
     "bp_fc": Method(bp_fc),
+    "deep_supervision": Method(deep_supervision),
     "dfa": Method(dfa),
     "dkp": Method(dkp, trains_feedback=True),
     "drtp": Method(drtp),
@@ -98,7 +116,41 @@ METHODS: dict[str, Method] = {
     "critic": Method(critic, _with_fixed_rate("critic", 1e-4)),
     "dtp": Method(dtp, _with_fixed_rate("inverse", 2e-3)),
     "direct_tp": Method(direct_tp, _with_fixed_rate("inverse", 2e-3)),
+    "usf": Method(usf),
 }
+
+
+def mixed(
+    network: Sequence[Block],
+    x_spec: jax.ShapeDtypeStruct,
+    classes: Task | int,
+    *,
+    tx: Optimizers,
+    rule: str = "early_exit",
+    share: float = 0.5,
+    form: str = "dense",
+    fan: str = "out",
+    kernel: int = 3,
+) -> Model:
+    """A local rule by name, with its own defaults, and a share of the output's error in every block: `mixed_error`.
+
+    Args:
+      network, x_spec, classes: as for the rule.
+      tx: any optax transform over the rule's groups; the group feedback never moves.
+      rule: a name in `METHODS`.
+      share, form, fan, kernel: see `mixed_error`.
+
+    Raises:
+      ValueError: for a name that there is not, or as `mixed_error`.
+    """
+    if rule not in METHODS or rule == "mixed":
+        there = ", ".join(sorted(set(METHODS) - {"mixed"}))
+        raise ValueError(f"unknown rule {rule!r} of method 'mixed'; there are {there}.")
+    model = METHODS[rule].make(network, x_spec, classes, tx=tx)
+    return mixed_error(model, share, form=form, fan=fan, kernel=kernel)._replace(method="mixed")
+
+
+METHODS["mixed"] = Method(mixed)
 
 
 def register_method(

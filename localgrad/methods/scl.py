@@ -12,12 +12,11 @@ import math
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
-from localgrad.losses.contrastive import REDUCTIONS, Reduction, supervised_contrastive
+from localgrad.losses.contrastive import REDUCTIONS, Reduction, normalised, supervised_contrastive
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import Dense, classifier
 from localgrad.methods.output import output_block
@@ -25,7 +24,6 @@ from localgrad.methods.parts import Run, check, classifying_model, local_block, 
 from localgrad.tasks import Task
 
 HEADS: dict[str, tuple[int, ...]] = {"mlp": (512, 1024), "linear": (1024,), "identity": ()}
-_NORM_FLOOR = 1e-12
 
 
 def scl(
@@ -78,8 +76,7 @@ def scl(
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])
-        z = run("head", features)
-        z = z / jnp.sqrt(jnp.maximum(jnp.sum(z**2, axis=1, keepdims=True), _NORM_FLOOR))
+        z = normalised(run("head", features))
         loss = supervised_contrastive(
             z, message["y"], temperature=temperature, reduction=reduction, base_temperature=base_temperature
         )

@@ -75,7 +75,7 @@ def _mapped(block: LocalBlock) -> LocalBlock:
 
     backward = None if block.backward is None else jax.vmap(block.backward)
     tx = {key: _mapped_transform(transform) for key, transform in block.tx.items()}
-    return block._replace(init=init, forward=forward, backward=backward, tx=tx)
+    return block._replace(init=init, forward=forward, backward=backward, tx=tx, made_of=None)
 
 
 def _mapped_transform(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from localgrad import data
@@ -59,10 +60,10 @@ def build_model(config: Config, inputs: Inputs) -> Model:
       ValueError: for options, groups or sizes that cannot be.
     """
     network, options = build_network(config, inputs), method_options(config)
-    if options.get("views", 1) != 1 and inputs.augment is None:
+    views = _views(config)
+    if views != 1 and inputs.augment is None:
         raise ValueError(
-            f"views={options['views']} of an example differ by their augmentation: give --augment, for example "
-            "crop,flip."
+            f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip."
         )
     optimizer, feedback = _optimizers(config, inputs)
     dtype = jnp.dtype(config.long_dtype if inputs.train.words is None else jnp.int32)
@@ -74,6 +75,8 @@ def build_model(config: Config, inputs: Inputs) -> Model:
             f"{inputs.train.name} is for the next token, and block {seer!r} of net {config.net!r} looks ahead at it: "
             "choose --net=transformer --net_options=causal=True, or another network that does not."
         )
+    if "image_scale" in inspect.signature(method.make).parameters:
+        options["image_scale"] = _image_scale(config, inputs)
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
     _check_decay(config, model)
     model = freeze(model, config.frozen)
@@ -110,7 +113,7 @@ def build_source(config: Config, inputs: Inputs, engine: Engine) -> Source:
         lengths=inputs.lengths,
         dtype=jnp.dtype(config.long_dtype),
         augment=inputs.augment,
-        views=method_options(config).get("views", 1),
+        views=_views(config),
         trials=config.trials if config.trials > 1 else None,
         resident=config.resident,
         put=engine.put,
@@ -124,8 +127,33 @@ def method_options(config: Config) -> dict[str, Any]:
       ValueError: for an option that it does not have.
     """
     given = _arguments(config, "method")
-    own = ("network", "x_spec", "classes", "tx")
+    own = ("network", "x_spec", "classes", "tx", "image_scale")
     return bind("method", config.method, METHODS[config.method].make, given, config.method_options, own)
+
+
+def _views(config: Config) -> int:
+    """How many views of an example the method has in a batch: what it is given, or its own default."""
+    takes = inspect.signature(METHODS[config.method].make).parameters
+    own = takes["views"].default if "views" in takes else 1
+    return method_options(config).get("views", own)
+
+
+def _image_scale(config: Config, inputs: Inputs) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of pixels over the brightest of training: with them an input is an image in [0, 1] again.
+
+    Raises:
+      ValueError: for inputs that are no bytes, whose range nobody knows.
+    """
+    if inputs.stats is None:  # texts, which the method itself refuses
+        return None
+    if inputs.train.inputs.dtype != np.uint8:
+        raise ValueError(
+            f"method {config.method!r} reconstructs images of bytes; those of {inputs.train.name} are "
+            f"{inputs.train.inputs.dtype}."
+        )
+    brightest = max(1, int(inputs.train.inputs.max()))
+    mean, std = (tuple(float(number) / brightest for number in np.ravel(numbers)) for numbers in inputs.stats)
+    return mean, std
 
 
 def _arguments(config: Config, of: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 from localgrad.base import Block, BlockState, Model
 from localgrad.blocks import chain, cnn, from_linen, from_nnx, mlp, resnet
-from localgrad.methods import METHODS, bp, bp_fc, dfa, dgl, dkp, drtp, fa, kp
+from localgrad.methods import METHODS, bp, bp_fc, dfa, dgl, dkp, drtp, fa, kp, usf
 from localgrad.methods.feedback import back, feedbacks
 from localgrad.pipeline import init, sequential
 from localgrad.pipeline.step import gradients
@@ -312,6 +312,7 @@ def nnx_block() -> Block:
         (kp, resnet("resnet20", width_factor=1 / 8, blocks=3), {}, "one dense or convolutional layer of Flax linen"),
         (fa, mlp((4, 4), blocks=1), {}, "'dense4\\+dense4' has 2. Cut the network finer"),
         (fa, [nnx_block()], {}, "'nnx' has none"),
+        (usf, [nnx_block()], {}, r"'nnx' has kernels that are not of these: \['kernel'\]"),
         (bp_fc, mlp((4,)), {}, "this network has none: use bp"),
         (bp_fc, [chain([*cnn((3,)), *mlp((4,))])], {}, "has both: cut the network finer"),
         (

@@ -15,12 +15,32 @@ import pytest
 
 from localgrad.base import Batches, BlockState, Engine, Model
 from localgrad.blocks import cnn, mlp
-from localgrad.methods import al, bp, dgl, dkp, drtp, early_exit, kp, predsim, scl, trial_keys, trials
+from localgrad.methods import (
+    al,
+    auglocal,
+    bp,
+    deep_supervision,
+    dgl,
+    dkp,
+    drtp,
+    early_exit,
+    ff,
+    infopro,
+    kp,
+    mono_forward,
+    noprop,
+    predsim,
+    scl,
+    trial_keys,
+    trials,
+    usf,
+)  # fmt: skip
 from localgrad.pipeline import init, sequential
 from localgrad.report.digest import params_sha256
 
 BATCH, CLASSES, PER_CALL, TRIALS = 8, 3, 2, 3
 VECTORS, IMAGES = (BATCH, 5), (BATCH, 4, 4, 1)
+DRAWING = ("ff", "noprop")  # methods that draw something themselves
 States = tuple[BlockState, ...]
 
 
@@ -90,9 +110,39 @@ def aligned() -> Model:
     return kp(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
 
 
+def signs() -> Model:
+    return usf(mlp((6, 5)), vectors(), CLASSES, tx=optax.sgd(0.1, momentum=0.9))
+
+
+def supervised() -> Model:
+    return deep_supervision(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
+
+
+def mono() -> Model:
+    return mono_forward(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2), prediction="sum")
+
+
+def augmented() -> Model:
+    return auglocal(mlp((6, 6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2))
+
+
+def informed() -> Model:
+    return infopro(mlp((6, 5)), vectors(), CLASSES, tx=optax.adam(1e-2), loss="softmax")
+
+
+def forward() -> Model:
+    return ff(mlp((16, 16)), images(), CLASSES, tx=optax.adam(1e-2), threshold=0.5)
+
+
+def denoising() -> Model:
+    tx = optax.adam(1e-2)
+    return noprop(mlp((6, 5)), vectors(), CLASSES, tx=tx, steps=3, hidden=8, weights="one")
+
+
 ROWS: list[Callable[[], Model]] = [dropout_and_norm, backprop]
 MORE: list[Callable[[], Model]] = [  # half a minute each
-    neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned,
+    neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned, signs,
+    supervised, mono, augmented, informed, forward, denoising,
 ]  # fmt: skip
 
 
@@ -175,7 +225,8 @@ def test_training_repeats_bit_for_bit(row: Row, as_batches: Callable[..., Batche
     first, again = (params_sha256(trained(row, as_batches)[0]) for _ in range(2))
     assert first == again != params_sha256(row.start)
     other_key = params_sha256(trained(row, as_batches, key=8)[0])
-    assert (other_key != first) == row.model.blocks[0].name.startswith("dropout")  # the key is dropout's alone
+    draws = row.model.blocks[0].name.startswith("dropout") or row.model.method in DRAWING
+    assert (other_key != first) == draws  # the key is used for nothing else
 
 
 def reached(jaxpr: Any) -> list[bool]:

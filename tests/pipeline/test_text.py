@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.checks.thin_networks import FEW
 from localgrad import Model, init, params_sha256, sequential, spmd
 from localgrad.base import BlockState
 from localgrad.blocks import bilstm, transformer
@@ -27,15 +28,15 @@ NETWORKS = {
     ),
 }
 SAME_NUMBERS = {  # dropout is drawn once a part, and delays are another training
-    **{method: {"staleness": "locked"} for method in ("dfa", "dkp", "cdni", "critic", "direct_tp")},
-    **{method: {"micro_batches": 1} for method in ("bp", "bp_matched")},
+    **{method: {"staleness": "locked"} for method in ("dfa", "dkp", "mixed", "cdni", "critic", "direct_tp")},
+    **{method: {"micro_batches": 1} for method in ("bp", "bp_matched", "deep_supervision")},
 }
 
 
 def make_model(net: str, method: str, dtype: jnp.dtype) -> Model:
     """Clipping by norm and momentum, which a bubble would move."""
     optimizer = lambda scale: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5 * scale, momentum=0.9))
-    options = {"target_width": 6} if method in ("al", "bp_matched") else {}
+    options = {"target_width": 6} if method in ("al", "bp_matched") else FEW.get(method, {})
     return METHODS[method](NETWORKS[net](dtype), SPEC, CLASSES, optimizer, **options)
 
 
@@ -74,6 +75,10 @@ def trained(model: Model, start: tuple[BlockState, ...], stages: int, steps: int
             )
             for stages in (1, 2, 3)
         ),
+        *(
+            pytest.param("bilstm", method, 3, marks=pytest.mark.full)
+            for method in ("auglocal", "mono_forward", "noprop", "deep_supervision", "mixed")
+        ),
     ],
 )
 def test_float64_agrees_to_1e_12(net: str, method: str, stages: int, x64: None, random_states: Callable) -> None:
@@ -101,6 +106,11 @@ def test_float32_digests_of_a_bilstm_are_equal(stages: int) -> None:
         ("fa", {}, "one dense or convolutional layer of Flax linen; 'embedding7' has none"),
         ("kp", {}, "use dfa or dkp"),
         ("bp_fc", {}, "this network has none: use bp"),
+        ("usf", {}, r"block 'embedding7' has kernels that are not of these: .*'embedding'"),
+        ("infopro", {}, "reconstructs its input, and token ids are no quantities"),
+        ("ff", {}, "of int32: it takes as many floating numbers or more"),
+        ("rotation", {}, "turns square images"),
+        ("gim", {}, "cuts images"),
         ("dgl", {"self_supervised": "reconstruct"}, "word numbers are no quantities"),
         ("dgl", {"aux": "cnn"}, "reads images"),
     ],
