@@ -9,6 +9,8 @@ from localgrad.pipeline.schedules import STALENESS as STALENESS
 from localgrad.pipeline.schedules import WEIGHTS as WEIGHTS
 from localgrad.pipeline.schedules import delays_of as delays_of
 from localgrad.pipeline.sequential import sequential as sequential
+from localgrad.pipeline.specs import completed as completed
+from localgrad.pipeline.specs import drawn as drawn
 from localgrad.pipeline.specs import init as init
 from localgrad.pipeline.specs import signal_of as signal_of
 from localgrad.pipeline.specs import specs as specs

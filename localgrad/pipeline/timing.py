@@ -13,7 +13,7 @@ import numpy as np
 
 from localgrad.base import BlockState, Key, Message, Model, PyTree, Spec
 from localgrad.pipeline import step
-from localgrad.pipeline.specs import init, signals, specs
+from localgrad.pipeline.specs import drawn, signals, specs
 
 TURNS = 4  # of a call: what a call costs by itself is spread over them, as in an engine's call of many batches
 
@@ -40,7 +40,7 @@ def block_seconds(model: Model, *, parts: int = 1, repetitions: int = 5) -> tupl
       >>> cuts = balance(block_seconds(model), stages=2)
     """
     key = jax.random.key(0) if model.trials is None else jax.random.split(jax.random.key(0), model.trials)
-    states = init(model, key)
+    states = drawn(model, key)
     state_specs, messages = specs(model, 1, parts)
     given_from_above = signals(model, state_specs, messages)
     programs: dict[str, Callable[[], None]] = {}
