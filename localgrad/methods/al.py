@@ -59,8 +59,8 @@ def al(
     codes: str = "learned",
     codes_learn_on: bool = False,
     code_amplitude: float | None = None,
-    code_bound: float = 1e-5,
-    code_steps: int = 1500,
+    code_bound: float = 1e-4,
+    code_steps: int = 5000,
 ) -> Model:
     """Associated Learning of a network.
 

@@ -124,7 +124,7 @@ def checked_codes(
     most = _LARGEST[form.g_activation]
     if kind == "fixed" and not 0 < amplitude < most:
         raise ValueError(
-            f"code_amplitude is above 0 and below {most}, which {form.g_activation} codes cannot reach; got {amplitude}."
+            f"code_amplitude is above 0 and below {most}, out of reach for codes of a {form.g_activation}; got {amplitude}."
         )
     if kind == "fixed" and width < task.classes:
         raise ValueError(
