@@ -25,10 +25,11 @@ from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import mean_squared_error
-from localgrad.methods.codes import Level, checked_codes, complete, frozen_block, level_of, look_up
+from localgrad.methods.codes import checked_codes, complete, frozen_block, look_up
 from localgrad.methods.groups import Optimizers, scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, joined_runs_of
+from localgrad.methods.levels import Level, level_of
 from localgrad.methods.parts import (
     Run,
     Step,
@@ -59,7 +60,7 @@ def al(
     codes: str = "learned",
     codes_learn_on: bool = False,
     code_amplitude: float | None = None,
-    code_bound: float = 1e-4,
+    code_bound: float = 1e-3,
     code_steps: int = 5000,
 ) -> Model:
     """Associated Learning of a network.
@@ -83,7 +84,7 @@ def al(
         block looks the code of a label up.
       code_amplitude: how far the numbers of `fixed` codes are from the middle of their activation's range; None is the
         profile's.
-      code_bound: codes are learnt first until the autoencoder loss of a level is within this of the least it can be,
+      code_bound: a level learns `first` until its autoencoder loss is this share of what it is without codes,
       code_steps: or for so many steps of Adam.
 
     Returns:

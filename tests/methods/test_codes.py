@@ -13,7 +13,7 @@ from flax import linen as nn
 from localgrad.base import Batches, BlockState, Model
 from localgrad.blocks import cnn, from_linen, mlp
 from localgrad.methods import al, graft, trial_keys, trials
-from localgrad.methods.codes import hadamard
+from localgrad.methods.levels import hadamard
 from localgrad.pipeline import completed, drawn, init, make_plan, sequential, specs
 from localgrad.report import ledger
 from localgrad.tasks import Task, multilabel, regression, tokens
@@ -57,11 +57,12 @@ def decoded(profile: str, params: Any, codes: np.ndarray, first: bool) -> np.nda
 
 
 def excess(profile: str, scores: np.ndarray, below: np.ndarray, first: bool) -> float:
-    """The autoencoder loss, above the least that it can be."""
+    """The autoencoder loss above the least that it can be, as a share of what it is where all classes look alike."""
     if profile == "iclr_head" and first:
         entropy = np.log(np.exp(scores).sum(1, keepdims=True)) - scores
-        return float((below * entropy).sum(1).mean() - np.log(1 + (CLASSES - 1) * np.exp(-2)))
-    return float(np.mean((scores - below) ** 2))
+        floor = np.log(1 + (CLASSES - 1) * np.exp(-2))
+        return float(((below * entropy).sum(1).mean() - floor) / (np.log(CLASSES) - floor))
+    return float(np.mean((scores - below) ** 2) / np.mean((below - below.mean(0, keepdims=True)) ** 2))
 
 
 def codes_of(profile: str, states: tuple[BlockState, ...], frozen: bool) -> list[np.ndarray]:
@@ -83,7 +84,7 @@ def test_every_level_decodes_its_codes(profile: str, kind: str, learn_on: bool, 
     codes = codes_of(profile, states, not learn_on)
     for i, (state, below, own) in enumerate(zip(states, codes, codes[1:], strict=False)):
         assert own.shape == (CLASSES, 16)
-        assert -1e-12 < excess(profile, decoded(profile, state.params["h"], own, i == 0), below, i == 0) < 1e-4
+        assert -1e-12 < excess(profile, decoded(profile, state.params["h"], own, i == 0), below, i == 0) < 1e-3
         distances = np.linalg.norm(own[:, None] - own[None], axis=-1)[np.triu_indices(CLASSES, 1)]
         assert distances.min() > 0.3
 
@@ -249,7 +250,7 @@ def test_levels_that_are_made_stay_as_they_are(learn_on: bool, x64: None) -> Non
     assert equal([state.params for state in grown[:2]], [state.params for state in trained])
     assert equal(grown[2].params["f"], drawn(long, key)[2].params["f"])
     *_, below, own = codes_of("neco", grown, not learn_on)
-    assert excess("neco", decoded("neco", grown[2].params["h"], own, False), below, False) < 1e-4
+    assert excess("neco", decoded("neco", grown[2].params["h"], own, False), below, False) < 1e-3
     assert equal(completed(long, key, grown), grown)
 
 
@@ -299,8 +300,8 @@ def test_sixteen_blocks_learn_where_learned_codes_are_at_chance(as_batches: Call
         ({"codes": "fixed", "code_amplitude": 1.0, "profile": "iclr"}, "below 1.0, .* tanh .* got 1.0"),
         ({"codes": "fixed", "code_amplitude": float("nan")}, "code_amplitude .* got nan"),
         ({"codes": "fixed", "target_width": 2}, "needs a target_width of at least the number of classes, 3, .* got 2"),
-        ({"codes": "first", "code_bound": 0.0}, "code_bound must be positive and finite; got 0.0"),
-        ({"codes": "first", "code_bound": float("nan")}, "code_bound must be positive and finite; got nan"),
+        ({"codes": "first", "code_bound": 0.0}, "code_bound must be above 0 and below 1; got 0.0"),
+        ({"codes": "first", "code_bound": float("nan")}, "code_bound must be above 0 and below 1; got nan"),
         ({"codes": "first", "code_steps": 0}, "code_steps must be at least 1; got 0"),
         ({"codes": "first", "stops": False}, "stops=False is a form of codes='learned'.* got 'first'"),
         (
