@@ -9,7 +9,6 @@ training within a point of each other, at 96 % or more, from the 16th to the 64t
 the time, a minute or two a row.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import localgrad as lg
 from experiments import tables
 from experiments.rows import about_kept, chosen_rows, kept_rows
 from localgrad.cli import shell
-from localgrad.pipeline import completed, drawn
+from localgrad.pipeline import completing_seconds
 
 tables.define_flags("al_codes")
 FLAGS = flags.FLAGS
@@ -53,37 +52,34 @@ def measured(depth: int, options: dict[str, Any], trials: int, width: int, epoch
     predict = jax.jit(lambda states, x: jnp.stack([model.predict(states, x, exit) for exit in exits]))
     shown = [epoch for epoch in SHOWN if epoch <= epochs]
     right: dict[int, list[list[float]]] = {epoch: [] for epoch in shown}
-    seconds = []
+    digests = []
     for seed in range(trials):
         source = lg.data.source(train, batch_size=BATCH, seed=seed, mean=mean, std=std, put=engine.put)
         first, own_key = jax.random.split(jax.random.key(seed))
-        states = drawn(model, first)
-        for _ in range(2):  # the first compiles
-            began = time.perf_counter()
-            begun = jax.block_until_ready(completed(model, first, states))
-            seconds.append(time.perf_counter() - began)
-        state = engine.load(begun, own_key)
+        state = engine.load(lg.init(model, first), own_key)
         for epoch in range(1, epochs + 1):
             steps = source.steps_per_epoch
             state, metrics = engine.run(state, source.batches((epoch - 1) * steps, steps))
             metrics.check()
             if epoch in shown:
                 right[epoch].append(accuracies(predict, engine.states(state), test, mean, std))
+        digests.append(lg.params_sha256(engine.states(state)))
     return {
         "exits": exits,
         "accuracy": {
             str(epoch): [tables.figure(values) for values in zip(*found, strict=True)] for epoch, found in right.items()
         },
-        "seconds_of_codes": min(seconds) if model.complete is not None else 0.0,
+        "seconds_of_codes": completing_seconds(model) or 0.0,
         "step_mflop": sum(engine.plan.flops) / 1e6,
         "handed_on_bytes": engine.plan.message_bytes[0],
-        "params_sha256": [lg.params_sha256(engine.states(state))],
+        "params_sha256": digests,
     }
 
 
 def accuracies(predict: Any, states: Any, test: Any, mean: Any, std: Any) -> list[float]:
     """Test accuracy in percent at every exit."""
-    sums, count = 0.0, 0
+    sums: Any = 0.0
+    count = 0
     for x, y, mask in lg.data.eval_batches(test, 300, mean, std):
         hits = jnp.argmax(predict(states, x), axis=-1).astype(y.dtype) == y[None]
         sums, count = sums + np.sum(np.asarray(hits) & np.asarray(mask)[None], axis=1), count + int(np.sum(mask))
