@@ -154,6 +154,8 @@ class Model(NamedTuple):
       trials: None, or the number of independent trials that every array carries as its first axis.
       path: names of what `features` returns.
       least_examples: the fewest examples that its losses learn from at once; norms are not counted.
+      complete: what initialisation does once every block has its first state, or a trained one: `(key, states) ->
+        states`; it leaves as it is what is complete.  None where each block's own `init` is all.
     """
 
     method: str
@@ -169,6 +171,7 @@ class Model(NamedTuple):
     trials: int | None = None
     path: tuple[str, ...] = ()
     least_examples: int = 1
+    complete: Callable[[Key, tuple[BlockState, ...]], tuple[BlockState, ...]] | None = None
 
     @property
     def batch_axis(self) -> int:

@@ -33,8 +33,8 @@ _REAL = (
 )  # fmt: skip
 _LISTS = ("widths", "blocks", "bridge", "cuts")
 _NAMES = (
-    "method", "profile", "net", "activation", "dataset", "optimizer", "schedule", "trials_by", "dtype", "engine",
-    "staleness", "decay_on", "feedback_optimizer", "feedback_schedule",
+    "method", "profile", "codes", "net", "activation", "dataset", "optimizer", "schedule", "trials_by", "dtype",
+    "engine", "staleness", "decay_on", "feedback_optimizer", "feedback_schedule",
 )  # fmt: skip
 _VALUES = ("0", "-1", "1.5", "nan", "inf", "1e309", "''", "None", "True", "x", "[]", "()", "{}", "(1,2)", "[[1]]",
            "(0,)", "(-1,)", "('a',)", "(1.5,)", "1j", "b'x'", "2**70", str(2**63), "10**9", "é", "1e-400",
@@ -145,7 +145,7 @@ def combinations(rng: random.Random, count: int) -> Iterator[Case]:
         "resident": ["true", "false"], "norm": ["true", "false"], "dropout": ["0.5", "1", "0.999"],
         "feedback_learning_rate": ["0.1"], "grow_from": ["{base}/gone"], "word_vectors": ["{base}/gone.txt"],
         "widths": ["8", "8,8", "8,8,8,8"], "target_width": ["1", "9"], "bridge": ["1", "2,1"],
-        "profile": ["iclr", "neco"],
+        "profile": ["iclr", "neco"], "codes": ["first", "fixed"],
         "batch_size": ["1", "2", "16"], "vocabulary": ["1", "20"], "activation": ["relu", "elu", "tanh"],
     }  # fmt: skip
     for _ in range(count):

@@ -78,6 +78,7 @@ TABLES: dict[str, Table] = {
         }
         | {
             "dgl": {"method": "dgl"},
+            "al codes first": {"method": "al", "codes": "first", "method_options": ("pool=1024",)},
             "al iclr_head": {"method": "al", "profile": "iclr_head", "method_options": ("pool=1024",)},
         },
         {},

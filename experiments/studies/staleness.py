@@ -10,6 +10,8 @@ is one row; so is one stage.  The delays run on the sequential engine, which giv
 feedback, and none to be seen of the others.
 """
 
+from typing import Any
+
 from absl import app, flags
 
 from experiments import tables
@@ -20,7 +22,9 @@ flags.DEFINE_float("learning_rate", 1e-2, "rate of the weights")
 tables.define_flags("staleness")
 FLAGS = flags.FLAGS
 
-OWN = {  # what a method has in place of the shared settings, and its numbers of stages: dni and critic have 7 blocks
+OWN: dict[
+    str, dict[str, Any]
+] = {  # what a method has in place of the shared settings, and its numbers of stages: dni and critic have 7 blocks
     "dkp": {"feedback_learning_rate": 1e-4},
     "dni": {"optimizer": "adam", "learning_rate": 1e-3},
 }

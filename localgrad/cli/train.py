@@ -15,7 +15,7 @@ from absl import flags
 
 from localgrad.cli import config_flags, shell
 from localgrad.machines import compile_for, format_compiled
-from localgrad.pipeline import balance, block_seconds
+from localgrad.pipeline import balance, block_seconds, completing_seconds
 from localgrad.report import format_ledger, format_seconds
 from localgrad.training import (
     Config,
@@ -112,8 +112,9 @@ def main(argv: list[str]) -> int:
     if FLAGS.dry_run:
         shell.say(format_ledger(make_ledger(jobs[0])))
         if FLAGS.measure:
-            seconds = block_seconds(jobs[0].model)
-            shell.say("\n" + format_seconds(jobs[0].model, seconds, balance(seconds, config.stages)))
+            model = jobs[0].model
+            seconds, completing = block_seconds(model), completing_seconds(model)
+            shell.say("\n" + format_seconds(model, seconds, balance(seconds, config.stages), completing))
         return 0
     try:
         summary = run(config, jobs, shell.say)

@@ -70,7 +70,8 @@ def linear_probe(
     dtypes = [feature.dtype for feature in jax.eval_shape(model.features, tuple(states), model.x_spec)]
     totals = _total(lambda *batch: sums(tuple(states), *batch), fit)
     maps = [
-        tuple(each.astype(dtype) for each in _fitted(*own, ridge)) for own, dtype in zip(totals, dtypes, strict=True)
+        tuple(each.astype(dtype) for each in _fitted(own[0], own[1], ridge))
+        for own, dtype in zip(totals, dtypes, strict=True)
     ]
     hits = _total(lambda *batch: right(tuple(states), maps, *batch), test)
     count = sum(int(np.sum(mask)) for *_, mask in test)

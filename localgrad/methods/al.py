@@ -13,9 +13,8 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import chex
 import jax
@@ -24,12 +23,13 @@ import jax.numpy as jnp
 from localgrad.base import Block, BlockState, Key, Message, Model
 from localgrad.blocks import output_spec
 from localgrad.blocks.flax import from_linen
-from localgrad.blocks.layers import HE, LECUN, Initializer
 from localgrad.blocks.sequences import summarised
-from localgrad.losses import cross_entropy, mean_squared_error
+from localgrad.losses import mean_squared_error
+from localgrad.methods.codes import checked_codes, complete, frozen_block, look_up
 from localgrad.methods.groups import Optimizers, scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, joined_runs_of
+from localgrad.methods.levels import Level, level_of
 from localgrad.methods.parts import (
     Run,
     Step,
@@ -40,41 +40,8 @@ from localgrad.methods.parts import (
     runs_of,
     summaries_of,
 )
+from localgrad.methods.profiles import DEFAULT_PROFILE, Profile, checked_profile
 from localgrad.tasks import Task
-
-
-class Profile(NamedTuple):
-    """One published form of Associated Learning.
-
-    Attributes:
-      detach_target: the association loss trains f and b only, not g.
-      bridge: widths of the bridge's hidden layers, in units of the target width; the activation follows every layer.
-      bridge_activation, g_activation, h_activation: names in `flax.linen`, or `linear`.
-      first_h_activation: that of the decoder which returns to t_0.
-      first_loss: the first block's autoencoder loss.
-      target_rate: learning rate of g and h in units of that of f and b.
-      kernel_init: draws the kernels of b, g and h.
-    """
-
-    detach_target: bool
-    bridge: tuple[int, ...]
-    bridge_activation: str
-    g_activation: str
-    h_activation: str
-    first_h_activation: str
-    first_loss: Callable[[jax.Array, jax.Array], jax.Array]
-    target_rate: float
-    kernel_init: Initializer
-
-
-# NECO draws every kernel by He's normal (section 5.1).  The ICLR paper says nothing of it and its code leaves it to
-# PyTorch; its forms are drawn as Flax draws a dense layer.
-PROFILES: dict[str, Profile] = {
-    "neco": Profile(True, (5,), "sigmoid", "sigmoid", "sigmoid", "sigmoid", mean_squared_error, 2.0, HE),
-    "iclr": Profile(False, (), "linear", "tanh", "tanh", "tanh", mean_squared_error, 1.0, LECUN),
-    "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0, LECUN),
-}
-DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
 
 
 def al(
@@ -90,6 +57,11 @@ def al(
     stops: bool = True,
     association: str = "all",
     target_rate: float | None = None,
+    codes: str = "learned",
+    codes_learn_on: bool = False,
+    code_amplitude: float | None = None,
+    code_bound: float = 1e-3,
+    code_steps: int = 5000,
 ) -> Model:
     """Associated Learning of a network.
 
@@ -106,13 +78,22 @@ def al(
       stops: False lets gradients flow between blocks, which are then one local block (ICLR table 6, w/o grad. stops).
       target_rate: what the updates of g and h are multiplied by, whatever `tx` is; None is the profile's (`neco`: 2).
       association: `all` blocks have an association loss, or only the `top` one, which needs `stops=False`.
+      codes: `learned` beside the features, as published; `first`: g and h of every level learn from the C one-hot
+        targets alone, level by level, as part of `init`; or `fixed` in closed form, see `localgrad.methods.codes`.
+      codes_learn_on: codes made `first` or `fixed` go on learning beside the features; else they are frozen, and a
+        block looks the code of a label up.
+      code_amplitude: how far the numbers of `fixed` codes are from the middle of their activation's range; None is the
+        profile's.
+      code_bound: a level learns `first` until its autoencoder loss is this share of what it is without codes,
+      code_steps: or for so many steps of Adam.
 
     Returns:
-      A `Model` whose every block is an exit.  A block above the first never sees the label, only t_{i-1}.
+      A `Model` whose every block is an exit.  A block above the first never sees the label, only t_{i-1}; with frozen
+      codes, which say the same, it is the label that travels.
 
     Raises:
-      ValueError: for an unknown profile, an empty network, fewer than two classes, a width below one, or associations
-        that leave blocks without a gradient.
+      ValueError: for an unknown profile, an empty network, fewer than two classes, a width below one, associations
+        that leave blocks without a gradient, or codes that cannot be made before training.
     """
     network, task = check(network, classes, "al", pool)
     form = checked_profile(profile, bridge)
@@ -122,26 +103,29 @@ def al(
     if not 0 < rate < math.inf:
         raise ValueError(f"target_rate must be positive and finite; got {target_rate}.")
     tx = tx if rate == 1 else scaled(tx, {"g": rate, "h": rate})
-    parts = [
-        _parts(form, f, target_width, task.outputs if i == 0 else target_width, i == 0, pool)
-        for i, f in enumerate(network)
-    ]
     if association not in ("all", "top") or (association == "top" and stops):
         raise ValueError(
             f"association is 'all', or 'top' with stops=False, without which blocks below the top learn nothing; got "
             f"{association!r} with stops={stops}."
         )
-    top = len(parts) - 1
-    steps = [
-        _step(
-            form.detach_target,
-            form.first_loss if i == 0 else mean_squared_error,
-            associates=association == "all" or i == top,
-        )
-        for i in range(len(parts))
+    made = checked_codes(codes, task, form, target_width, code_amplitude, code_bound, code_steps, codes_learn_on)
+    if made is not None and not stops:
+        raise ValueError(f"stops=False is a form of codes='learned', where gradients reach g and h; got {codes!r}.")
+    frozen = made is not None and not codes_learn_on
+    dtype = jax.eval_shape(network[0].summary, output_spec(network[0], x_spec)).dtype  # what the bridge is given
+    top = len(network) - 1
+    levels = [level_of(form, target_width, target_width if i else task.outputs, not i) for i in range(top + 1)]
+    looked_up = {"g": look_up(task.outputs, target_width, dtype)} if frozen else {}
+    parts = [
+        {"f": f, "b": _bridge(form, f, target_width, pool), "g": level.g, "h": level.h, **looked_up}
+        for f, level in zip(network, levels, strict=True)
     ]
+    steps = [_step(form, level, association == "all" or i == top) for i, level in enumerate(levels)]
     if stops:
-        blocks = tuple(local_block(part["f"].name, part, step, tx) for part, step in zip(parts, steps, strict=True))
+        make = lambda part, step: (
+            frozen_block(part["f"].name, part, task, tx) if frozen else local_block(part["f"].name, part, step, tx)
+        )
+        blocks = tuple(map(make, parts, steps))
         runs = lambda states, keys: runs_of(parts, states, keys)
         effective = tuple(frozenset("fbh" if i == top else "fh") for i in range(len(blocks)))
     else:
@@ -149,10 +133,9 @@ def al(
         runs = lambda states, keys: joined_runs_of(parts, states[0], None if keys is None else keys[0])
         effective = (frozenset("fbh"),)
     exits = tuple(range(1, len(parts) + 1))
-    dtype = jax.eval_shape(network[0].summary, output_spec(network[0], x_spec)).dtype  # what the bridge is given
 
     def enter(x: jax.Array, y: jax.Array) -> Message:
-        return {"s": x, "t": task.encode(y, dtype) + task.check(y, dtype)}
+        return {"s": x, "y": y} if frozen else {"s": x, "t": task.encode(y, dtype) + task.check(y, dtype)}
 
     def path(states: tuple[BlockState, ...], x: jax.Array, exit: int, keys: Sequence[Key] | None = None):
         """The outputs of f up to an exit, and of the bridge and the decoders behind it; the last are the scores."""
@@ -174,45 +157,32 @@ def al(
 
     names = (*names_of(parts), f"b {top + 1}", *(f"h {i + 1}" for i in range(top, 0, -1)), "scores")
     y_spec = task.y_spec(x_spec)
-    return Model("al", blocks, x_spec, y_spec, task, enter, predict, features, exits, effective, path=names)
+    one_hot = lambda: task.encode(jnp.arange(task.outputs), dtype)
+    return Model(
+        "al", blocks, x_spec, y_spec, task, enter, predict, features, exits, effective, path=names,
+        complete=None if made is None else partial(complete, made, levels, blocks, one_hot),
+    )  # fmt: skip
 
 
-def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:
-    """A profile by name, with another bridge if one is given.
-
-    Raises:
-      ValueError: naming those that there are.
-    """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
-    if bridge is not None and (
-        not isinstance(bridge, Sequence) or not all(isinstance(u, int) and u > 0 for u in bridge)
-    ):
-        raise ValueError(f"bridge is a sequence of positive whole numbers, in units of the target width; got {bridge}.")
-    return PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
+def _bridge(form: Profile, f: Block, width: int, pool: int | None) -> Block:
+    """The bridge from what heads read of f's output to codes of `width` features."""
+    bridge = Dense(
+        (*(width * units for units in form.bridge), width),
+        form.bridge_activation,
+        features=pool,
+        kernel_init=form.kernel_init,
+    )
+    return summarised(f, from_linen(bridge, name="bridge"))
 
 
-def _parts(form: Profile, f: Block, width: int, below: int, first: bool, pool: int | None) -> dict[str, Block]:
-    """The four functions of a block whose target side goes from `below` to `width` features."""
-    h_activation = form.first_h_activation if first else form.h_activation
-    bridge = (*(width * units for units in form.bridge), width)
-    dense = partial(Dense, kernel_init=form.kernel_init)
-    return {
-        "f": f,
-        "b": summarised(f, from_linen(dense(bridge, form.bridge_activation, features=pool), name="bridge")),
-        "g": from_linen(dense((width,), form.g_activation), name="g"),
-        "h": from_linen(dense((below,), h_activation), name="h"),
-    }
-
-
-def _step(detach_target: bool, reconstruction: Callable[[jax.Array, jax.Array], jax.Array], associates: bool) -> Step:
+def _step(form: Profile, level: Level, associates: bool) -> Step:
     def step(run: Run, message: Message, key: Key):
         s, t = run("f", message["s"]), run("g", message["t"])
         chex.assert_rank(t, 2)
         bridged = run("b", s)
-        target = jax.lax.stop_gradient(t) if detach_target else t
+        target = jax.lax.stop_gradient(t) if form.detach_target else t
         association = mean_squared_error(bridged, target) if associates else jnp.zeros((), t.dtype)
-        autoencoder = reconstruction(run("h", t), message["t"])
+        autoencoder = level.loss(run("h", t), message["t"])
         metrics = {"loss": association + autoencoder, "association": association, "autoencoder": autoencoder}
         return {"s": s, "t": t}, metrics
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from localgrad.base import Backward, Block, BlockState, Forward, Key, LocalBlock, Message, Model, PyTree, Spec
 from localgrad.blocks import mlp, output_spec
 from localgrad.blocks.sequences import summarised
-from localgrad.methods.al import DEFAULT_PROFILE, checked_profile
 from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import Parts, check, classifying_model, moving_run
+from localgrad.methods.profiles import DEFAULT_PROFILE, checked_profile
 from localgrad.tasks import Task
 
 STATISTICS = ("moving", "first")

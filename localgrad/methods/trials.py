@@ -44,6 +44,13 @@ def trials(model: Model, count: int) -> Model:
             return jax.vmap(lambda states: model.features(states, x))(states)
         return jax.vmap(model.features)(states, x, list(keys))  # each trial trains on a batch of its own
 
+    def complete(keys: Key, states: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
+        """One trial after another: each gets the bits that it gets alone."""
+        assert model.complete is not None
+        of = lambda trial: jax.tree.map(lambda x: x[trial], states)
+        each = [model.complete(keys[trial], of(trial)) for trial in range(count)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
     return model._replace(
         blocks=tuple(map(_mapped, model.blocks)),
         x_spec=lead(model.x_spec),
@@ -52,6 +59,7 @@ def trials(model: Model, count: int) -> Model:
         predict=predict,
         features=features,
         trials=count,
+        complete=None if model.complete is None else complete,
     )
 
 

@@ -10,6 +10,8 @@ from localgrad.pipeline.schedules import WEIGHTS as WEIGHTS
 from localgrad.pipeline.schedules import delays_of as delays_of
 from localgrad.pipeline.schedules import register_schedule as register_schedule
 from localgrad.pipeline.sequential import sequential as sequential
+from localgrad.pipeline.specs import completed as completed
+from localgrad.pipeline.specs import drawn as drawn
 from localgrad.pipeline.specs import init as init
 from localgrad.pipeline.specs import signal_of as signal_of
 from localgrad.pipeline.specs import specs as specs
@@ -17,3 +19,4 @@ from localgrad.pipeline.spmd import check_asynchronous as check_asynchronous
 from localgrad.pipeline.spmd import micro_batches_of as micro_batches_of
 from localgrad.pipeline.spmd import spmd as spmd
 from localgrad.pipeline.timing import block_seconds as block_seconds
+from localgrad.pipeline.timing import completing_seconds as completing_seconds

@@ -32,7 +32,7 @@ def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
 
 
 def init(model: Model, key: Key) -> tuple[BlockState, ...]:
-    """Initial state of every block; block i draws from `fold_in(key, i)`.
+    """Initial state of every block; block i draws from `fold_in(key, i)`, and what completes them all from the next.
 
     Args:
       model: any model.
@@ -41,6 +41,16 @@ def init(model: Model, key: Key) -> tuple[BlockState, ...]:
     Returns:
       One `BlockState` a block.
     """
+    return completed(model, key, drawn(model, key))
+
+
+def completed(model: Model, key: Key, states: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
+    """`init` with states that are there already, drawn or trained."""
+    return states if model.complete is None else model.complete(fold_in(key, len(model.blocks)), states)
+
+
+def drawn(model: Model, key: Key) -> tuple[BlockState, ...]:
+    """The state of every block as its own `init` draws it: `init` without what completes them all."""
     states: list[BlockState] = []
     programs: dict[str, Callable[[Key], BlockState]] = {}  # equal blocks are compiled once
     for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):

@@ -13,7 +13,7 @@ import numpy as np
 
 from localgrad.base import BlockState, Key, Message, Model, PyTree, Spec
 from localgrad.pipeline import step
-from localgrad.pipeline.specs import init, signals, specs
+from localgrad.pipeline.specs import completed, drawn, signals, specs
 
 TURNS = 4  # of a call: what a call costs by itself is spread over them, as in an engine's call of many batches
 
@@ -39,8 +39,8 @@ def block_seconds(model: Model, *, parts: int = 1, repetitions: int = 5) -> tupl
       >>> model = bp(mlp((16, 16)), jax.ShapeDtypeStruct((8, 4), jnp.float32), 3, tx=optax.sgd(0.1))
       >>> cuts = balance(block_seconds(model), stages=2)
     """
-    key = jax.random.key(0) if model.trials is None else jax.random.split(jax.random.key(0), model.trials)
-    states = init(model, key)
+    key = _key(model)
+    states = drawn(model, key)
     state_specs, messages = specs(model, 1, parts)
     given_from_above = signals(model, state_specs, messages)
     programs: dict[str, Callable[[], None]] = {}
@@ -58,6 +58,32 @@ def block_seconds(model: Model, *, parts: int = 1, repetitions: int = 5) -> tupl
             program()
             seconds[text].append(time.perf_counter() - began)
     return tuple(float(np.median(seconds[text])) / TURNS for text in texts)
+
+
+def completing_seconds(model: Model) -> float | None:
+    """Seconds that completing the first states of all blocks takes, once compiled; None where nothing does.
+
+    Examples:
+      >>> import optax
+      >>> from localgrad import al, mlp
+      >>> given = mlp((8, 8)), jax.ShapeDtypeStruct((8, 4), jnp.float32), 3
+      >>> completing_seconds(al(*given, tx=optax.sgd(0.1), codes="learned"))
+      >>> completing_seconds(al(*given, tx=optax.sgd(0.1), codes="fixed")) > 0
+      True
+    """
+    if model.complete is None:
+        return None
+    key = _key(model)
+    states, seconds = drawn(model, key), 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        jax.block_until_ready(completed(model, key, states))
+        seconds = time.perf_counter() - began
+    return seconds
+
+
+def _key(model: Model) -> Key:
+    return jax.random.key(0) if model.trials is None else jax.random.split(jax.random.key(0), model.trials)
 
 
 def small(spec: Spec) -> Any:

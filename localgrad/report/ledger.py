@@ -172,13 +172,14 @@ def format_ledger(book: Ledger) -> str:
     )
 
 
-def format_seconds(model: Model, seconds: Sequence[float], cuts: Sequence[int]) -> str:
+def format_seconds(model: Model, seconds: Sequence[float], cuts: Sequence[int], completing: float | None = None) -> str:
     """What the blocks of a model take by the clock as a text table, and the cuts that balance it.
 
     Args:
       model: any model.
       seconds: of each block, see `localgrad.pipeline.block_seconds`.
       cuts: block indices that balance them, see `localgrad.pipeline.balance`.
+      completing: seconds of what initialisation does once every block is drawn, such as learning codes first.
     """
     rows = [
         [i + 1, block.name, f"{1e3 * spent:,.2f}", f"{spent / sum(seconds):.1%}"]
@@ -189,7 +190,8 @@ def format_seconds(model: Model, seconds: Sequence[float], cuts: Sequence[int]) 
         f"By the clock, one device and no bubble, {len(cuts) - 1} stages gain at most {sum(seconds) / dearest:.2f}: "
         f"--cuts={','.join(map(str, cuts))}"
     )
-    return "\n\n".join([table(["block", "name", "step ms", "share"], rows), says])
+    before = "" if completing is None else f"Before the first step, completing all blocks takes {completing:,.2f} s."
+    return "\n\n".join(filter(None, [table(["block", "name", "step ms", "share"], rows), says, before]))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -26,6 +26,7 @@ _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 _pipeline = partial(option, group="Pipeline")
 _files = partial(option, group="Files")
+_LATER = ("plugin", "codes")  # fields that came when there were files without them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Config:
     bridge: tuple[int, ...] | None = _method(
         None,
         "hidden widths of Associated Learning's bridges, in units of the target width; None is the profile's",
+        argument_of="method",
+    )
+    codes: str | None = _method(
+        None,
+        "Associated Learning's codes of the targets: `learned` beside the features, learnt `first`, or `fixed`; None "
+        "is the method's default",
         argument_of="method",
     )
     method_options: tuple[str, ...] = _method((), "more of the method's options, each `name=value`")
@@ -185,9 +192,9 @@ class Config:
         return cls(**(saved | tuples | changes))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as they stand in `config.json`; `plugin` only where there is one, as files before it have none."""
+        """The fields as they stand in `config.json`; those of `_LATER` only where they are given."""
         fields = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return fields if self.plugin else {key: value for key, value in fields.items() if key != "plugin"}
+        return {key: value for key, value in fields.items() if value or key not in _LATER}
 
 
 OPTIONS = options(Config)

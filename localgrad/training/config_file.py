@@ -74,7 +74,11 @@ def check_same(config: Config, saved: dict[str, Any], folder: PathLike) -> None:
     Raises:
       ValueError: naming every field that differs, with both values.
     """
-    defaults = {"plugin": [], **Config().to_json()}  # a field that an older version did not have was at its default
+    defaults = {
+        "plugin": [],
+        "codes": None,
+        **Config().to_json(),
+    }  # a field that an older version did not have was at its default
     ours, theirs = {**defaults, **config.to_json()}, {**defaults, **saved}
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"

@@ -11,7 +11,7 @@ from localgrad import data
 from localgrad.base import BlockState, Engine, Key, Model, Source, Spec
 from localgrad.evaluation import EvalBatches
 from localgrad.methods import graft
-from localgrad.pipeline import init, specs
+from localgrad.pipeline import completed, drawn, init, specs
 from localgrad.training.builders import build_engine, build_model, build_source
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
@@ -135,4 +135,4 @@ def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, 
     like = specs(build_model(shorter, read_inputs(shorter)))[0]
     states = restore(like, shorter.workdir).states
     graft(specs(model)[0], states)
-    return lambda key: graft(init(model, key), states)
+    return lambda key: completed(model, key, graft(drawn(model, key), states))

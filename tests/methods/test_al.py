@@ -12,7 +12,7 @@ import pytest
 from localgrad.base import Batches, BlockState, Model
 from localgrad.blocks import mlp
 from localgrad.methods import al
-from localgrad.methods.al import DEFAULT_PROFILE, PROFILES
+from localgrad.methods.profiles import DEFAULT_PROFILE, PROFILES
 from localgrad.pipeline import init, sequential
 
 BATCH, FEATURES, CLASSES, WIDTH = 6, 5, 3, 4

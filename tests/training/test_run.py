@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from localgrad import params_sha256
+from localgrad.methods import codes
 from localgrad.pipeline import specs
 from localgrad.tasks import classification
 from localgrad.training import (
@@ -299,6 +300,18 @@ def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undistur
     for record in ours + theirs:
         record.pop("examples_per_sec", None)
     assert ours == theirs
+
+
+@pytest.mark.slow
+def test_codes_that_were_made_first_are_not_made_again(monkeypatch, tmp_path):
+    config = dataclasses.replace(SMALL, codes="first", epochs=2, workdir=str(tmp_path))
+    with pytest.raises(Interrupted):
+        go(config, lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("epoch 1/") else None)
+    monkeypatch.setattr(codes, "make", lambda *given: pytest.fail("a level was made again"))
+    assert len(go(config)["exit_accuracy"]) == 2
+    assert json.loads((tmp_path / "config.json").read_text())["codes"] == "first"
+    with pytest.raises(ValueError, match="codes is 'first' there and None here"):
+        go(dataclasses.replace(config, codes=None))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 STUDIES = {
     "accuracy": ("--rows=al,predsim",),
+    "al_codes": (),
     "al_depth": (),
     "al_profiles": (),
     "al_targets": ("--epochs=1", "--profiles=neco"),

@@ -1,0 +1,63 @@
+"""The published forms of Associated Learning, by name.
+
+References: as `localgrad.methods.al`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+
+from localgrad.blocks.layers import HE, LECUN, Initializer
+from localgrad.losses import cross_entropy, mean_squared_error
+
+
+class Profile(NamedTuple):
+    """One published form of Associated Learning.
+
+    Attributes:
+      detach_target: the association loss trains f and b only, not g.
+      bridge: widths of the bridge's hidden layers, in units of the target width; the activation follows every layer.
+      bridge_activation, g_activation, h_activation: names in `flax.linen`, or `linear`.
+      first_h_activation: that of the decoder which returns to t_0.
+      first_loss: the first block's autoencoder loss.
+      target_rate: learning rate of g and h in units of that of f and b.
+      kernel_init: draws the kernels of b, g and h.
+      code_amplitude: of codes that are fixed, see `localgrad.methods.codes`.
+    """
+
+    detach_target: bool
+    bridge: tuple[int, ...]
+    bridge_activation: str
+    g_activation: str
+    h_activation: str
+    first_h_activation: str
+    first_loss: Callable[[jax.Array, jax.Array], jax.Array]
+    target_rate: float
+    kernel_init: Initializer
+    code_amplitude: float
+
+
+# NECO draws every kernel by He's normal (section 5.1).  The ICLR paper says nothing of it and its code leaves it to
+# PyTorch; its forms are drawn as Flax draws a dense layer.
+PROFILES: dict[str, Profile] = {
+    "neco": Profile(True, (5,), "sigmoid", "sigmoid", "sigmoid", "sigmoid", mean_squared_error, 2.0, HE, 0.4),
+    "iclr": Profile(False, (), "linear", "tanh", "tanh", "tanh", mean_squared_error, 1.0, LECUN, 0.2),
+    "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0, LECUN, 0.2),
+}
+DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
+
+
+def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:
+    """A profile by name, with another bridge if one is given.
+
+    Raises:
+      ValueError: naming those that there are.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
+    if bridge is not None and (
+        not isinstance(bridge, Sequence) or not all(isinstance(u, int) and u > 0 for u in bridge)
+    ):
+        raise ValueError(f"bridge is a sequence of positive whole numbers, in units of the target width; got {bridge}.")
+    return PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
