@@ -131,7 +131,7 @@ def informed() -> Model:
 
 
 def forward() -> Model:
-    return ff(mlp((16, 16)), images(), CLASSES, tx=optax.adam(1e-2), threshold=0.5)
+    return ff(mlp((16, 16)), images(), CLASSES, tx=optax.adam(3e-2), threshold=0.5, label_scale=3.0)
 
 
 def denoising() -> Model:
