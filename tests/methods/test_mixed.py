@@ -29,7 +29,7 @@ from localgrad.methods import (
 from localgrad.methods.registry import METHODS
 from localgrad.pipeline import sequential
 from localgrad.pipeline.step import gradients
-from localgrad.report import largest_difference
+from localgrad.report import largest_difference, weight_cosines
 
 BATCH, CLASSES, RATE = 6, 3, 0.1
 SPEC = jax.ShapeDtypeStruct((BATCH, 5), jnp.float64)
@@ -129,6 +129,14 @@ def test_by_name_it_is_the_transform(random_states: Callable, as_batches: Callab
         state, _ = engine.run(engine.load(random_states(ours), jax.random.key(0)), as_batches(X, Y))
         found.append(engine.states(state))
     assert largest_difference(*found) == 0 and named.method == "mixed" and named.exits == (1, 2, 3)
+
+
+def test_feedback_below_a_block_stands_for_no_one_kernel(random_states: Callable) -> None:
+    """The classifier's kernel is what it stands for where nothing else is above it, as in `dfa`."""
+    network = mlp((4, 4, 4))
+    kernels = lambda model: [value is None for value in weight_cosines(random_states(mixed_error(model, 0.5)))]
+    assert kernels(dgl(network, SPEC, CLASSES, tx=TX, aux="hidden")) == [True] * 3
+    assert kernels(scl(network, SPEC, CLASSES, tx=TX, head="linear")) == [True, True, False, True]
 
 
 @pytest.mark.parametrize(
