@@ -200,7 +200,6 @@ def classifying_model(
     views: int = 1,
     image: bool = False,
     handed: Callable[[jax.Array, Key], jax.Array] | None = None,
-    summed: bool = False,
     entered: Callable[[jax.Array, bool], jax.Array] | None = None,
 ) -> Model:
     """A Model of blocks `f`, some of which a classifier reads: `predict(exit=k)` is head k of f_k(...f_1(x)).
@@ -215,7 +214,6 @@ def classifying_model(
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
       handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
-      summed: the scores of an exit are the sum of those of all heads up to it.
       entered: `(inputs, while training) -> what the first block sees of them`, where that is not the inputs; its rows
         are those of the first example first.
     """
@@ -232,8 +230,8 @@ def classifying_model(
         return {**message, "image": x} if image else message
 
     def path(states: tuple[BlockState, ...], x: jax.Array, top: int, keys: Sequence[Key] | None = None):
-        """The outputs of f up to block `top`, and the scores there."""
-        outputs, scores = [], None
+        """The outputs of f up to block `top`, and the scores that its head makes of the last."""
+        outputs = []
         runs = runs_of(parts[:top], states[:top], None if keys is None else keys[:top])
         for i, (part, run) in enumerate(zip(parts, runs, strict=False)):
             if i and handed is not None and keys is not None:
@@ -241,10 +239,7 @@ def classifying_model(
             if "f" in part:
                 x = run("f", x)
                 outputs.append(x)
-            if i == top - 1 or (summed and heads[i] is not None):
-                own = run(str(heads[i]), x)
-                scores = own if scores is None else scores + own
-        return outputs, scores
+        return outputs, runs[-1](str(heads[top - 1]), x)
 
     def predict(states: tuple[BlockState, ...], x: jax.Array, exit: int | None = None) -> jax.Array:
         return task.shaped(path(states, seen(x, False), checked_exit(exits, exit))[1], x)
@@ -254,8 +249,7 @@ def classifying_model(
         return [*summaries_of(parts, outputs), scores]
 
     used = [frozenset({"f"} & set(part)) for part in parts]
-    for i, head in enumerate(heads):
-        used[i] |= {str(head)} if head is not None and (summed or i == len(heads) - 1) else set()
+    used[-1] |= {str(heads[-1])}
     if views > 1:
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
     y_spec = task.y_spec(x_spec)

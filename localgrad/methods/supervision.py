@@ -19,6 +19,7 @@ import jax
 from localgrad.base import Block, Key, Message, Model
 from localgrad.blocks.sequences import summarised
 from localgrad.methods.backprop import chained_block
+from localgrad.methods.ensemble import ensemble
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import Run, check, classifying_model, local_block
@@ -76,8 +77,8 @@ def mono_forward(
     Args:
       network, x_spec, classes: as `deep_supervision`.
       tx: any optax transform over the groups f and head, which is M.
-      prediction: by the goodness of the `last` block that was run, or by the `sum` of all of them, which makes every
-        projection an effective parameter.
+      prediction: by the goodness of the `last` block that was run, or by the `sum` of all of them, an `ensemble`, which
+        makes every projection an effective parameter.
 
     Returns:
       A `Model` whose every block is an exit.
@@ -98,4 +99,5 @@ def mono_forward(
     parts = [{"f": f, "head": summarised(f, classifier(task.outputs, bias=False, name="projection"))} for f in network]
     blocks = [local_block(part["f"].name, part, step, tx) for part in parts]
     heads = ["head"] * len(parts)
-    return classifying_model("mono_forward", blocks, parts, heads, x_spec, task, summed=prediction == "sum")
+    model = classifying_model("mono_forward", blocks, parts, heads, x_spec, task)
+    return ensemble(model, heads) if prediction == "sum" and len(parts) > 1 else model

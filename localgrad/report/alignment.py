@@ -84,9 +84,8 @@ def weight_cosines(states: Sequence[BlockState]) -> list[jax.Array | None]:
     found: list[jax.Array | None] = [None] * len(states)
     if _is_direct(states):
         feedback = _kernel(states[-2].params["feedback"])
-        if (
-            feedback is not None and "f" not in states[-1].params
-        ):  # of an image, its places and channels flattened as the classifier reads them
+        if feedback is not None and "f" not in states[-1].params:
+            # of an image, its places and channels flattened as the classifier reads them
             found[-2] = _cosine_of_kernels(feedback.reshape(len(feedback), -1).T, _kernel(states[-1].params["head"]))
         return found
     for i, state in enumerate(states):
