@@ -78,8 +78,7 @@ def devices(count: int, *, x64: bool = False) -> None:
       ValueError: if the devices do not divide over the processes, only some of the process flags are given, or the
         processes do not find each other or were given different flags.
     """
-    if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # the checkpoint library tells a lot
+    quiet()
     if x64:
         jax.config.update("jax_enable_x64", True)
     if FLAGS.coordinator is None:
@@ -106,6 +105,12 @@ def devices(count: int, *, x64: bool = False) -> None:
         resume=command_line(),
         launcher=None if launcher is None else int(launcher),
     )
+
+
+def quiet() -> None:
+    """Lets warnings through and no more, unless --verbosity was given: the checkpoint library tells a lot."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
 
 
 def _common_flags() -> dict[str, Any]:
