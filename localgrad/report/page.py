@@ -3,23 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from localgrad.report import charts
 from localgrad.report.facts import Run
+from localgrad.report.tables import Table, figure, spread
 
 _OF_PLACE = ("workdir", "data_dir")  # fields that say nothing about what was trained
-
-
-class Table(NamedTuple):
-    """A table of the page: its heading, the names of its columns, its rows as text, and a sentence below."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    says: str = ""
 
 
 def render(
@@ -91,27 +83,6 @@ def differing(runs: Sequence[Run], defaults: Mapping[str, Any]) -> Table:
     rows = [row for row in each if len(set(row[1:])) > 1]
     says = "All other fields are the same." if rows else "The configurations are the same."
     return Table("Configurations: what differs", ["field", *(run.name for run in runs)], rows, says)
-
-
-def figure(value: Any, digits: int = 2) -> str:
-    """A number, or the mean and deviation of several trials, as text.
-
-    Examples:
-      >>> figure(90.125), figure({"mean": 90.0, "std": 0.5}), figure(None)
-      ('90.12', '90.00 ± 0.50', '')
-    """
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return f"{value['mean']:,.{digits}f} ± {value['std']:,.{digits}f}"
-    return f"{value:,.{digits}f}"
-
-
-def spread(values: np.ndarray) -> Any:
-    """One number, or the mean and the sample deviation of several, as a summary has them."""
-    if len(values) == 1:
-        return float(values[0])
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
 
 
 def _overview(runs: Sequence[Run]) -> Table:

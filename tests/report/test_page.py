@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from localgrad.report.facts import Epochs, Example, Run, Seen
-from localgrad.report.page import Table, differing, render
+from localgrad.report.page import differing, render
+from localgrad.report.tables import Table
 
 EPOCHS = 5
 
