@@ -22,7 +22,7 @@ LAYERS = (
     {"methods", "pipeline"},
     {"evaluation", "machines"},
     {"training"},
-    {"runs"},
+    {"results"},
     {"cli", "testing"},
     {"__main__"},
 )

@@ -19,9 +19,9 @@ from localgrad.cli import config_flags, shell
 from localgrad.cli.report import checked_out, made_by
 from localgrad.report.page import render
 from localgrad.report.tables import Table
-from localgrad.runs import gather
-from localgrad.runs.compare import Trained, numbers_of, tables_of, train_row
-from localgrad.runs.grid import Row, rows_of
+from localgrad.results import gather
+from localgrad.results.compare import Trained, numbers_of, tables_of, train_row
+from localgrad.results.grid import Row, rows_of
 from localgrad.training import Config, Interrupted, InUseError, prepare_all
 from localgrad.training.memory import check_memory
 from localgrad.training.workdir import check_folder, folder_of, make_folder, write_bytes, write_json

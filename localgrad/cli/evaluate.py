@@ -27,7 +27,7 @@ from absl import flags
 from localgrad.cli import shell
 from localgrad.evaluation.probes import linear_probe
 from localgrad.report import draw_anytime, table
-from localgrad.runs import THRESHOLDS, measure, open_run
+from localgrad.results import THRESHOLDS, measure, open_run
 from localgrad.training import Config, prepare, read_config
 from localgrad.training.workdir import write_json
 

@@ -17,7 +17,7 @@ from absl import flags
 
 from localgrad.cli import config_flags, shell
 from localgrad.report.page import render
-from localgrad.runs import gather, names_of
+from localgrad.results import gather, names_of
 from localgrad.training import Config
 from localgrad.training.workdir import write_bytes
 

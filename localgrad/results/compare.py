@@ -1,0 +1,178 @@
+"""Methods side by side: each trained by the one loop, the best of its runs on validation chosen, and one table."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from localgrad.report.facts import Run
+from localgrad.report.tables import Table, figure
+from localgrad.report.timeline import waited
+from localgrad.results.grid import Point, Row
+from localgrad.training import DivergedError, prepare_all
+from localgrad.training import run as train
+
+
+class Trained(NamedTuple):
+    """A row whose runs are done.
+
+    Attributes:
+      name: the row's.
+      scores: of each point the accuracy on validation of its best epoch, as a summary has it; None where it diverged.
+      points: the row's.
+      chosen: the point of the best mean of them, the first of equals; None if all diverged.
+      summary: of that point; {} if all diverged.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    scores: tuple[Any, ...]
+    chosen: Point | None
+    summary: dict[str, Any]
+
+
+def train_row(row: Row, log: Callable[[str], None], check: Callable[[Sequence[Any]], None]) -> Trained:
+    """Trains every run of a row, or goes on with it, and chooses one on validation.
+
+    Args:
+      row: see `rows_of`.
+      log: takes a line of text for the user.
+      check: is given the jobs of each run before it starts, to refuse them.
+
+    Raises:
+      Interrupted, InUseError, OSError, ValueError: as `prepare_all` and `run`.
+    """
+    summaries: list[dict[str, Any]] = []
+    for point in row.points:
+        log(f"--- {point.config.workdir}")
+        jobs = prepare_all(point.config)
+        check(jobs)
+        try:
+            summaries.append(train(point.config, jobs, log))
+        except DivergedError as error:
+            log(f"{point.config.workdir} diverged: {error}")
+            summaries.append({})
+    return choose(row, summaries)
+
+
+def choose(row: Row, summaries: Sequence[dict[str, Any]]) -> Trained:
+    """The best of a row's runs on validation, by the mean of its trials; {} stands for one that diverged."""
+    scores = tuple(summary.get("best_validation_accuracy") for summary in summaries)
+    means = [-np.inf if score is None else _mean(score) for score in scores]
+    best = int(np.argmax(means))
+    if scores[best] is None:
+        return Trained(row.name, row.points, scores, None, {})
+    return Trained(row.name, row.points, scores, row.points[best], summaries[best])
+
+
+def tables_of(rows: Sequence[Trained], runs: Sequence[Run | None]) -> list[Table]:
+    """The comparison: the methods, their accuracy by exit, their alignment by block, and what was tried.
+
+    Args:
+      rows: the methods.
+      runs: what `gather` read of each one's chosen run; None where there is none.
+    """
+    numbers = [numbers_of(row, run) for row, run in zip(rows, runs, strict=True)]
+    header = {
+        "method": "method",
+        "validation": "validation %",
+        "test": "test %",
+        "parameters": "parameters, effective + affiliated",
+        "step_flops": "step MFLOP",
+        "device_bytes": "state and stash a device, MiB",
+        "message_bytes": "hands on, KiB a batch",
+        "ticks_waited": "ticks waited",
+        "speed_up": "predicted speed-up",
+        "examples_per_sec": "examples a second",
+        "alignment": "mean alignment",
+    }
+    says = (
+        "Accuracies are those of the epoch that is best on validation, at the last exit; with trials their mean ± "
+        "deviation. Costs are of all trials that train together. Ticks waited are those of the whole run on which the "
+        "stage that waits longest has nothing to do; speed-up is predicted over one device, and examples a second "
+        "were measured. Alignment is the cosine of a block's update with the true gradient, the mean over the blocks "
+        "below the last."
+    )
+    found = [Table("Methods", list(header.values()), [[_cell(key, row) for key in header] for row in numbers], says)]
+    found += _by_place(
+        "Test accuracy by exit, %", "exit", {r["method"]: r.get("exit_accuracy", {}) for r in numbers}, 2
+    )
+    cosines = {r["method"]: dict(enumerate(r.get("cosine", []), 1)) for r in numbers}
+    found += _by_place("Alignment by block", "block", cosines, 3)
+    tried = [
+        [row.name, _said(point.tries), "diverged" if score is None else figure(score), "*" * (point is row.chosen)]
+        for row in rows
+        for point, score in zip(row.points, row.scores, strict=True)
+    ]
+    if any(len(row.points) > 1 for row in rows):
+        found.append(Table("What was tried", ["method", "with", "best on validation %", "chosen"], tried))
+    return found
+
+
+def numbers_of(row: Trained, run: Run | None) -> dict[str, Any]:
+    """A row of the comparison as numbers, for JSON; figures of trials are as a summary has them."""
+    found: dict[str, Any] = {
+        "method": row.name,
+        "tried": [
+            {**point.tries, "best_validation_accuracy": score}
+            for point, score in zip(row.points, row.scores, strict=True)
+        ],
+    }
+    if row.chosen is None or run is None:
+        return found
+    summary = row.summary
+    found |= {
+        "chosen": row.chosen.tries,
+        "workdir": row.chosen.config.workdir,
+        "validation": summary["best_validation_accuracy"],
+        "test": summary["best_test_accuracy"],
+        "exit_accuracy": dict(zip(summary["exits"], summary["best_exit_accuracy"], strict=True)),
+        "parameters": summary["params"],
+        "examples_per_sec": summary["examples_per_sec"],
+        "params_sha256": summary["params_sha256"],
+    }
+    if run.ledger is not None and run.plan is not None:
+        found |= {
+            "step_flops": sum(block.flops for block in run.ledger.blocks),
+            "device_bytes": run.plan.slot_bytes + run.plan.stash_slot_bytes,
+            "message_bytes": sum(block.message for block in run.ledger.blocks[:-1]),
+            "ticks_waited": waited(run.plan.schedule, run.batches),
+            "speed_up": run.ledger.speed_up,
+        }
+    cosines = run.measured.get("cosine")
+    if cosines is not None:
+        below = [value for value in cosines[:-1] if value is not None]
+        found |= {"cosine": cosines, "alignment": float(np.mean(below)) if below else None}
+    return found
+
+
+def _cell(key: str, row: dict[str, Any]) -> str:
+    value = row.get(key)
+    if value is None:
+        return "diverged" if key == "validation" and "validation" not in row else ""
+    scale, digits = {"step_flops": (1e6, 1), "device_bytes": (2**20, 2), "message_bytes": (2**10, 1)}.get(key, (1, 2))
+    if key == "parameters":
+        return f"{value['effective']:,} + {value['affiliated']:,}"
+    if key == "examples_per_sec" and isinstance(value, dict) and not value["std"]:  # of trials that train as one
+        return figure(value["mean"], 0)
+    if key in ("ticks_waited", "examples_per_sec"):
+        return figure(value, 0)
+    if key == "alignment":
+        return figure(value, 3)
+    return value if isinstance(value, str) else figure(value if isinstance(value, dict) else value / scale, digits)
+
+
+def _by_place(title: str, place: str, found: dict[str, dict[int, Any]], digits: int) -> list[Table]:
+    """A table with a row for each exit or block and a column for each method; none where only one place is known."""
+    places = sorted({where for values in found.values() for where, value in values.items() if value is not None})
+    shown = [name for name, values in found.items() if values]
+    rows = [[str(where), *(figure(found[name].get(where), digits) for name in shown)] for where in places]
+    return [Table(title, [place, *shown], rows)] if len(places) > 1 else []
+
+
+def _said(tries: dict[str, Any]) -> str:
+    return ", ".join(f"{field}={value}" for field, value in tries.items())
+
+
+def _mean(score: Any) -> float:
+    return score["mean"] if isinstance(score, dict) else score
