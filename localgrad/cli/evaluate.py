@@ -83,9 +83,7 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
         ]
         shell.say(table(["block", "cosine of", *shown], cells))
     if FLAGS.probes:
-        result["probes"] = linear_probe(
-            model, run.states, run.job.eval_batches("train"), run.job.eval_batches("test")
-        )
+        result["probes"] = linear_probe(model, run.states, run.job.eval_batches("train"), run.job.eval_batches("test"))
         cells = [[i, name, f"{found:.2f}"] for i, (name, found) in enumerate(result["probes"].items(), 1)]
         shell.say(table(["place", "probe of", "test accuracy %"], cells))
     if FLAGS.anytime:

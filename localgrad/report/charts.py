@@ -1,5 +1,6 @@
 """The charts of a page: of one run, and of several in one."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,16 +36,17 @@ class Figure(NamedTuple):
 
 
 def curves(run: Run) -> list[Figure]:
-    """Losses, accuracies and rates of a run over its epochs."""
+    """Losses, scores and rates of a run over its epochs."""
     epochs, found = run.epochs, []
     blocks, exits = _blocks(run), _exits(run)
     found.append(_over("Training loss by block", epochs.epoch, epochs.loss, blocks, "loss", log=True))
-    tests, validation = epochs.accuracy["test"], epochs.accuracy["validation"]
-    accuracy = _lines(epochs.evaluated["test"], tests, [f"{name}, test" for name in exits])
+    tests, validation = epochs.scores["test"], epochs.scores["validation"]
+    lines = _lines(epochs.evaluated["test"], tests, [f"{name}, test" for name in exits])
     if validation.size:
         last = _lines(epochs.evaluated["validation"], validation[:, -1:], [f"{exits[-1]}, validation"])
-        accuracy += [last[0]._replace(dashed=True, colour="currentColor")]
-    found.append(_figure("Accuracy by exit", accuracy, "epoch", "accuracy, %", many=tests.shape[1]))
+        lines += [last[0]._replace(dashed=True, colour="currentColor")]
+    title = f"{_words(run).capitalize()} by exit"
+    found.append(_figure(title, lines, "epoch", epochs.words, many=tests.shape[1]))
     if tests.shape[1] > 1:
         found.append(_by_exit([run], [colour(0, 1)]))
     rate = [Line("examples a second", epochs.epoch, epochs.rate)]
@@ -64,16 +66,19 @@ def more_curves(run: Run) -> list[Figure]:
 
 
 def compared(runs: Sequence[Run]) -> list[Figure]:
-    """Several runs in one chart each: accuracy over epochs, and by exit."""
+    """Several runs in one chart each: their score over epochs and by exit, of those that have the first one's score."""
     shades = [colour(i, len(runs)) for i in range(len(runs))]
+    first = runs[0].epochs
+    alike = [run.epochs.score == first.score for run in runs]
+    shades, runs = list(itertools.compress(shades, alike)), list(itertools.compress(runs, alike))
     lines = []
     for run, shade in zip(runs, shades, strict=True):
-        tests = run.epochs.accuracy["test"]
+        tests = run.epochs.scores["test"]
         if tests.size:
             lines += [
                 line._replace(colour=shade) for line in _lines(run.epochs.evaluated["test"], tests[:, -1:], [run.name])
             ]
-    found = [_figure("Test accuracy at the last exit", lines, "epoch", "accuracy, %"), _by_exit(runs, shades)]
+    found = [_figure(f"Test {_words(runs[0])} at the last exit", lines, "epoch", first.words), _by_exit(runs, shades)]
     anytime = [line for run, shade in zip(runs, shades, strict=True) for line in _anytime(run, shade, run.name)]
     found.append(_figure("Leaving early", anytime, "MFLOP an example", "test accuracy, %"))
     legend = tuple((run.name, shade, False) for run, shade in zip(runs, shades, strict=True))
@@ -136,15 +141,15 @@ def evaluated(run: Run) -> list[Figure]:
 
 
 def _by_exit(runs: Sequence[Run], shades: Sequence[str]) -> Figure:
-    """The test accuracy of each exit, after the last epoch."""
+    """The test score of each exit, after the last epoch."""
     lines = []
     for run, shade in zip(runs, shades, strict=True):
-        tests = run.epochs.accuracy["test"]
+        tests = run.epochs.scores["test"]
         if tests.size:
             exits = run.exits if len(run.exits) == tests.shape[1] else range(1, tests.shape[1] + 1)
             (line,) = _lines(exits, tests[-1][:, None], [run.name])
             lines.append(line._replace(colour=shade))
-    return _figure("Test accuracy by exit, last epoch", lines, "exit", "accuracy, %")
+    return _figure(f"Test {_words(runs[0])} by exit, last epoch", lines, "exit", runs[0].epochs.words)
 
 
 def _anytime(run: Run, shade: str, name: str) -> list[Line]:
@@ -191,10 +196,14 @@ def _cells(title: str, epochs: np.ndarray, values: np.ndarray, names: Sequence[s
     return Figure(title, drawn, says="The darker, the larger the loss, by its logarithm.", wide=True)
 
 
+def _words(run: Run) -> str:
+    return run.epochs.score.replace("_", " ")
+
+
 def _blocks(run: Run) -> list[str]:
     return [f"block {i + 1}" for i in range(run.epochs.loss.shape[1])]
 
 
 def _exits(run: Run) -> list[str]:
-    count = run.epochs.accuracy["test"].shape[1]
+    count = run.epochs.scores["test"].shape[1]
     return [f"exit {exit}" for exit in (run.exits if len(run.exits) == count else range(1, count + 1))]

@@ -19,7 +19,9 @@ class Epochs(NamedTuple):
       more: other numbers of training by name, `(E, blocks, trials)` each.
       rate: `(E,)` examples a second.
       evaluated: epochs of each of `validation` and `test`, `(V,)`.
-      accuracy: of `validation` and `test`, `(V, exits, trials)` each.
+      scores: of `validation` and `test`, `(V, exits, trials)` each: the task's first score.
+      score: its name.
+      percent: whether it is in percent.
     """
 
     epoch: np.ndarray
@@ -27,7 +29,19 @@ class Epochs(NamedTuple):
     more: dict[str, np.ndarray]
     rate: np.ndarray
     evaluated: dict[str, np.ndarray]
-    accuracy: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+    score: str = "accuracy"
+    percent: bool = True
+
+    @property
+    def words(self) -> str:
+        """What the score is called, with its unit."""
+        return self.score.replace("_", " ") + (", %" if self.percent else "")
+
+    @property
+    def form(self) -> str:
+        """How a number of it is written."""
+        return ",.2f" if self.percent else ",.4g"
 
 
 class Example(NamedTuple):

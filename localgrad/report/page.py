@@ -9,6 +9,7 @@ import numpy as np
 
 from localgrad.report import charts
 from localgrad.report.facts import Run
+from localgrad.report.scores import EXITS
 from localgrad.report.tables import Table, figure, spread
 
 _OF_PLACE = ("workdir", "data_dir")  # fields that say nothing about what was trained
@@ -88,24 +89,26 @@ def differing(runs: Sequence[Run], defaults: Mapping[str, Any]) -> Table:
 def _overview(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
-        tests = run.epochs.accuracy["test"]
+        tests = run.epochs.scores["test"]
         book = run.ledger
         rows.append(
             [
                 run.name, run.config.get("method", ""), run.config.get("net", ""), run.config.get("dataset", ""),
-                figure(spread(tests[-1, -1])) if tests.size else "", figure(run.summary.get("best_test_accuracy")),
+                _score(run, spread(tests[-1, -1])) if tests.size else "",
+                _score(run, run.summary.get(f"best_test_{run.epochs.score}")),
                 f"{book.effective:,} + {book.affiliated:,}" if book else "",
-                figure(float(np.median(run.epochs.rate[1:] if len(run.epochs.rate) > 1 else run.epochs.rate)), 0),
+                figure(float(np.median(run.epochs.rate[1:] if len(run.epochs.rate) > 1 else run.epochs.rate)), ",.0f"),
             ]
         )  # fmt: skip
-    header = ["run", "method", "network", "dataset", "test %, last epoch", "test %, best epoch on validation",
+    words = runs[0].epochs.words if len({run.epochs.score for run in runs}) == 1 else "score"
+    header = ["run", "method", "network", "dataset", f"test {words}, last epoch", "best epoch on validation",
               "parameters, effective + affiliated", "examples a second"]  # fmt: skip
     return Table("Runs", header, rows)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """What stands at the top of a run's section."""
-    tests, summary = run.epochs.accuracy["test"], run.summary
+    tests, summary, words = run.epochs.scores["test"], run.summary, run.epochs.words
     best = summary.get("best_epoch")
     epochs = best["values"] if isinstance(best, dict) else best
     found = [
@@ -113,8 +116,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("network", run.config.get("net")),
         ("dataset", run.config.get("dataset")),
         ("epochs", f"{run.epochs.epoch[-1]:g} of {run.config.get('epochs')}"),
-        ("test accuracy %, last epoch", figure(spread(tests[-1, -1])) if tests.size else None),
-        ("test accuracy %, best epoch on validation", figure(summary.get("best_test_accuracy"))),
+        (f"test {words}, last epoch", _score(run, spread(tests[-1, -1])) if tests.size else None),
+        (f"test {words}, best epoch on validation", _score(run, summary.get(f"best_test_{run.epochs.score}"))),
         ("best epoch", None if epochs is None else _shown(epochs)),
         ("stages", None if run.plan is None else str(run.plan.schedule.stages)),
         ("predicted speed-up over one device", None if run.ledger is None else f"{run.ledger.speed_up:.2f}"),
@@ -124,21 +127,26 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in found if value not in (None, "", "None")]
 
 
+def _score(run: Run, value: Any) -> str:
+    return figure(value, run.epochs.form)
+
+
 def _exits(run: Run) -> Table:
-    tests, rows = run.epochs.accuracy["test"], []
+    tests, rows = run.epochs.scores["test"], []
     measured = {row["exit"]: row for row in run.measured.get("exits", [])}
-    best = run.summary.get("best_exit_accuracy", [])
+    best = run.summary.get(f"best_{EXITS}{run.epochs.score}", [])
     for i in range(tests.shape[1] if tests.size else 0):
         exit = run.exits[i] if len(run.exits) == tests.shape[1] else i + 1
         row = measured.get(exit, {})
         flops, seconds = row.get("flops"), row.get("seconds")
         rows.append(
             [
-                str(exit), figure(spread(tests[-1, i])), figure(best[i]) if i < len(best) else "",
+                str(exit), _score(run, spread(tests[-1, i])), _score(run, best[i]) if i < len(best) else "",
                 "" if flops is None else f"{flops / 1e6:.3f}", "" if seconds is None else f"{1e3 * seconds:.2f}",
             ]
         )  # fmt: skip
-    header = ["exit", "test %, last epoch", "test %, best epoch on validation", "MFLOP an example", "ms a batch"]
+    test = f"test {run.epochs.words}"
+    header = ["exit", f"{test}, last epoch", f"{test}, best epoch on validation", "MFLOP an example", "ms a batch"]
     there = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return Table("Exits", [header[i] for i in there], [[row[i] for i in there] for row in rows])
 
@@ -182,7 +190,7 @@ def _records(runs: Sequence[Run]) -> str:
         run.name: {
             "epoch": plain(run.epochs.epoch),
             "block_loss": plain(run.epochs.loss),
-            **{f"{split}_accuracy": plain(values) for split, values in run.epochs.accuracy.items()},
+            **{f"{split}_{run.epochs.score}": plain(values) for split, values in run.epochs.scores.items()},
         }
         for run in runs
     }

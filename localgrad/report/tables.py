@@ -32,7 +32,7 @@ class Table(NamedTuple):
         return "\n\n".join([f"### {self.title}", "\n".join(lines), *([self.says] if self.says else [])])
 
 
-def figure(value: Any, digits: int = 2) -> str:
+def figure(value: Any, form: str = ",.2f") -> str:
     """A number, or the mean and deviation of several trials, as text.
 
     Examples:
@@ -42,8 +42,8 @@ def figure(value: Any, digits: int = 2) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return f"{value['mean']:,.{digits}f} ± {value['std']:,.{digits}f}"
-    return f"{value:,.{digits}f}"
+        return f"{value['mean']:{form}} ± {value['std']:{form}}"
+    return f"{value:{form}}"
 
 
 def spread(values: np.ndarray) -> Any:

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from localgrad.report import EXITS
 from localgrad.report.facts import Run
 from localgrad.report.tables import Table, figure
 from localgrad.report.timeline import waited
 from localgrad.results.grid import Point, Row
+from localgrad.tasks import Task
 from localgrad.training import DivergedError, prepare_all
 from localgrad.training import run as train
 
@@ -18,13 +20,17 @@ class Trained(NamedTuple):
 
     Attributes:
       name: the row's.
-      scores: of each point the accuracy on validation of its best epoch, as a summary has it; None where it diverged.
+      score: name of the task's first score, which chooses.
+      percent: whether it is in percent.
+      scores: of each point that score on validation of its best epoch, as a summary has it; None where it diverged.
       points: the row's.
       chosen: the point of the best mean of them, the first of equals; None if all diverged.
       summary: of that point; {} if all diverged.
     """
 
     name: str
+    score: str
+    percent: bool
     points: tuple[Point, ...]
     scores: tuple[Any, ...]
     chosen: Point | None
@@ -43,26 +49,31 @@ def train_row(row: Row, log: Callable[[str], None], check: Callable[[Sequence[An
       Interrupted, InUseError, OSError, ValueError: as `prepare_all` and `run`.
     """
     summaries: list[dict[str, Any]] = []
+    task: Task | None = None
     for point in row.points:
         log(f"--- {point.config.workdir}")
         jobs = prepare_all(point.config)
         check(jobs)
+        task = jobs[0].model.task
         try:
             summaries.append(train(point.config, jobs, log))
         except DivergedError as error:
             log(f"{point.config.workdir} diverged: {error}")
             summaries.append({})
-    return choose(row, summaries)
+    assert task is not None  # a row has a point
+    return choose(row, summaries, task)
 
 
-def choose(row: Row, summaries: Sequence[dict[str, Any]]) -> Trained:
+def choose(row: Row, summaries: Sequence[dict[str, Any]], task: Task) -> Trained:
     """The best of a row's runs on validation, by the mean of its trials; {} stands for one that diverged."""
-    scores = tuple(summary.get("best_validation_accuracy") for summary in summaries)
-    means = [-np.inf if score is None else _mean(score) for score in scores]
+    name, score = next(iter(task.scores.items()))
+    sign = -1.0 if score.best == "min" else 1.0
+    scores = tuple(summary.get(f"best_validation_{name}") for summary in summaries)
+    means = [-np.inf if found is None else sign * _mean(found) for found in scores]
     best = int(np.argmax(means))
-    if scores[best] is None:
-        return Trained(row.name, row.points, scores, None, {})
-    return Trained(row.name, row.points, scores, row.points[best], summaries[best])
+    diverged = scores[best] is None
+    chosen, summary = (None, {}) if diverged else (row.points[best], summaries[best])
+    return Trained(row.name, name, score.percent, row.points, scores, chosen, summary)
 
 
 def tables_of(rows: Sequence[Trained], runs: Sequence[Run | None]) -> list[Table]:
@@ -73,10 +84,12 @@ def tables_of(rows: Sequence[Trained], runs: Sequence[Run | None]) -> list[Table
       runs: what `gather` read of each one's chosen run; None where there is none.
     """
     numbers = [numbers_of(row, run) for row, run in zip(rows, runs, strict=True)]
+    score = rows[0].score.replace("_", " ") + (", %" if rows[0].percent else "")
+    form = ",.2f" if rows[0].percent else ",.4g"
     header = {
         "method": "method",
-        "validation": "validation %",
-        "test": "test %",
+        "validation": f"validation {score}",
+        "test": f"test {score}",
         "parameters": "parameters, effective + affiliated",
         "step_flops": "step MFLOP",
         "device_bytes": "state and stash a device, MiB",
@@ -87,25 +100,31 @@ def tables_of(rows: Sequence[Trained], runs: Sequence[Run | None]) -> list[Table
         "alignment": "mean alignment",
     }
     says = (
-        "Accuracies are those of the epoch that is best on validation, at the last exit; with trials their mean ± "
+        "Scores are those of the epoch that is best on validation, at the last exit; with trials their mean ± "
         "deviation. Costs are of all trials that train together. Ticks waited are those of the whole run on which the "
         "stage that waits longest has nothing to do; speed-up is predicted over one device, and examples a second "
         "were measured. Alignment is the cosine of a block's update with the true gradient, the mean over the blocks "
         "below the last."
     )
-    found = [Table("Methods", list(header.values()), [[_cell(key, row) for key in header] for row in numbers], says)]
-    found += _by_place(
-        "Test accuracy by exit, %", "exit", {r["method"]: r.get("exit_accuracy", {}) for r in numbers}, 2
-    )
+    found = [
+        Table("Methods", list(header.values()), [[_cell(key, row, form) for key in header] for row in numbers], says)
+    ]
+    by_exit = {row["method"]: row.get("exits", {}) for row in numbers}
+    found += _by_place(f"By exit: test {score}", "exit", by_exit, form)
     cosines = {r["method"]: dict(enumerate(r.get("cosine", []), 1)) for r in numbers}
-    found += _by_place("Alignment by block", "block", cosines, 3)
+    found += _by_place("Alignment by block", "block", cosines, ",.3f")
     tried = [
-        [row.name, _said(point.tries), "diverged" if score is None else figure(score), "*" * (point is row.chosen)]
+        [
+            row.name,
+            _said(point.tries),
+            "diverged" if value is None else figure(value, form),
+            "*" * (point is row.chosen),
+        ]
         for row in rows
-        for point, score in zip(row.points, row.scores, strict=True)
+        for point, value in zip(row.points, row.scores, strict=True)
     ]
     if any(len(row.points) > 1 for row in rows):
-        found.append(Table("What was tried", ["method", "with", "best on validation %", "chosen"], tried))
+        found.append(Table("What was tried", ["method", "with", f"best validation {score}", "chosen"], tried))
     return found
 
 
@@ -114,7 +133,7 @@ def numbers_of(row: Trained, run: Run | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "method": row.name,
         "tried": [
-            {**point.tries, "best_validation_accuracy": score}
+            {**point.tries, f"best_validation_{row.score}": score}
             for point, score in zip(row.points, row.scores, strict=True)
         ],
     }
@@ -124,9 +143,10 @@ def numbers_of(row: Trained, run: Run | None) -> dict[str, Any]:
     found |= {
         "chosen": row.chosen.tries,
         "workdir": row.chosen.config.workdir,
-        "validation": summary["best_validation_accuracy"],
-        "test": summary["best_test_accuracy"],
-        "exit_accuracy": dict(zip(summary["exits"], summary["best_exit_accuracy"], strict=True)),
+        "score": row.score,
+        "validation": summary[f"best_validation_{row.score}"],
+        "test": summary[f"best_test_{row.score}"],
+        "exits": dict(zip(summary["exits"], summary[f"best_{EXITS}{row.score}"], strict=True)),
         "parameters": summary["params"],
         "examples_per_sec": summary["examples_per_sec"],
         "params_sha256": summary["params_sha256"],
@@ -146,27 +166,31 @@ def numbers_of(row: Trained, run: Run | None) -> dict[str, Any]:
     return found
 
 
-def _cell(key: str, row: dict[str, Any]) -> str:
+def _cell(key: str, row: dict[str, Any], form: str) -> str:
     value = row.get(key)
     if value is None:
         return "diverged" if key == "validation" and "validation" not in row else ""
-    scale, digits = {"step_flops": (1e6, 1), "device_bytes": (2**20, 2), "message_bytes": (2**10, 1)}.get(key, (1, 2))
+    if key in ("validation", "test"):
+        return figure(value, form)
+    scale, form = {"step_flops": (1e6, ",.1f"), "message_bytes": (2**10, ",.1f"), "device_bytes": (2**20, ",.2f")}.get(
+        key, (1, ",.2f")
+    )
     if key == "parameters":
         return f"{value['effective']:,} + {value['affiliated']:,}"
     if key == "examples_per_sec" and isinstance(value, dict) and not value["std"]:  # of trials that train as one
-        return figure(value["mean"], 0)
+        return figure(value["mean"], ",.0f")
     if key in ("ticks_waited", "examples_per_sec"):
-        return figure(value, 0)
+        return figure(value, ",.0f")
     if key == "alignment":
-        return figure(value, 3)
-    return value if isinstance(value, str) else figure(value if isinstance(value, dict) else value / scale, digits)
+        return figure(value, ",.3f")
+    return value if isinstance(value, str) else figure(value / scale, form)
 
 
-def _by_place(title: str, place: str, found: dict[str, dict[int, Any]], digits: int) -> list[Table]:
+def _by_place(title: str, place: str, found: dict[str, dict[int, Any]], form: str) -> list[Table]:
     """A table with a row for each exit or block and a column for each method; none where only one place is known."""
     places = sorted({where for values in found.values() for where, value in values.items() if value is not None})
     shown = [name for name, values in found.items() if values]
-    rows = [[str(where), *(figure(found[name].get(where), digits) for name in shown)] for where in places]
+    rows = [[str(where), *(figure(found[name].get(where), form) for name in shown)] for where in places]
     return [Table(title, [place, *shown], rows)] if len(places) > 1 else []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from localgrad.base import Plan
 from localgrad.pipeline import plan_of, sequential
-from localgrad.report import ledger
+from localgrad.report import EXITS, ledger, score_of
 from localgrad.report.facts import Epochs, Run
 from localgrad.results.measure import THRESHOLDS, Opened, measure, open_run
 from localgrad.results.seen import seen
@@ -65,6 +65,7 @@ def gather(
         try:
             job = prepare(read_config(homes[0]), resume=False)
             run = run._replace(**_of_model(job, Config.from_json(saved_config(homes[0]) or saved)))
+            run = run._replace(epochs=epochs._replace(percent=job.model.task.scores[epochs.score].percent))
         except (ValueError, OSError, ImportError) as error:
             notes.append(f"The network could not be made again, so there is no ledger and no timeline: {error}")
             return run._replace(notes=tuple(notes))
@@ -102,7 +103,9 @@ def epochs_of(trials: Sequence[Sequence[dict[str, Any]]]) -> Epochs | None:
       trials: the objects of `metrics.jsonl`, of each trial that has a file of its own; epochs that not all have, and
         records that do not say what the first says, are left out.
     """
-    by_split = {split: _common(trials, split) for split in ("train", "validation", "test")}
+    evaluated = [record for records in trials for record in records if record["split"] != "train"]
+    score = next((score_of(record) for record in evaluated if any(EXITS + key in record for key in record)), "accuracy")
+    by_split = {split: _common(trials, split, score) for split in ("train", "validation", "test")}
     train = by_split["train"]
     if not train:
         return None
@@ -121,17 +124,19 @@ def epochs_of(trials: Sequence[Sequence[dict[str, Any]]]) -> Epochs | None:
         np.array([np.mean([record.get("examples_per_sec") or np.nan for record in row]) for row in train]),
         {split: np.array([row[0]["epoch"] for row in by_split[split]]) for split in ("validation", "test")},
         {
-            split: np.stack([_by_trial([record["exit_accuracy"] for record in row]) for row in by_split[split]])
+            split: np.stack([_by_trial([record[EXITS + score] for record in row]) for row in by_split[split]])
             if by_split[split]
             else np.zeros((0, 0, 1))
             for split in ("validation", "test")
         },
+        score,
+        score == "accuracy",
     )
 
 
-def _common(trials: Sequence[Sequence[dict[str, Any]]], split: str) -> list[tuple[dict[str, Any], ...]]:
+def _common(trials: Sequence[Sequence[dict[str, Any]]], split: str, score: str) -> list[tuple[dict[str, Any], ...]]:
     """The records of a split, those of all trials together, in order."""
-    key, shape = "block_loss" if split == "train" else "exit_accuracy", None
+    key, shape = "block_loss" if split == "train" else f"{EXITS}{score}", None
     found: list[dict[int, dict[str, Any]]] = []
     for records in trials:
         found.append({})
@@ -214,8 +219,9 @@ def plan_on(job: Job, placed: Config) -> Plan:
 
 
 def _of_predictions(opened: Opened, alignment: bool) -> dict[str, Any]:
-    early = THRESHOLDS if len(opened.job.model.exits) > 1 else ()
+    several = len(opened.job.model.exits) > 1
+    early = THRESHOLDS if several and opened.leaves_early else ()
     return {
         "measured": measure(opened, alignment=alignment, thresholds=early),
-        "seen": seen(opened.scores[-1], opened.job.splits["test"]),
+        "seen": seen(opened.scores[-1], opened.job.splits["test"]) if opened.leaves_early else None,
     }

@@ -35,6 +35,12 @@ class Opened(NamedTuple):
     x: jax.Array
     y: jax.Array
 
+    @property
+    def leaves_early(self) -> bool:
+        """Whether an exit can be sure of a class."""
+        task = self.job.model.task
+        return task.classes is not None and not task.per_token
+
 
 def open_run(job: Job, log: Callable[[str], None] = print) -> Opened:
     """Reads the newest checkpoint of a run, and predicts on its test split.
@@ -62,9 +68,9 @@ def measure(
 
     Args:
       run: see `open_run`.
-      exits: accuracy, FLOPs and latency at every exit; with thresholds always.
+      exits: the task's first score, FLOPs and latency at every exit; with thresholds always.
       alignment: the cosines of each block's update, and of feedback, see `aligner`.
-      thresholds: confidences at which to leave early, see `anytime`; () does without that curve.
+      thresholds: confidences at which to leave early, see `anytime`; () does without that curve, which is of classes.
 
     Returns:
       Lists of plain numbers by name, for JSON: `exits`, `cosine`, `projection_cosine`, `weight_cosine`, `temperatures`
@@ -74,7 +80,8 @@ def measure(
     found: dict[str, Any] = {}
     if exits or thresholds:
         rows = measure_exits(model, states, run.scores, run.labels, run.x)
-        found["exits"] = [row._asdict() for row in rows]
+        score = next(iter(model.task.scores))
+        found["exits"] = [{score if key == "score" else key: v for key, v in row._asdict().items()} for row in rows]
     if alignment:
         cosines = aligner(model)(states, run.x, run.y)
         found["cosine"], found["projection_cosine"] = cosines["update"], cosines["projection"]

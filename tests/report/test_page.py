@@ -84,16 +84,16 @@ def test_charts_show_the_records(page):
         np.testing.assert_allclose(found[:, 0], epochs.epoch, atol=0.02)
         np.testing.assert_allclose(found[:, 1], epochs.loss[:, i, 0], rtol=2e-3)
         found = first.numbers("Accuracy by exit", f"exit {i + 1}, test")
-        np.testing.assert_allclose(found[:, 1], epochs.accuracy["test"][:, i, 0], atol=2e-3)
+        np.testing.assert_allclose(found[:, 1], epochs.scores["test"][:, i, 0], atol=2e-3)
     found = first.numbers("Test accuracy by exit, last epoch", "al")
-    np.testing.assert_allclose(found[:, 1], epochs.accuracy["test"][-1, :, 0], atol=2e-3)
+    np.testing.assert_allclose(found[:, 1], epochs.scores["test"][-1, :, 0], atol=2e-3)
 
 
 def test_several_runs_stand_in_one_chart_with_the_means_of_their_trials(page, runs):
     for each in runs:
         found = page.numbers("Test accuracy at the last exit", each.name)
-        np.testing.assert_allclose(found[:, 1], each.epochs.accuracy["test"][:, -1].mean(axis=1), atol=2e-3)
-    last = runs[1].epochs.accuracy["test"][-1, -1]
+        np.testing.assert_allclose(found[:, 1], each.epochs.scores["test"][:, -1].mean(axis=1), atol=2e-3)
+    last = runs[1].epochs.scores["test"][-1, -1]
     rows = {row[0]: row for row in page.rows if row}
     assert f"{last.mean():.2f} ± {last.std(ddof=1):.2f}" in rows["early_exit"]
     assert ["method", "al", "early_exit"] in page.rows
@@ -104,7 +104,7 @@ def test_a_page_brings_its_records_and_asks_for_nothing(page, runs):
     (records,) = re.findall(r'<script type="application/json" id="records">(.*?)</script>', text, re.DOTALL)
     found = json.loads(records)["early_exit"]
     np.testing.assert_array_equal(found["block_loss"], runs[1].epochs.loss)
-    np.testing.assert_array_equal(found["test_accuracy"], runs[1].epochs.accuracy["test"])
+    np.testing.assert_array_equal(found["test_accuracy"], runs[1].epochs.scores["test"])
     for tag, attributes in page.tags:
         for key in ("src", "href"):
             assert attributes.get(key, "#").startswith(("#", "data:")), (tag, attributes)

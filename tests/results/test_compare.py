@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import localgrad as lg
 from localgrad.cli.config_flags import command_of
 from localgrad.report.facts import Run
 from localgrad.results import gather
@@ -52,10 +53,14 @@ def test_every_method_tries_every_combination(tmp_path):
 def test_the_best_on_validation_is_chosen_and_one_that_diverged_is_not(tmp_path):
     (row,) = rows_of(base(tmp_path), ["bp"], ["learning_rate=1,2,3,4"])
     one = lambda validation, test: {"best_validation_accuracy": validation, "best_test_accuracy": test}
-    found = choose(row, [one({"mean": 80.0}, 99.0), {}, one({"mean": 90.0}, 50.0), one({"mean": 90.0}, 60.0)])
+    found = choose(
+        row, [one({"mean": 80.0}, 99.0), {}, one({"mean": 90.0}, 50.0), one({"mean": 90.0}, 60.0)], lg.classification(2)
+    )
     assert found.chosen.tries == {"learning_rate": 3.0} and found.summary["best_test_accuracy"] == 50.0
-    none = choose(row, [{}, {}, {}, {}])
+    none = choose(row, [{}, {}, {}, {}], lg.classification(2))
     assert none.chosen is None and numbers_of(none, None)["method"] == "bp"
+    least = [{"best_validation_mean_squared_error": error} for error in (3.0, 1.0, 2.0)]
+    assert choose(row, [*least, {}], lg.regression(1)).chosen.tries == {"learning_rate": 2.0}
     assert tables_of([none], [None])[0].rows[0][:2] == ["bp", "diverged"]
 
 
@@ -71,14 +76,14 @@ def test_the_table_says_what_the_runs_wrote(tmp_path):
     for name, found in numbers.items():
         summary = json.loads((tmp_path / "all" / name / "summary.json").read_text())
         assert found["test"] == summary["best_test_accuracy"] and found["parameters"] == summary["params"]
-        assert list(found["exit_accuracy"].values()) == summary["best_exit_accuracy"]
+        assert list(found["exits"].values()) == summary["best_exit_accuracy"]
         assert found["examples_per_sec"] == summary["examples_per_sec"]
     assert numbers["bp"]["cosine"] == pytest.approx([1, 1], abs=1e-5) and numbers["bp"]["alignment"] > 0.999
     assert numbers["early_exit"]["alignment"] < 0.999
     assert numbers["early_exit"]["ticks_waited"] == 1  # S - 1, once a run
     assert numbers["bp"]["ticks_waited"] == 2 * 2  # 2 (S - 1) a batch, of two
     exits = tables_of(trained, read)[1]
-    assert exits.title == "Test accuracy by exit, %" and [row[0] for row in exits.rows] == ["1", "2"]
+    assert exits.title == "By exit: test accuracy, %" and [row[0] for row in exits.rows] == ["1", "2"]
     assert exits.rows[0][2] == "" and exits.rows[1][2] == f"{numbers['bp']['test']:.2f}"
     again = train_row(rows[0], said.append, lambda jobs: None)
     assert again.summary == trained[0].summary and "is a finished run" in said[-1]

@@ -34,9 +34,9 @@ def found(trained):
 def test_trials_are_the_last_axis(trained, found):
     _, summary = trained
     assert found.epochs.epoch.tolist() == [1, 2]
-    assert found.epochs.loss.shape == found.epochs.accuracy["test"].shape == (2, 2, TRIALS)
+    assert found.epochs.loss.shape == found.epochs.scores["test"].shape == (2, 2, TRIALS)
     for i, accuracy in enumerate(summary["exit_accuracy"]):
-        assert found.epochs.accuracy["test"][-1, i].tolist() == accuracy["values"]
+        assert found.epochs.scores["test"][-1, i].tolist() == accuracy["values"]
     for i, loss in enumerate(summary["block_loss"]):
         assert found.epochs.loss[-1, i].tolist() == loss["values"]
     assert found.summary == summary and found.versions == summary["versions"]
