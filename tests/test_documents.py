@@ -1,10 +1,17 @@
-"""The documents: how long the README is, where links lead, and that every program they name is there."""
+"""The documents: how long the README is, where links lead, and that what they name is there and what they show runs."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+import localgrad
+
+from .quick import QUICK
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "BUILD.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
@@ -20,12 +27,48 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    linked = re.findall(r"\]\((docs/[\w.]+)", (ROOT / "README.md").read_text())
-    through = re.findall(r"\]\(([\w]+\.md)", (ROOT / "docs" / "performance.md").read_text())
-    assert {*linked, *(f"docs/{name}" for name in through)} >= {
-        f"docs/{page.name}" for page in (ROOT / "docs").iterdir()
-    }
+def test_the_site_leads_to_every_page() -> None:
+    assert "docs/index.md" in re.findall(r"\]\((docs/[\w.]+)", (ROOT / "README.md").read_text())
+    index = (ROOT / "docs" / "index.md").read_text()
+    (listed,) = re.findall(r"```{toctree}(.*?)```", index, re.DOTALL)
+    names = {re.sub(r".*<(.*)>", r"\1", line) for line in listed.split("\n")}
+    assert names >= {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert names >= {"../README", "../BUILD", "../CHANGELOG", "../launch/colab"}
+
+
+def test_the_site_has_every_function() -> None:
+    listed = re.findall(r"^\.\. auto\w+:: localgrad\.(\w+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert set(listed) == set(localgrad.__all__) - {"__version__"}
+    assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["own.md", "testing.md", "tutorial.md"])
+def test_what_a_page_shows_runs(page: str, tmp_path: Path) -> None:
+    """The blocks of a page are one program, run in an empty folder."""
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(r"^```(?:python|{code-cell} ipython3)\n(?::.*\n)*(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    environment = {**os.environ, **QUICK, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    if page == "tutorial.md":
+        first, second = re.findall(r"\b[0-9a-f]{64}\b", done.stdout)
+        assert first == second
+
+
+@pytest.mark.full
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx", reason="of the docs extra")
+    pytest.importorskip("myst_nb", reason="of the docs extra")
+    line = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-c", "docs", ".", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    site = (tmp_path / "docs" / "schedules.html").read_text()
+    assert site.count('<div class="schedule">') == 5 and (tmp_path / "docs" / "api.html").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -22,12 +22,13 @@ LAYERS = (
     {"methods", "pipeline"},
     {"evaluation", "machines"},
     {"training"},
+    {"results"},
     {"cli", "testing"},
     {"__main__"},
 )
 READ_FLAGS = {"cli", "__main__"}  # and the programs in experiments/
 # None of these may come with `import localgrad`; those that jax, flax, optax or chex bring by themselves are theirs.
-HEAVY = {"absl", "tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "sklearn"}
+HEAVY = {"absl", "tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "sklearn", "jinja2"}
 
 
 def imported(source: str, package: str) -> set[str]:

@@ -25,11 +25,10 @@ import numpy as np
 from absl import flags
 
 from localgrad.cli import shell
-from localgrad.evaluation.alignment import aligner
-from localgrad.evaluation.exits import anytime, anytime_flops, collect, measure_exits, temperatures
 from localgrad.evaluation.probes import linear_probe
 from localgrad.report import draw_anytime, table
-from localgrad.training import Config, prepare, read_config, restore
+from localgrad.results import THRESHOLDS, measure, open_run
+from localgrad.training import Config, prepare, read_config
 from localgrad.training.workdir import write_json
 
 FLAGS = flags.FLAGS
@@ -42,46 +41,36 @@ def define_flags() -> None:
     flags.DEFINE_bool("alignment", False, "cosine of each block's update with the true gradient")
     flags.DEFINE_bool("probes", False, "accuracy of a linear classifier on each block's features")
     flags.DEFINE_bool("anytime", False, "the curve of leaving early")
-    flags.DEFINE_list("thresholds", "0,0.5,0.7,0.8,0.9,0.95,0.98,0.99,0.999,1.1", "confidences of leaving early")
+    flags.DEFINE_list("thresholds", ",".join(map(str, THRESHOLDS)), "confidences of leaving early")
     flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
     shell.define_process_flags()
 
 
 def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     """Everything that was asked for of one run, printed and returned."""
-    job = prepare(config, resume=False)
-    saved = restore(job.specs, config.workdir)
-    model, states = job.model, saved.states
-    if FLAGS.anytime and (model.task.classes is None or model.task.per_token):
+    run = open_run(prepare(config, resume=False))
+    model, task = run.job.model, run.job.model.task
+    if FLAGS.anytime and not run.leaves_early:
         raise ValueError(
             f"--anytime leaves at the first exit that is sure of a class, and {config.dataset} is for "
-            f"{model.task.name}: leave it out."
+            f"{task.name}: leave it out."
         )
-    scores, labels = collect(model, states, job.eval_batches("test"))
-    x, y, mask = next(iter(job.eval_batches("test")))
-    x, y = x[mask], y[mask]
-    result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": saved.step, "batch": len(x)}
-    shell.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {saved.step} batches")
-    if FLAGS.exits or FLAGS.anytime:
-        rows = measure_exits(model, states, scores, labels, x)
-        name, score = next(iter(model.task.scores.items()))
-        result["exits"] = [{name if key == "score" else key: v for key, v in row._asdict().items()} for row in rows]
+    early = thresholds if FLAGS.anytime else []
+    result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": run.step, "batch": len(run.x)}
+    result |= measure(run, exits=FLAGS.exits, alignment=FLAGS.alignment, thresholds=early)
+    names = [block.name for block in model.blocks]
+    shell.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {run.step} batches")
+    if "exits" in result:
+        name, score = next(iter(task.scores.items()))
         form = ".2f" if score.percent else ".4g"
         cells = [
-            [row.exit, model.blocks[row.exit - 1].name, f"{row.score:{form}}", f"{row.flops / 1e6:.3f}",
-             f"{1e3 * row.seconds:.2f}"]
-            for row in rows
+            [row["exit"], names[row["exit"] - 1], f"{row[name]:{form}}", f"{row['flops'] / 1e6:.3f}",
+             f"{1e3 * row['seconds']:.2f}"]
+            for row in result["exits"]
         ]  # fmt: skip
-        shell.say(
-            table(
-                ["exit", "block", f"test {name.replace('_', ' ')}", "MFLOP an example", f"ms a batch of {len(x)}"],
-                cells,
-            )
-        )
+        words = f"test {name.replace('_', ' ')}"
+        shell.say(table(["exit", "block", words, "MFLOP an example", f"ms a batch of {len(run.x)}"], cells))
     if FLAGS.alignment:
-        found = aligner(model)(states, x, y)
-        result["cosine"], result["projection_cosine"] = found["update"], found["projection"]
-        result["weight_cosine"] = found["weights"]
         shown = {
             "update and true gradient": result["cosine"],
             "a B^T and output": result["projection_cosine"],
@@ -89,22 +78,20 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
         }
         shown = {name: values for name, values in shown.items() if set(values) != {None}}
         cells = [
-            [i + 1, block.name, *("" if values[i] is None else f"{values[i]:.3f}" for values in shown.values())]
-            for i, block in enumerate(model.blocks)
+            [i + 1, block, *("" if values[i] is None else f"{values[i]:.3f}" for values in shown.values())]
+            for i, block in enumerate(names)
         ]
         shell.say(table(["block", "cosine of", *shown], cells))
     if FLAGS.probes:
-        result["probes"] = linear_probe(model, states, job.eval_batches("train"), job.eval_batches("test"))
+        result["probes"] = linear_probe(model, run.states, run.job.eval_batches("train"), run.job.eval_batches("test"))
         cells = [[i, name, f"{found:.2f}"] for i, (name, found) in enumerate(result["probes"].items(), 1)]
         shell.say(table(["place", "probe of", "test accuracy %"], cells))
     if FLAGS.anytime:
-        fitted = temperatures(*collect(model, states, job.eval_batches("validation")))
-        curve = anytime(scores, labels, fitted, anytime_flops(model, states, x), thresholds)
-        result |= {"temperatures": fitted.tolist(), "anytime": [row._asdict() for row in curve]}
         cells = [
-            [row.threshold, f"{row.accuracy:.2f}", f"{row.flops / 1e6:.3f}", " ".join(f"{s:.0%}" for s in row.shares)]
-            for row in curve
-        ]
+            [row["threshold"], f"{row['accuracy']:.2f}", f"{row['flops'] / 1e6:.3f}",
+             " ".join(f"{share:.0%}" for share in row["shares"])]
+            for row in result["anytime"]
+        ]  # fmt: skip
         shell.say(table(["threshold", "test accuracy %", "MFLOP an example", "leave at exit"], cells))
     return result
 

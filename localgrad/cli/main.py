@@ -2,6 +2,8 @@
 
 localgrad train --method=al --net=mlp --dataset=digits --workdir=runs/digits
 localgrad evaluate --workdir=runs/digits --exits --anytime
+localgrad compare --methods=al,scl,bp --net=mlp --dataset=digits --trials=3 --workdir=runs/compared
+localgrad report runs/digits runs/others --out=report.html
 localgrad data prepare wordnet_gloss
 """
 
@@ -15,6 +17,8 @@ from localgrad.cli import shell
 COMMANDS = {
     "train": "trains a network, or goes on with a run",
     "evaluate": "what the exits of trained networks give and cost",
+    "compare": "trains several methods and sets them side by side",
+    "report": "one page about one run or several",
     "data": "downloads data sets",
 }
 

@@ -78,20 +78,12 @@ def devices(count: int, *, x64: bool = False) -> None:
       ValueError: if the devices do not divide over the processes, only some of the process flags are given, or the
         processes do not find each other or were given different flags.
     """
-    if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # the checkpoint library tells a lot
-    if x64:
-        jax.config.update("jax_enable_x64", True)
     if FLAGS.coordinator is None:
         if (FLAGS.num_processes, FLAGS.process_id) != (None, None):
             raise ValueError("--coordinator, --num_processes and --process_id go together; one of them is missing.")
-        if count > _DEVICES:
-            raise ValueError(
-                f"stages times data_parallel is {count}: more than {_DEVICES} devices are not in one machine; start "
-                "several processes, --coordinator=HOST:PORT."
-            )
-        jax.config.update("jax_num_cpu_devices", count)
+        own_devices(count, x64=x64)
         return
+    _prepare(x64)
     place = processes.place(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if count % place.processes:
         raise ValueError(
@@ -106,6 +98,33 @@ def devices(count: int, *, x64: bool = False) -> None:
         resume=command_line(),
         launcher=None if launcher is None else int(launcher),
     )
+
+
+def own_devices(count: int, *, x64: bool = False) -> None:
+    """As `devices`, of a program that is one process.
+
+    Raises:
+      ValueError: more devices than a machine has.
+    """
+    _prepare(x64)
+    if count > _DEVICES:
+        raise ValueError(
+            f"stages times data_parallel is {count}: more than {_DEVICES} devices are not in one machine; start "
+            "several processes, --coordinator=HOST:PORT."
+        )
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def _prepare(x64: bool) -> None:
+    quiet()
+    if x64:
+        jax.config.update("jax_enable_x64", True)
+
+
+def quiet() -> None:
+    """Lets warnings through and no more, unless --verbosity was given: the checkpoint library tells a lot."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
 
 
 def _common_flags() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from localgrad.pipeline.specs import signal_of as signal_of
 from localgrad.pipeline.specs import specs as specs
 from localgrad.pipeline.spmd import check_asynchronous as check_asynchronous
 from localgrad.pipeline.spmd import micro_batches_of as micro_batches_of
+from localgrad.pipeline.spmd import plan_of as plan_of
 from localgrad.pipeline.spmd import spmd as spmd
 from localgrad.pipeline.timing import block_seconds as block_seconds
 from localgrad.pipeline.timing import completing_seconds as completing_seconds

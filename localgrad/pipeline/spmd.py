@@ -1,5 +1,6 @@
 """The pipeline engine: every stage of the network on a device of its own, and the schedule that its method needs."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -65,6 +66,41 @@ def spmd(
         `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
         an unknown `staleness`, or for what belongs to another schedule.
     """
+    pipeline = _pipeline(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous, bubble, uniform)
+    mesh = make_mesh(stages, data_parallel, devices)
+    return engine(dataclasses.replace(pipeline, layout=pipeline.layout._replace(mesh=mesh)))
+
+
+def plan_of(
+    model: Model,
+    *,
+    stages: int,
+    data_parallel: int = 1,
+    cuts: Sequence[int] | None = None,
+    staleness: str = "delayed",
+    micro_batches: int | None = None,
+    asynchronous: str | None = None,
+) -> Plan:
+    """The plan of the engine that `spmd` makes of the same arguments; it needs no devices.
+
+    Raises:
+      ValueError: as `spmd`, but for too few devices.
+    """
+    return _pipeline(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous).plan
+
+
+def _pipeline(
+    model: Model,
+    stages: int,
+    data_parallel: int,
+    cuts: Sequence[int] | None,
+    staleness: str,
+    micro_batches: int | None,
+    asynchronous: str | None,
+    bubble: float = 0.0,
+    uniform: bool | None = None,
+) -> Local | Chain | Stream:
+    """The schedule of a model on its stages, on no mesh as yet."""
     check_known("staleness", staleness, STALENESS)
     signal = signal_of(model)
     check_asynchronous(model, asynchronous, micro_batches)
@@ -76,12 +112,11 @@ def spmd(
     check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
     check_examples(model, shard, f"data_parallel={data_parallel} of batch_size={model.batch_size}")
     check_examples(model, shard // parts, f"micro_batches={parts} of {shard} examples")
-    layout = layout._replace(mesh=make_mesh(stages, data_parallel, devices))
     if signal == "none":
-        return engine(Local(layout, bubble))
+        return Local(layout, bubble)
     if signal == "above" and asynchronous is None:
-        return engine(Chain(layout, parts, bubble))
-    return engine(Stream(layout, stream_of(signal, stages, staleness), signal, bubble, asynchronous == "current"))
+        return Chain(layout, parts, bubble)
+    return Stream(layout, stream_of(signal, stages, staleness), signal, bubble, asynchronous == "current")
 
 
 def check_asynchronous(model: Model, asynchronous: str | None, micro_batches: int | None) -> None:

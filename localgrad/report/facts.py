@@ -1,0 +1,114 @@
+"""What a page of reports is made of: values, gathered elsewhere, of one run each."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from localgrad.base import Plan
+from localgrad.report.ledger import Ledger
+
+
+class Epochs(NamedTuple):
+    """A run's records as arrays, an entry an epoch; what was not written down is NaN.
+
+    Attributes:
+      epoch: `(E,)`, of training.
+      loss: `(E, blocks, trials)`, of training.
+      more: other numbers of training by name, `(E, blocks, trials)` each.
+      rate: `(E,)` examples a second.
+      evaluated: epochs of each of `validation` and `test`, `(V,)`.
+      scores: of `validation` and `test`, `(V, exits, trials)` each: the task's first score.
+      score: its name.
+      percent: whether it is in percent.
+    """
+
+    epoch: np.ndarray
+    loss: np.ndarray
+    more: dict[str, np.ndarray]
+    rate: np.ndarray
+    evaluated: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+    score: str = "accuracy"
+    percent: bool = True
+
+    @property
+    def words(self) -> str:
+        """What the score is called, with its unit."""
+        return self.score.replace("_", " ") + (", %" if self.percent else "")
+
+    @property
+    def form(self) -> str:
+        """How a number of it is written."""
+        return ",.2f" if self.percent else ",.4g"
+
+
+class Example(NamedTuple):
+    """An example that the network is sure about and wrong.
+
+    Attributes:
+      number: which of its split, from 0.
+      label, predicted: names of classes.
+      confidence: probability of what was predicted, from 0 to 1.
+      picture: a `data:` address, or "" where the input is no image.
+      words: the input as text; "" of an image.
+    """
+
+    number: int
+    label: str
+    predicted: str
+    confidence: float
+    picture: str
+    words: str
+
+
+class Seen(NamedTuple):
+    """What predictions on the test split show.
+
+    Attributes:
+      confusion: `(C, C)` counts, a row a label and a column a prediction, at the last exit.
+      classes: their names.
+      worst: examples, the surest first.
+    """
+
+    confusion: np.ndarray
+    classes: tuple[str, ...]
+    worst: tuple[Example, ...]
+
+
+class Run(NamedTuple):
+    """A run as the page shows it.
+
+    Attributes:
+      name: short, and no other run's on the page.
+      workdir: its folder, as the user gave it.
+      config: the fields of its configuration.
+      command: what trains it again.
+      versions: of what made its last states.
+      epochs: its records.
+      summary: the object of `summary.json`, {} where it is not finished.
+      blocks: names of its blocks; () where the model could not be built.
+      exits: numbers of its exits.
+      ledger, plan: None where the model could not be built.
+      batches: in the whole run.
+      measured: what `localgrad evaluate` found, by its names: `exits`, `anytime`, `cosine` and so on.
+      seen: what predictions show, or None.
+      notes: what is not on the page, and why, a sentence each.
+    """
+
+    name: str
+    workdir: str
+    config: dict[str, Any]
+    command: str
+    versions: dict[str, str]
+    epochs: Epochs
+    summary: dict[str, Any]
+    blocks: tuple[str, ...] = ()
+    exits: tuple[int, ...] = ()
+    ledger: Ledger | None = None
+    plan: Plan | None = None
+    batches: int = 0
+    measured: Mapping[str, Any] = MappingProxyType({})
+    seen: Seen | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,227 @@
+"""From the folder of a run to the facts that a page shows of it."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from localgrad.base import Plan
+from localgrad.pipeline import plan_of, sequential
+from localgrad.report import EXITS, ledger, score_of
+from localgrad.report.facts import Epochs, Run
+from localgrad.results.measure import THRESHOLDS, Opened, measure, open_run
+from localgrad.results.seen import seen
+from localgrad.training import Config, Job, prepare, read_config
+from localgrad.training.checkpoint_reader import CheckpointReader
+from localgrad.training.config_file import saved_config
+from localgrad.training.placement import delays, resolve
+from localgrad.training.workdir import folder_of, read_json, read_records
+
+
+def gather(
+    workdir: str,
+    name: str,
+    command: Callable[[Config], str],
+    *,
+    evaluate: bool = True,
+    alignment: bool = False,
+    log: Callable[[str], None] = print,
+) -> Run:
+    """Reads a run: its records, its configuration, and, where its data are there, its network.
+
+    What cannot be read besides the records is left out, and a note says why.
+
+    Args:
+      workdir: its folder; of several trials that of all.
+      name: what the page calls it.
+      command: what trains it again.
+      evaluate: predict on the test split: exits, the curve of leaving early, confusion and worst examples.
+      alignment: compare each block's update with the true gradient as well.
+      log: takes a line for each checkpoint that cannot be used.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: it has no records yet, or is of another version.
+    """
+    folder = folder_of(workdir)
+    saved = saved_config(workdir)
+    if saved is None:
+        path = folder / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
+        raise ValueError(f"{path} is damaged, and no checkpoint says what it was: the same command again mends it.")
+    config = Config.from_json(saved)
+    homes = [str(folder / f"trial{i}") for i in range(config.trials)] if _apart(config) else [workdir]
+    epochs = epochs_of([_records(home) for home in homes])
+    if epochs is None:
+        raise ValueError(f"{workdir} has no records of an epoch: let the run reach the end of its first one.")
+    summary = read_json(folder / "summary.json")
+    summary = summary if isinstance(summary, dict) else {}
+    run = Run(name, workdir, saved, command(config), _versions(summary, homes[0]), epochs, summary)
+    notes = [] if summary else ["The run is not finished: it has no summary."]
+    with jax.enable_x64(config.dtype == "float64"):
+        try:
+            job = prepare(read_config(homes[0]), resume=False)
+            run = run._replace(**_of_model(job, Config.from_json(saved_config(homes[0]) or saved)))
+            run = run._replace(epochs=epochs._replace(percent=job.model.task.scores[epochs.score].percent))
+        except (ValueError, OSError, ImportError) as error:
+            notes.append(f"The network could not be made again, so there is no ledger and no timeline: {error}")
+            return run._replace(notes=tuple(notes))
+        if evaluate:
+            try:
+                opened = open_run(job, log)
+            except (ValueError, OSError, ImportError) as error:
+                notes.append(f"The trained network could not be read: {error}")
+            else:
+                run = run._replace(**_of_predictions(opened, alignment))
+                if config.trials > 1:
+                    notes.append("What is evaluated on the test split is the network of the first trial.")
+    return run._replace(notes=tuple(notes))
+
+
+def names_of(workdirs: Sequence[str]) -> list[str]:
+    """Short names of folders: their last parts, as many as it takes to tell them apart.
+
+    Examples:
+      >>> names_of(["runs/al", "runs/bp/"]), names_of(["a/run", "b/run"])
+      (['al', 'bp'], ['a/run', 'b/run'])
+    """
+    parts = [os.path.normpath(workdir).split(os.sep) for workdir in workdirs]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"a run is shown once; got {', '.join(workdirs)}.")
+
+
+def epochs_of(trials: Sequence[Sequence[dict[str, Any]]]) -> Epochs | None:
+    """The records of a run as arrays; None where there is no whole epoch of training.
+
+    Args:
+      trials: the objects of `metrics.jsonl`, of each trial that has a file of its own; epochs that not all have, and
+        records that do not say what the first says, are left out.
+    """
+    evaluated = [record for records in trials for record in records if record["split"] != "train"]
+    score = next((score_of(record) for record in evaluated if any(EXITS + key in record for key in record)), "accuracy")
+    by_split = {split: _common(trials, split, score) for split in ("train", "validation", "test")}
+    train = by_split["train"]
+    if not train:
+        return None
+    blocks = np.shape(train[0][0]["block_loss"])[0]
+    epoch = np.array([row[0]["epoch"] for row in train])
+    names = dict.fromkeys(key for row in train for record in row for key in record)
+    more = {}
+    for name in names:
+        values = [[record.get(name) for record in row] for row in train]
+        if name != "block_loss" and all(isinstance(v, list) and len(v) == blocks for row in values for v in row):
+            more[name] = np.stack([_by_trial(row) for row in values])
+    return Epochs(
+        epoch,
+        np.stack([_by_trial([record["block_loss"] for record in row]) for row in train]),
+        more,
+        np.array([np.mean([record.get("examples_per_sec") or np.nan for record in row]) for row in train]),
+        {split: np.array([row[0]["epoch"] for row in by_split[split]]) for split in ("validation", "test")},
+        {
+            split: np.stack([_by_trial([record[EXITS + score] for record in row]) for row in by_split[split]])
+            if by_split[split]
+            else np.zeros((0, 0, 1))
+            for split in ("validation", "test")
+        },
+        score,
+        score == "accuracy",
+    )
+
+
+def _common(trials: Sequence[Sequence[dict[str, Any]]], split: str, score: str) -> list[tuple[dict[str, Any], ...]]:
+    """The records of a split, those of all trials together, in order."""
+    key, shape = "block_loss" if split == "train" else f"{EXITS}{score}", None
+    found: list[dict[int, dict[str, Any]]] = []
+    for records in trials:
+        found.append({})
+        for record in records:
+            if record["split"] != split or type(record.get("epoch")) is not int or not _is_numbers(record.get(key)):
+                continue
+            shape = np.shape(record[key]) if shape is None else shape
+            if np.shape(record[key]) == shape:
+                found[-1][record["step"]] = record
+    steps = sorted(set.intersection(*map(set, found)))
+    return [tuple(each[step] for each in found) for step in steps]
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether it is a list of numbers, or of equally many for each trial."""
+    try:
+        return isinstance(value, list) and np.asarray(value, float).ndim in (1, 2) and bool(value)
+    except (ValueError, TypeError):
+        return False
+
+
+def _by_trial(values: Sequence[Any]) -> np.ndarray:
+    """`(blocks, trials)` of the lists of each trial, or of one list that holds all trials; None is NaN."""
+    if len(values) > 1:
+        return np.array(values, float).T
+    rows = values[0]
+    trials = max((len(row) for row in rows if isinstance(row, list)), default=1)
+    full = [row if isinstance(row, list) else [np.nan if row is None else row] * trials for row in rows]
+    return np.array(full, float).reshape(len(rows), -1)
+
+
+def _apart(config: Config) -> bool:
+    return config.trials > 1 and config.trials_by == "loop"
+
+
+def _records(home: str) -> list[dict[str, Any]]:
+    """The records of a run, by its file, or else by its newest sound checkpoint."""
+    folder = folder_of(home)
+    records = read_records(folder / "metrics.jsonl")
+    if records:
+        return records
+    reader = CheckpointReader(folder / "checkpoints")
+    found = reader.find()
+    return [] if found is None else reader.meta(found["step"])["records"]
+
+
+def _versions(summary: dict[str, Any], home: str) -> dict[str, str]:
+    if isinstance(summary.get("versions"), dict):
+        return summary["versions"]
+    found = CheckpointReader(folder_of(home) / "checkpoints").find()
+    return {} if found is None else found["versions"]
+
+
+def _of_model(job: Job, placed: Config) -> dict[str, Any]:
+    """What is known of a run without a number: its blocks, its plan on the stages that it had, and its ledger."""
+    plan = plan_on(job, placed)
+    return {
+        "blocks": tuple(block.name for block in job.model.blocks),
+        "exits": job.model.exits,
+        "plan": plan,
+        "ledger": ledger(job.model, job.specs, plan, job.total_steps),
+        "batches": job.total_steps,
+    }
+
+
+def plan_on(job: Job, placed: Config) -> Plan:
+    """How the model of a job lies on the stages of a configuration; needs no devices."""
+    config = resolve(placed, job.model)
+    if config.engine == "sequential":
+        return sequential(job.model, delays(config, job.model)).plan
+    return plan_of(
+        job.model,
+        stages=config.stages,
+        data_parallel=config.data_parallel,
+        cuts=config.cuts,
+        staleness=config.staleness,
+        micro_batches=config.micro_batches,
+        asynchronous=config.asynchronous,
+    )
+
+
+def _of_predictions(opened: Opened, alignment: bool) -> dict[str, Any]:
+    several = len(opened.job.model.exits) > 1
+    early = THRESHOLDS if several and opened.leaves_early else ()
+    return {
+        "measured": measure(opened, alignment=alignment, thresholds=early),
+        "seen": seen(opened.scores[-1], opened.job.splits["test"]) if opened.leaves_early else None,
+    }

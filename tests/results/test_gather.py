@@ -1,0 +1,116 @@
+"""What a page says of a run is what the run wrote, and what cannot be read is told of in a sentence."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from localgrad.cli.config_flags import command_of
+from localgrad.results import gather, names_of
+from localgrad.results.gather import epochs_of
+from localgrad.training import Config, prepare_all
+from localgrad.training import run as train
+
+TRIALS = 2
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run of two trials, its summary, and the folder of the first trial."""
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    config = Config(
+        method="early_exit", net="mlp", widths=(8, 8), limit=128, batch_size=32, epochs=2, learning_rate=0.01,
+        trials=TRIALS, trials_by="loop", workdir=str(folder),
+    )  # fmt: skip
+    summary = train(config, prepare_all(config), lambda line: None)
+    return folder, summary
+
+
+@pytest.fixture(scope="module")
+def found(trained):
+    return gather(str(trained[0]), "two", command_of, alignment=True)
+
+
+def test_trials_are_the_last_axis(trained, found):
+    _, summary = trained
+    assert found.epochs.epoch.tolist() == [1, 2]
+    assert found.epochs.loss.shape == found.epochs.scores["test"].shape == (2, 2, TRIALS)
+    for i, accuracy in enumerate(summary["exit_accuracy"]):
+        assert found.epochs.scores["test"][-1, i].tolist() == accuracy["values"]
+    for i, loss in enumerate(summary["block_loss"]):
+        assert found.epochs.loss[-1, i].tolist() == loss["values"]
+    assert found.summary == summary and found.versions == summary["versions"]
+
+
+def test_the_network_is_that_of_the_checkpoint(trained, found):
+    first = [accuracy["values"][0] for accuracy in trained[1]["exit_accuracy"]]
+    np.testing.assert_allclose([row["accuracy"] for row in found.measured["exits"]], first)
+    confusion = found.seen.confusion
+    np.testing.assert_allclose(100 * np.trace(confusion) / confusion.sum(), first[-1])
+    assert all(example.label != example.predicted and example.picture for example in found.seen.worst)
+    confidences = [example.confidence for example in found.seen.worst]
+    assert confidences == sorted(confidences, reverse=True) and len(confidences) == 12
+    assert len(found.measured["cosine"]) == 2 and len(found.measured["anytime"]) == 10
+    assert (found.ledger.effective, found.ledger.affiliated) == tuple(trained[1]["params"].values())
+    assert found.notes == ("What is evaluated on the test split is the network of the first trial.",)
+
+
+def test_one_trial_on_stages_that_this_machine_need_not_have(trained):
+    found = gather(f"{trained[0]}/trial1", "one", command_of, evaluate=False)
+    assert found.epochs.loss.shape == (2, 2, 1) and found.measured == {} and found.seen is None
+    assert found.plan.schedule.name == "local" and found.plan.cuts == (0, 2)
+
+
+def test_what_is_damaged_is_told_of(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0] / "trial0", folder)
+    (folder / "summary.json").write_text("{")
+    (folder / "config.json").write_text("{")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("\n".join([lines[0], "torn", *lines[1:], lines[3][:30]]))
+    found = gather(str(folder), "run", command_of, evaluate=False)  # a checkpoint has the configuration as well
+    assert found.epochs.epoch.tolist() == [1, 2] and "not finished" in found.notes[0]
+    (folder / "metrics.jsonl").unlink()
+    again = gather(str(folder), "run", command_of, evaluate=False)
+    np.testing.assert_array_equal(again.epochs.loss, found.epochs.loss)
+    for path in (folder / "checkpoints").glob("*/blocks"):
+        shutil.rmtree(path)
+    said = []
+    with pytest.raises(ValueError, match="has no records of an epoch"):
+        gather(str(folder), "run", command_of)
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    found = gather(str(folder), "run", command_of, log=said.append)
+    assert found.ledger is not None and found.seen is None
+    assert "has no checkpoint that can be used" in found.notes[1] and "cannot be used" in said[0]
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(ValueError, match="is damaged, and no checkpoint says"):
+        gather(str(folder), "run", command_of)
+
+
+def test_data_that_are_gone_leave_the_curves(trained, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    text = (trained[0] / "trial0" / "config.json").read_text()
+    (folder / "config.json").write_text(
+        text.replace('"dataset": "digits"', '"dataset": "mnist"').replace('"data_dir": null', '"data_dir": "/nowhere"')
+    )
+    shutil.copy(trained[0] / "trial0" / "metrics.jsonl", folder)
+    found = gather(str(folder), "run", command_of)
+    assert found.epochs.loss.shape == (2, 2, 1) and found.ledger is None
+    assert "no ledger and no timeline" in found.notes[1]
+
+
+def test_records_that_do_not_fit_are_left_out():
+    train = lambda epoch, loss: {"split": "train", "step": epoch, "epoch": epoch, "block_loss": loss}
+    assert epochs_of([[{"split": "test", "step": 1, "epoch": 1, "exit_accuracy": [1.0]}]]) is None
+    found = epochs_of([[train(1, [1.0, 2.0]), train(2, [1.0]), train(3, "none"), train(4, [[1.0], [2.0, 3.0]])]])
+    assert found.loss.tolist() == [[[1.0], [2.0]]]
+    batched = epochs_of([[train(1, [[1.0, 2.0], [3.0, 4.0]]) | {"more": [None, [5.0, 6.0]]}]])
+    assert batched.loss.tolist() == [[[1.0, 2.0], [3.0, 4.0]]]
+    np.testing.assert_array_equal(batched.more["more"], [[[np.nan, np.nan], [5.0, 6.0]]])
+
+
+def test_names_tell_runs_apart():
+    assert names_of(["a/x", "b/x", "c/y"]) == ["a/x", "b/x", "c/y"]
+    with pytest.raises(ValueError, match="a run is shown once"):
+        names_of(["a/x", "a/x/"])
