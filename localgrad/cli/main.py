@@ -2,6 +2,7 @@
 
 localgrad train --method=al --net=mlp --dataset=digits --workdir=runs/digits
 localgrad evaluate --workdir=runs/digits --exits --anytime
+localgrad predict --workdir=runs/digits picture.png
 localgrad data prepare wordnet_gloss
 """
 
@@ -15,6 +16,7 @@ from localgrad.cli import shell
 COMMANDS = {
     "train": "trains a network, or goes on with a run",
     "evaluate": "what the exits of trained networks give and cost",
+    "predict": "what a trained network says of pictures, tables and texts",
     "data": "downloads data sets",
 }
 
