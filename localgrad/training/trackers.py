@@ -34,22 +34,23 @@ class Tracker(Protocol):
 
 
 def flat(row: Row, blocks: Sequence[str] = ()) -> dict[str, float]:
-    """A row as names and numbers; of lists one name an entry, of trials their mean.
+    """A row as names and numbers: of lists one name a block or an exit, of trials their mean.
 
     Examples:
-      >>> flat({"step": 8, "block_loss": [0.5, [0.1, 0.3]], "seconds": None}, ["conv", "dense"])
-      {'step': 8.0, 'block_loss/1 conv': 0.5, 'block_loss/2 dense': 0.2}
+      >>> flat({"step": 8, "block_loss": [0.5, [0.1, 0.3]], "test_accuracy": [80, 90]}, ["conv", "dense"])
+      {'step': 8.0, 'block_loss/1 conv': 0.5, 'block_loss/2 dense': 0.2, 'test_accuracy': 85.0}
     """
     found = {}
     for name, value in row.items():
-        if isinstance(value, list):
+        by_exit, of_split = "exit_" in name, name.startswith(("validation_", "test_"))
+        if isinstance(value, list) and (by_exit or not of_split):
             wide = len(str(len(value)))
             for i, each in enumerate(value):
                 if each is not None:
-                    own = f" {blocks[i]}" if len(blocks) == len(value) and "exit" not in name else ""
+                    own = f" {blocks[i]}" if not by_exit and i < len(blocks) else ""
                     found[f"{name}/{i + 1:0{wide}}{own}"] = float(np.mean(each))
-        elif isinstance(value, bool | int | float):
-            found[name] = float(value)
+        elif isinstance(value, list | bool | int | float):
+            found[name] = float(np.mean(value))
     return found
 
 
