@@ -70,6 +70,7 @@ from localgrad.methods import (
     freeze,
     gim,
     graft,
+    heads_alone,
     infopro,
     kernels,
     kp,
@@ -82,6 +83,7 @@ from localgrad.methods import (
     rotation,
     scl,
     simclr,
+    transfer,
     transforms,
     trial_keys,
     trials,
@@ -97,7 +99,9 @@ from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
 if TYPE_CHECKING:
-    from localgrad import evaluation, testing, training
+    from localgrad import evaluation, prediction, testing, training
+    from localgrad.prediction.exporting import export as export
+    from localgrad.training import fit, load
 
 __all__ = [  # noqa: RUF022  # by what one looks for
     # The vocabulary
@@ -114,6 +118,10 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "Plan",
     "Schedule",
     "Source",
+    # Training from data to files, a trained network again, and files that others read
+    "export",
+    "fit",
+    "load",
     # What is learnt
     "Task",
     "classification",
@@ -182,9 +190,11 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "ensemble",
     "freeze",
     "graft",
+    "heads_alone",
     "kernels",
     "mixed_error",
     "overlapping",
+    "transfer",
     "trial_keys",
     "trials",
     # Engines
@@ -205,9 +215,10 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "register_method",
     "register_network",
     "register_schedule",
-    # Rooms; the last three are imported when they are asked for
+    # Rooms; `data` and `tasks` are there, the others are imported when they are asked for
     "data",
     "evaluation",
+    "prediction",
     "tasks",
     "testing",
     "training",
@@ -222,8 +233,13 @@ except metadata.PackageNotFoundError:  # a checkout that is on Python's path and
 _xla.sum_correctly()  # nothing above has used a device yet
 
 
+_LATE = {"fit": "training", "load": "training", "export": "prediction"}
+
+
 def __getattr__(name: str) -> Any:
     """Imports the rooms that bring heavy packages, such as orbax, when they are asked for."""
-    if name in ("evaluation", "testing", "training"):
+    if name in ("evaluation", "prediction", "testing", "training"):
         return importlib.import_module(f"localgrad.{name}")
+    if name in _LATE:
+        return getattr(importlib.import_module(f"localgrad.{_LATE[name]}"), name)
     raise AttributeError(f"module 'localgrad' has no attribute {name!r}")

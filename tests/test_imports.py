@@ -20,7 +20,7 @@ LAYERS = (
     {"tasks"},
     {"data"},
     {"methods", "pipeline"},
-    {"evaluation", "machines"},
+    {"evaluation", "machines", "prediction"},
     {"training"},
     {"results"},
     {"cli", "testing"},

@@ -18,7 +18,9 @@ _DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEF
 
 def define() -> None:
     """Defines a flag for each field, of its type and with its default; a tuple is a list with commas."""
-    for field in dataclasses.fields(Config):
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for name in OPTIONS:
+        field = fields[name]
         kind, several = plain_type(field)
         make: Any = flags.DEFINE_list if several else _DEFINE[kind]
         make(field.name, field.default, _help(OPTIONS[field.name]))

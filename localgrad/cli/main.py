@@ -4,6 +4,7 @@ localgrad train --method=al --net=mlp --dataset=digits --workdir=runs/digits
 localgrad evaluate --workdir=runs/digits --exits --anytime
 localgrad compare --methods=al,scl,bp --net=mlp --dataset=digits --trials=3 --workdir=runs/compared
 localgrad report runs/digits runs/others --out=report.html
+localgrad predict --workdir=runs/digits picture.png
 localgrad data prepare wordnet_gloss
 """
 
@@ -19,6 +20,7 @@ COMMANDS = {
     "evaluate": "what the exits of trained networks give and cost",
     "compare": "trains several methods and sets them side by side",
     "report": "one page about one run or several",
+    "predict": "what a trained network says of pictures, tables and texts",
     "data": "downloads data sets",
 }
 

@@ -23,6 +23,8 @@ class Dataset(NamedTuple):
       classes: number of classes; None of a task that has none.
       words: of texts, the vocabulary: what each number stands for; None for all others.
       task: what is to be learnt of the labels; None is the classification of `classes`.
+      label_names: what each class is called; None where they have numbers only.
+      columns: of a table, what each column of the inputs is called; None where nobody said.
 
     Examples:
       >>> from localgrad.tasks import regression
@@ -37,6 +39,8 @@ class Dataset(NamedTuple):
     classes: int | None = None
     words: tuple[str, ...] | None = None
     task: Task | None = None
+    label_names: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
 
     @property
     def learnt(self) -> Task:

@@ -44,13 +44,16 @@ def eval_batches(
     def batch(start: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         inputs = dataset.inputs[start : start + batch_size]
         labels = ys[start : start + batch_size]
-        missing = batch_size - len(inputs)
         mask = np.arange(batch_size) < len(inputs)
-        filled = [np.pad(array, ((0, missing), *((0, 0),) * (array.ndim - 1))) for array in (inputs, labels)]
-        x, y, mask = jax.device_put((*filled, mask))
+        x, y, mask = jax.device_put((filled_up(inputs, batch_size), filled_up(labels, batch_size), mask))
         return (x if kind is None else normalised(scale, x, kind)), y, mask
 
     return Evaluation(batch, range(0, len(dataset.inputs), batch_size))
+
+
+def filled_up(rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows `(N, ...)` with zeros behind them, `(count, ...)`."""
+    return np.pad(rows, ((0, count - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
 
 @dataclass(frozen=True)

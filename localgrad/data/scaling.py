@@ -25,7 +25,7 @@ def scaling(
     Args:
       dataset: as `looked_at` gives it.
       mean, std: scalars or `(C,)`, in units of the inputs `(N, ..., C)`; both or neither.
-      dtype: floating type of what comes out.
+      dtype: floating type of what comes out; None leaves inputs as they are, such as token ids.
 
     Raises:
       ValueError: an argument is out of range, of texts, or lets a number grow beyond the type.
@@ -33,6 +33,10 @@ def scaling(
     if dataset.words is not None:
         if mean is not None or std is not None:
             raise ValueError(f"{dataset.name} holds texts and takes no mean and std: its inputs are numbers of words")
+        return None, None
+    if dtype is None:
+        if mean is not None or std is not None:
+            raise ValueError(f"{dataset.name} goes through as it is and takes no mean and std")
         return None, None
     kind = _float_type(dtype)
     if mean is None and std is None:
@@ -91,9 +95,9 @@ def targets(dataset: Dataset, dtype: Any) -> np.ndarray:
 
     Args:
       dataset: as `looked_at` gives it.
-      dtype: floating type of the inputs.
+      dtype: floating type of the inputs; None where they are left as they are.
     """
-    floats = jnp.issubdtype(dataset.labels.dtype, jnp.floating)
+    floats = dtype is not None and jnp.issubdtype(dataset.labels.dtype, jnp.floating)
     return dataset.labels.astype(_float_type(dtype)) if floats else dataset.labels
 
 

@@ -57,7 +57,7 @@ def source(
       seed: seeds the order of each epoch and the augmentation.
       mean, std: scalars or `(C,)`, in units of the inputs `(N, ..., C)`, as `pixel_stats` gives them; None, both of
         them, leaves the numbers as they are (bytes of images too).  Texts take none.
-      dtype: floating type of x, but for texts; it is computed in float32 at least.
+      dtype: floating type of x, but for texts; it is computed in float32 at least.  None leaves inputs as they are.
       augment: `(keys (B,), inputs (B, ...)) -> inputs`, before normalisation, see `augmentation`; None changes nothing.
       views: number of times V that each example is augmented, independently; above one x is `(count, V, ...)`.
       trials: number of independent trials R, or None for one without the leading axis.

@@ -22,6 +22,8 @@ from localgrad.methods.groups import kernels as kernels
 from localgrad.methods.groups import transforms as transforms
 from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
+from localgrad.methods.growth import heads_alone as heads_alone
+from localgrad.methods.growth import transfer as transfer
 from localgrad.methods.infomax import gim as gim
 from localgrad.methods.infomax import loco as loco
 from localgrad.methods.infopro import infopro as infopro

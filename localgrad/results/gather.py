@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from localgrad.base import Plan
+from localgrad.data import Dataset
 from localgrad.pipeline import plan_of, sequential
 from localgrad.report import EXITS, ledger, score_of
 from localgrad.report.facts import Epochs, Run
@@ -221,7 +222,8 @@ def plan_on(job: Job, placed: Config) -> Plan:
 def _of_predictions(opened: Opened, alignment: bool) -> dict[str, Any]:
     several = len(opened.job.model.exits) > 1
     early = THRESHOLDS if several and opened.leaves_early else ()
+    test = opened.job.splits["test"]
     return {
         "measured": measure(opened, alignment=alignment, thresholds=early),
-        "seen": seen(opened.scores[-1], opened.job.splits["test"]) if opened.leaves_early else None,
+        "seen": seen(opened.scores[-1], test) if opened.leaves_early and isinstance(test, Dataset) else None,
     }

@@ -10,7 +10,7 @@ import numpy as np
 from localgrad.base import BlockState
 from localgrad.evaluation.alignment import aligner
 from localgrad.evaluation.exits import anytime, anytime_flops, collect, measure_exits, temperatures
-from localgrad.training import Job, prepare, restore
+from localgrad.training import Config, Job, prepare, restore
 from localgrad.training.records import by_trial
 
 THRESHOLDS = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.1)  # confidences of leaving early
@@ -54,7 +54,7 @@ def open_run(job: Job, log: Callable[[str], None] = print) -> Opened:
     """
     saved = restore(job.specs, job.config.workdir, log=log)
     states = by_trial(saved.states, job.model.trials)[0]
-    if job.model.trials is not None:
+    if job.model.trials is not None and isinstance(job.config, Config):
         job = prepare(dataclasses.replace(job.config, trials=1), resume=False)
     scores, labels = collect(job.model, states, job.eval_batches("test"))
     x, y, mask = next(iter(job.eval_batches("test")))

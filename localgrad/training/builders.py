@@ -20,6 +20,7 @@ from localgrad.training.memory import check_sizes
 from localgrad.training.optimizers import make_optimizer
 from localgrad.training.options import bind, call
 from localgrad.training.placement import delays
+from localgrad.training.run_config import RunConfig
 
 Transform = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
 
@@ -86,7 +87,7 @@ def build_model(config: Config, inputs: Inputs) -> Model:
     return model
 
 
-def build_engine(config: Config, model: Model) -> Engine:
+def build_engine(config: RunConfig, model: Model) -> Engine:
     """The engine of a resolved configuration."""
     if config.engine == "sequential":
         return sequential(model, delays(config, model), weights=config.asynchronous or "stashed")

@@ -111,10 +111,11 @@ class CheckpointReader:
         return found
 
     def _by_validation(self, steps: Sequence[int]) -> list[int]:
-        found = {step: self._validation(step) for step in steps}
+        found = {step: self.validation(step) for step in steps}
         return sorted((s for s in steps if found[s] is not None), key=lambda s: (-found[s], s))  # type: ignore[operator]
 
-    def _validation(self, step: int) -> float | None:
+    def validation(self, step: int) -> float | None:
+        """How good a step is on validation, higher is better, by its manifest; None where it was not evaluated."""
         with suppress(manifest.DamagedError, OSError):
             return manifest.read(self.folder / str(step)).get("validation")
         return None
@@ -141,6 +142,18 @@ class CheckpointReader:
         """
         found = self.find(before, best=best)
         return None if found is None else self.load(found["step"], like, live)
+
+    def usable(self, step: int) -> bool:
+        """Whether a step is sound; one that is not is named."""
+        return self._sound(step) is not None
+
+    def raw_states(self, step: int) -> tuple[BlockState, ...]:
+        """The states of a checkpoint that was found, as host arrays, for whoever has no model; without optimizers."""
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            found = reader.restore(
+                self.folder / str(step), args=ocp.args.Composite(blocks=ocp.args.StandardRestore())
+            ).blocks
+        return tuple(BlockState(block["params"], block["model_state"], {}) for block in found)
 
     def load(self, step: int, like: Sequence[Spec], live: PyTree = None) -> Checkpoint:
         """A checkpoint that was found; see `restore`."""

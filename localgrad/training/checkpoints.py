@@ -152,7 +152,7 @@ class Checkpoints(CheckpointReader):
 
                 multihost_utils.sync_global_devices("localgrad: damaged checkpoints are out of the way")
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=_Keep(self._validation), cleanup_tmp_directories=True
+                preservation_policy=_Keep(self.validation), cleanup_tmp_directories=True
             )
             self._orbax = ocp.CheckpointManager(self.folder, options=options)
         return self._orbax

@@ -5,6 +5,7 @@ carried out are all made from this.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,9 @@ from localgrad import plugins
 from localgrad.blocks import NETWORKS
 from localgrad.data import DATASETS, VOCABULARY
 from localgrad.methods import METHODS
-from localgrad.pipeline import STALENESS, WEIGHTS
-from localgrad.training.fields import check_fields, option, options
-from localgrad.training.optimizers import OPTIMIZERS, SCHEDULES
+from localgrad.training.fields import Option, option
+from localgrad.training.optimizers import OF_WHOLE_RUN, OPTIMIZERS, SCHEDULES
+from localgrad.training.run_config import RunConfig
 
 # By the heading in `--help`.
 _method = partial(option, group="Method")
@@ -24,14 +25,17 @@ _training = partial(option, group="Training")
 _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
-_pipeline = partial(option, group="Pipeline")
-_files = partial(option, group="Files")
 _LATER = ("plugin", "codes")  # fields that came when there were files without them
+
+# The headings of `--help`, in order.
+GROUPS = (
+    "Method", "Network", "Data", "Training", "Feedback that learns", "Growth", "Repetition", "Pipeline", "Files",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """One training run; what each field is stands beside it, and in `localgrad train --help`."""
+class Config(RunConfig):
+    """One training run, by names; what each field is stands beside it, and in `localgrad train --help`."""
 
     method: str = _method("al", "name of the learning rule", choices=METHODS)
     profile: str | None = _method(
@@ -86,9 +90,6 @@ class Config:
     )
     limit: int | None = _data(None, "train on the first so many examples only; None is all of them", least=1)
     augment: tuple[str, ...] = _data((), "names of augmentations, in order")
-    resident: bool | None = _data(None, "keep the training set on the device; None decides by its size", placement=True)
-    batch_size: int = _training(64, "examples a batch, over all data shards", least=1)
-    epochs: int = _training(5, "passes over the training set", least=1)
     optimizer: str = _training("adam", "of the weights", choices=OPTIMIZERS)
     learning_rate: float = _training(1e-3, "peak learning rate")
     schedule: str = _training("constant", "of the learning rate, over the whole run", choices=SCHEDULES)
@@ -113,7 +114,6 @@ class Config:
         None, "workdir of a run of a shorter network, whose newest checkpoint this one begins with"
     )
     frozen: int = _growth(0, "number of lower blocks that do not learn", least=0)
-    seed: int = _repetition(0, "seeds initialisation, order, augmentation and dropout; trial r has `seed + r`", least=0)
     trials: int = _repetition(1, "independent repetitions", least=1)
     trials_by: str = _repetition(
         "vmap", "`vmap` trains trials as one batched model, `loop` one after another", choices=("vmap", "loop")
@@ -124,45 +124,6 @@ class Config:
         "statistics and losses are float32",
         choices=("float32", "float64", "bfloat16"),
     )
-    stages: int = _pipeline(1, "of the pipeline: devices that blocks are spread over", least=1, placement=True)
-    data_parallel: int = _pipeline(1, "shards of a batch, each with a pipeline of its own", least=1, placement=True)
-    cuts: tuple[int, ...] | None = _pipeline(
-        None, "block indices at which stages begin and end; None balances them", placement=True
-    )
-    engine: str = _pipeline(
-        "auto",
-        "`spmd` is the pipeline, `sequential` the reference on one device, with the delays that the stages "
-        "would have; `auto` takes the pipeline where there is more than one device",
-        choices=("auto", "sequential", "spmd"),
-        placement=True,
-    )
-    staleness: str = _pipeline(
-        "delayed",
-        "of methods that wait for the error at the output; `delayed` streams a batch a tick, `locked` lets "
-        "each go through first",
-        choices=STALENESS,
-    )
-    asynchronous: str | None = _pipeline(
-        None,
-        "of backpropagation over stages; streams a batch a tick, stages learn late, and the way back uses the weights "
-        "`stashed` in the pass or the `current` ones; None waits for each batch",
-        choices=WEIGHTS,
-    )
-    micro_batches: int | None = _pipeline(
-        None,
-        "of backpropagation over stages; parts of a batch that follow each other; None is up to 4 a stage, "
-        "none too small to learn from",
-        least=1,
-        placement=True,
-    )
-    new_delays: bool = _pipeline(
-        False, "go on with a `delayed` run on other stages, which changes its delays", placement=True
-    )
-    batches_per_call: int = _pipeline(64, "most batches that one call of the engine trains on", least=1, placement=True)
-    checkpoint_every_steps: int = _files(
-        0, "batches between checkpoints besides the one at each epoch's end; 0 is none besides", least=0, placement=True
-    )
-    workdir: str = _files("runs/latest", "folder of everything the run writes", placement=True)
     plugin: tuple[str, ...] = _method((), "modules to import first: they register methods, networks and data sets")
 
     @property
@@ -170,31 +131,28 @@ class Config:
         """The dtype of parameters, inputs and losses."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
 
+    @property
+    def grows(self) -> bool:
+        """Whether more epochs go on with a run of fewer: not where a rate falls over the whole run."""
+        return not {self.schedule, self.feedback_schedule} & OF_WHOLE_RUN
+
     def __post_init__(self):
-        check_fields(self)
-        plugins.load(self.plugin)  # before names are looked at that it may bring
-        for name, about in OPTIONS.items():
-            about.check(name, getattr(self, name))
+        super().__post_init__()
         if self.seed + self.trials > 2**32:
             raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any], **changes: Any) -> "Config":
-        """The configuration of a `config.json`, with some fields changed.
+    def options(cls) -> Mapping[str, Option]:
+        """What is known of each field, in the order of the headings."""
+        found = super().options()
+        return dict(sorted(found.items(), key=lambda item: GROUPS.index(item[1].group)))
 
-        Raises:
-          ValueError: for fields that this version does not know.
-        """
-        unknown = set(saved) - set(OPTIONS)
-        if unknown:
-            raise ValueError(f"a configuration of another version: it has the fields {', '.join(sorted(unknown))}.")
-        tuples = {key: tuple(value) for key, value in saved.items() if isinstance(value, list)}
-        return cls(**(saved | tuples | changes))
+    def _load(self) -> None:
+        plugins.load(self.plugin)  # names are looked at next, which it may bring
 
     def to_json(self) -> dict[str, Any]:
         """The fields as they stand in `config.json`; those of `_LATER` only where they are given."""
-        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return {key: value for key, value in fields.items() if value or key not in _LATER}
+        return {name: value for name, value in super().to_json().items() if value or name not in _LATER}
 
 
-OPTIONS = options(Config)
+OPTIONS = Config.options()

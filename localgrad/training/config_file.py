@@ -6,7 +6,9 @@ from typing import Any
 from etils import epath
 
 from localgrad.training.checkpoint_reader import CheckpointReader
-from localgrad.training.config import OPTIONS, Config
+from localgrad.training.config import Config
+from localgrad.training.own_config import OwnConfig
+from localgrad.training.run_config import RunConfig
 from localgrad.training.workdir import as_json, check_folder, folder_of, read_json, write_bytes
 
 NAME = "config.json"
@@ -39,11 +41,16 @@ def read_config(workdir: str | PathLike) -> Config:
 
     Raises:
       FileNotFoundError: if there is no run.
-      ValueError: if it was made by another version.
+      ValueError: if it was made by another version, or is one of `localgrad.fit`.
     """
     saved = saved_config(workdir)
     if saved is None:
         raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
+    if is_own(saved):
+        raise ValueError(
+            f"{workdir} holds a run of a model that was given to localgrad.fit, and no names to make it of: read it "
+            "in a program, localgrad.load(workdir, model=model)."
+        )
     placed: dict[str, Any] = {
         "workdir": str(workdir), "stages": 1, "data_parallel": 1, "cuts": None, "engine": "auto", "new_delays": True,
     }  # fmt: skip
@@ -57,6 +64,20 @@ def saved_config(workdir: str | PathLike) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def config_of(saved: dict[str, Any]) -> RunConfig:
+    """The configuration that a run saved.
+
+    Raises:
+      ValueError: if it was made by another version.
+    """
+    return (OwnConfig if is_own(saved) else Config).from_json(saved)
+
+
+def is_own(saved: dict[str, Any]) -> bool:
+    """Whether a saved configuration is of a model that was given, and not named."""
+    return "model" in saved
+
+
 def saved_plugins(workdir: str | PathLike) -> tuple[str, ...]:
     """The plugins of a run that was begun in a workdir; () where there is none.
 
@@ -68,25 +89,28 @@ def saved_plugins(workdir: str | PathLike) -> tuple[str, ...]:
     return tuple(found) if isinstance(found, list) else ()
 
 
-def check_same(config: Config, saved: dict[str, Any], folder: PathLike) -> None:
-    """Refuses a workdir that was made by a run of another configuration.
+def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> None:
+    """Refuses a workdir that was made by a run of another configuration; more epochs are the same run, gone on with.
 
     Raises:
       ValueError: naming every field that differs, with both values.
     """
-    defaults = {
-        "plugin": [],
-        "codes": None,
-        **Config().to_json(),
-    }  # a field that an older version did not have was at its default
+    kinds = ("a model that was given to localgrad.fit", "a model made of names")
+    if is_own(saved) != is_own(config.to_json()):
+        there, here = kinds if is_own(saved) else reversed(kinds)
+        raise ValueError(f"{folder} holds a run of {there}, and this is one of {here}. Give it another --workdir.")
+    # A field that an older version did not have was at its default.
+    defaults = {"plugin": [], "codes": None, **type(config)().to_json()}
     ours, theirs = {**defaults, **config.to_json()}, {**defaults, **saved}
+    more = theirs["epochs"] < ours["epochs"]
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
-        for name, about in OPTIONS.items()
-        if not about.placement and theirs[name] != ours[name]
+        for name, about in config.options().items()
+        if not about.placement and theirs[name] != ours[name] and not (name == "epochs" and more and config.grows)
     ]
     if differing:
+        falls = " (its learning rate falls over the whole run)" if more and not config.grows else ""
         raise ValueError(
-            f"{folder} holds a run of another configuration: {'; '.join(differing)}. Give this run another "
+            f"{folder} holds a run of another configuration: {'; '.join(differing)}{falls}. Give this run another "
             "--workdir, or repeat the command that made that one."
         )

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from localgrad.prediction import about
 from localgrad.report import shows_curves
 from localgrad.training import config_file, workdir
-from localgrad.training.config import Config
 from localgrad.training.job import Job, checkpoints_of
 from localgrad.training.lock import owned
-from localgrad.training.records import curves, made_on
+from localgrad.training.records import curves, made_on, out_of_patience
+from localgrad.training.run_config import RunConfig
 from localgrad.training.summary import merge, summaries
 
 
@@ -24,7 +25,7 @@ class Finished(NamedTuple):
     records: dict[epath.Path, list[dict[str, Any]]]
 
 
-def look_finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None]) -> Finished | None:
+def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], None]) -> Finished | None:
     """What a run that is done comes to, or None; whether it is, its last checkpoints say, and not its summary."""
     folder = workdir.folder_of(config.workdir)
     parts: list[dict[str, Any]] = []
@@ -36,9 +37,10 @@ def look_finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None
         checkpoints = checkpoints_of(job.config, log)
         steps = checkpoints.steps()
         some = some or bool(steps)
-        found = checkpoints.find() if steps and steps[0] >= job.total_steps else None
+        may_be = steps and (steps[0] >= job.total_steps or job.config.patience is not None)
+        found = checkpoints.find() if may_be else None
         records = [] if found is None else checkpoints.meta(found["step"])["records"]
-        if found is None or found["step"] != job.total_steps or not records:
+        if found is None or not records or not _over(job, found["step"], records):
             break
         if jax.process_index() == 0:
             checkpoints.review(found["step"])
@@ -46,6 +48,8 @@ def look_finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None
             home / config_file.NAME: workdir.as_json(found["config"]),
             home / "metrics.jsonl": workdir.as_lines(records),
         }
+        if job.about is not None:
+            contents[home / about.NAME] = workdir.as_json(job.about.to_json())
         drawn[home] = records
         parts += summaries(job, records, found["params_sha256"], made_on(found))
     else:
@@ -62,6 +66,12 @@ def look_finished(config: Config, jobs: Sequence[Job], log: Callable[[str], None
         log(f"{path} is damaged and is made anew")
         return None
     return Finished(summary, {}, {})  # somebody deleted the checkpoints of a run that is done, which takes much room
+
+
+def _over(job: Job, step: int, records: list[dict[str, Any]]) -> bool:
+    """Whether training ended at a step: at its last, or for want of a better validation."""
+    ended = step == records[-1]["step"] and out_of_patience(records, job.config.patience)
+    return step == job.total_steps or (step < job.total_steps and ended)
 
 
 def repair(folder: epath.Path, done: Finished, log: Callable[[str], None]) -> None:
@@ -85,7 +95,7 @@ def repair(folder: epath.Path, done: Finished, log: Callable[[str], None]) -> No
             workdir.renew(home / "curves.png", curves(done.records[home]), log)
 
 
-def placed(config: Config, of_trial: dict[str, Any]) -> dict[str, Any]:
+def placed(config: RunConfig, of_trial: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a run of several trials, placed as one of them was."""
     names = ("trials", "seed", "workdir", "grow_from")
     return {**of_trial, **{name: getattr(config, name) for name in names}}

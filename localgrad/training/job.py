@@ -1,10 +1,11 @@
 """From a configuration to everything a run needs; all that can be refused is refused here, before any compilation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from localgrad import data
@@ -12,6 +13,7 @@ from localgrad.base import BlockState, Engine, Key, Model, Source, Spec
 from localgrad.evaluation import EvalBatches
 from localgrad.methods import graft
 from localgrad.pipeline import completed, drawn, init, specs
+from localgrad.prediction import About, about_of
 from localgrad.training.builders import build_engine, build_model, build_source
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
@@ -20,41 +22,78 @@ from localgrad.training.inputs import read_inputs
 from localgrad.training.lock import InUseError
 from localgrad.training.placement import check_placement, resolve
 from localgrad.training.restoring import restore
+from localgrad.training.run_config import RunConfig
+from localgrad.training.trackers import Tracker
 from localgrad.training.workdir import check_folder, folder_of
 
-_EVAL_BATCH = 500
+
+class EpochEnd(NamedTuple):
+    """What a callback is told after an epoch; one that returns True ends the training there.
+
+    Attributes:
+      epoch: how many epochs are done.
+      step: batches since the start of training.
+      records: of training and of each evaluation, as `metrics.jsonl` has them.
+      states: one `BlockState` a block.
+    """
+
+    epoch: int
+    step: int
+    records: list[dict[str, Any]]
+    states: tuple[BlockState, ...]
 
 
 class Job(NamedTuple):
-    """A run, ready to start.
+    """A run, ready to start: the seam between where its parts come from and the loop.
 
     Attributes:
       config: its configuration.
       model, engine, source: what trains, how, and on what.
-      splits: `train` (as it is trained on), `validation` and `test`.
-      stats: the pixel statistics that all splits share; None of texts.
+      splits: `train` (as it is trained on), and `validation` and `test` where there are such.
+      stats: the pixel statistics that all splits share; None where nothing is scaled.
       total_steps: batches in the run.
-      begin: key -> the first states of the blocks: fresh, or grown from a shorter network.
+      begin: key -> the first states of the blocks: fresh, or of a trained network.
+      about: what its network must be told besides its weights, to predict.
+      eval_batch: examples that are evaluated at once.
+      trackers: who is told how it goes, besides the files of the workdir.
+      callbacks: called after each epoch, see `EpochEnd`.
     """
 
-    config: Config
+    config: RunConfig
     model: Model
     engine: Engine
     source: Source
-    splits: dict[str, data.Dataset]
+    splits: Mapping[str, data.Dataset | data.Stream]
     stats: tuple[np.ndarray, np.ndarray] | None
     total_steps: int
     begin: Callable[[Key], tuple[BlockState, ...]]
+    about: About | None = None
+    eval_batch: int = 500
+    trackers: Sequence[Tracker] = ()
+    callbacks: Sequence[Callable[[EpochEnd], Any]] = ()
 
     @property
     def specs(self) -> tuple[Spec, ...]:
         """The shapes of its blocks' states, for `restore`."""
         return tuple(specs(self.model)[0])
 
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits that are evaluated after each epoch."""
+        return tuple(split for split in ("validation", "test") if split in self.splits)
+
     def eval_batches(self, split: str) -> EvalBatches:
         """Masked batches of a split, in its order, without augmentation."""
         mean, std = self.stats or (None, None)
-        return data.eval_batches(self.splits[split], _EVAL_BATCH, mean, std, self.model.x_spec.dtype)
+        given, dtype = self.splits[split], float_of(self.model.x_spec.dtype)
+        if isinstance(given, data.Stream):
+            return data.stream_batches(given, self.eval_batch, mean, std, dtype)
+        return data.eval_batches(given, self.eval_batch, mean, std, dtype)
+
+
+def float_of(dtype: Any) -> Any:
+    """The type that inputs are made, or None where the model takes whole numbers as they are."""
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else None
 
 
 def prepare(config: Config, *, resume: bool = True) -> Job:
@@ -87,17 +126,18 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     engine = build_engine(config, model)
     source = build_source(config, inputs, engine)
     steps = config.epochs * inputs.epoch_steps
-    return Job(config, model, engine, source, inputs.splits, inputs.stats, steps, begin)
+    about = about_of(model, inputs.train, inputs.stats, lengths=inputs.lengths, epoch_steps=inputs.epoch_steps)
+    return Job(config, model, engine, source, inputs.splits, inputs.stats, steps, begin, about)
 
 
-def checkpoints_of(config: Config, log: Callable[[str], None] = lambda line: None) -> Checkpoints:
+def checkpoints_of(config: RunConfig, log: Callable[[str], None] = lambda line: None) -> Checkpoints:
     """The checkpoints of a run; one of a run of another configuration is none of them."""
     folder = folder_of(config.workdir)
     accept = lambda found: check_same(config, found["config"], folder)
     return Checkpoints(folder / "checkpoints", log, accept)
 
 
-def check_workdir(config: Config) -> None:
+def check_workdir(config: RunConfig) -> None:
     """Refuses a workdir that was made by a run of another configuration, or what is no folder of a run's own."""
     folder = folder_of(config.workdir)
     check_folder(folder)
@@ -106,7 +146,7 @@ def check_workdir(config: Config) -> None:
         check_same(config, saved, folder)
 
 
-def check_still(config: Config, jobs: Sequence[Job]) -> None:
+def check_still(config: RunConfig, jobs: Sequence[Job]) -> None:
     """Looks again at a workdir that is owned now: another may have owned it since `prepare` looked.
 
     Raises:

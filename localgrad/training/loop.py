@@ -1,4 +1,4 @@
-"""The one loop: calls of the engine, evaluation, records, checkpoints, and how each of them survives a kill."""
+"""The one loop: calls of the engine, evaluation, records, checkpoints, and where it begins and ends."""
 
 import time
 from collections.abc import Callable
@@ -8,37 +8,26 @@ import jax
 from tqdm import tqdm
 
 from localgrad import processes
-from localgrad.base import Batches, BlockState, DivergedError, PyTree
+from localgrad.base import Batches, BlockState, DivergedError, Metrics, PyTree
 from localgrad.evaluation import make_scorer
 from localgrad.keys import fold_in
 from localgrad.methods import trial_keys
 from localgrad.pipeline import hand_over, pipeline_state
 from localgrad.report import goodness, params_sha256
-from localgrad.training import config_file, workdir
-from localgrad.training.job import Job, check_still, checkpoints_of
-from localgrad.training.lock import owned
+from localgrad.training import workdir
+from localgrad.training.job import EpochEnd, Job, checkpoints_of
 from localgrad.training.meter import Meter
 from localgrad.training.records import (
     by_trial,
-    curves,
     epoch_line,
     epoch_postfix,
     epoch_records,
-    made_on,
-    steady_rate,
+    out_of_patience,
 )
 from localgrad.training.stopping import Interrupted, stop_signals
+from localgrad.training.telling import Telling
 
 _INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
-
-
-class Outcome(NamedTuple):
-    """A finished run: the states of its blocks, its records, the rate of training, and what made its last states."""
-
-    states: tuple[BlockState, ...]
-    records: list[dict[str, Any]]
-    examples_per_sec: float
-    made_on: dict[str, Any]  # stages and versions, as the last checkpoint has them
 
 
 class _Position(NamedTuple):
@@ -50,66 +39,8 @@ class _Position(NamedTuple):
     batches: Batches | None = None
 
 
-def fit(job: Job, log: Callable[[str], None] = print) -> Outcome:
-    """Trains to the end, from the newest sound checkpoint of the workdir if there is one.
-
-    Args:
-      job: the run.
-      log: takes a line of text for the user.
-
-    Returns:
-      An `Outcome`.
-
-    Raises:
-      Interrupted: after a SIGTERM or Ctrl-C, with everything saved; signals reach the main thread only.
-      DivergedError: if a loss is not finite, with the state before that batch saved.
-      InUseError: if another process trains in the workdir.
-      SaveError, OSError: if something cannot be written; what was saved is as it was, and the same call goes on.
-    """
-    folder = workdir.folder_of(job.config.workdir)
-    workdir.check_folder(folder)
-    if jax.process_index() != 0:
-        return train(job, log)
-    workdir.make_folder(folder)
-    with owned(folder):
-        check_still(job.config, [job])
-        return train(job, log)
-
-
-def train(job: Job, log: Callable[[str], None]) -> Outcome:
-    """`fit`, in a workdir that is this run's own."""
-    folder = workdir.folder_of(job.config.workdir)
-    main = jax.process_index() == 0
-    told = config_file.replace(folder, job.config.to_json()) if main else ""
-    run = _Run(job, log if main else lambda line: None)
-    try:
-        position, meta, found = run.start()
-        run.records += meta.get("records", [])
-        if position.step:
-            log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
-        elif run.checkpoints.steps():
-            log(f"beginning {folder} again at batch 0")
-        if main:
-            run.checkpoints.review(position.step)
-            if told:
-                log(told)
-            workdir.restore_records(run.records_path, run.records, log)
-        position, states = run.to_the_end(position, meta.get("seconds", 0.0))
-        if states is None:  # killed between the last checkpoint and the summary
-            states, made = run.settle(position), made_on(found)
-        else:
-            made = made_on(run.facts)
-    except DivergedError as error:
-        raise run.rescue(error) from None
-    finally:
-        run.checkpoints.close()
-    if main:
-        workdir.write_bytes(folder / "curves.png", curves(run.records))
-    return Outcome(states, run.records, steady_rate(run.records), made)
-
-
-class _Run:
-    """One run under way: what stays the same while it trains, and its records.
+class Loop:
+    """A job under way: what stays the same while it trains, and its records.
 
     Args:
       job: the run.
@@ -125,6 +56,15 @@ class _Run:
         self._keys = trial_keys(job.config.seed, job.model.trials)
         self._late = any(job.engine.plan.schedule.delays)  # what is in flight belongs to the run
         self._evaluate = make_scorer(job.model)
+        self.telling = Telling(job)
+        self._enough = False  # a callback asked for an end
+
+    def close(self) -> None:
+        """Lets go of checkpoints and trackers."""
+        try:
+            self.checkpoints.close()
+        finally:
+            self.telling.close()
 
     def start(self, before: int | None = None) -> tuple[_Position, dict[str, Any], dict[str, Any]]:
         """The newest sound position (at or before a step), or the very first one; its JSON object and its manifest."""
@@ -163,18 +103,27 @@ class _Run:
     def advance(self, position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""
         step, state, meter, batches = position
-        waiting = None  # the metrics of the call before, read only once the next call is under way
+        self.telling.begin(step)
+        waiting: Metrics | None = None  # of the call before, read only once the next call is under way
         while step < stop_at and not stopped():
             count = min(self.job.config.batches_per_call, stop_at - step)
             batches = self.job.source.batches(step, count)
+            self.telling.before(step, count)
             state, metrics = self.job.engine.run(state, batches)
             if waiting is not None:
-                meter.add(jax.device_get(waiting))
+                self._take(meter, step, waiting)
             waiting, step = metrics, step + count
+            self.telling.after(step, metrics)
             bar.update(count)
         if waiting is not None:
-            meter.add(jax.device_get(waiting))
+            self._take(meter, step, waiting)
         return _Position(step, state, meter, batches)
+
+    def _take(self, meter: Meter, step: int, metrics: Metrics) -> None:
+        """Adds up the metrics of a call, and tells of them; `step` batches had been fed with it."""
+        host = jax.device_get(metrics)
+        meter.add(host)
+        self.telling.call(step, host)
 
     def settle(self, position: _Position) -> tuple[BlockState, ...]:
         """The blocks' states after all batches fed; completes the meter."""
@@ -198,7 +147,7 @@ class _Run:
             stop_signals() as stopped,
             tqdm(total=total, initial=position.step, unit="batch", disable=quiet, leave=False) as bar,
         ):
-            while position.step < total:
+            while position.step < total and not self._over():
                 epoch_end = (position.step // epoch + 1) * epoch
                 stop_at = _next_stop(position.step, config.checkpoint_every_steps, epoch_end)
                 began = time.perf_counter()
@@ -209,25 +158,38 @@ class _Run:
                 if position.step == epoch_end:
                     good, seconds = self._end_epoch(position, states, seconds, bar), 0.0
                 self.save(position, states, seconds, good)
-                if stopped() and position.step < total:
+                if stopped() and position.step < total and not self._over():
                     raise Interrupted(position.step, stopped())
         return position, states
 
-    def _end_epoch(self, position: _Position, states: tuple[BlockState, ...], seconds: float, bar: tqdm) -> float:
-        """Evaluates, writes the epoch down and forgets its sums; returns how good it is on validation."""
+    def _over(self) -> bool:
+        """Whether training ends before its last epoch."""
+        return self._enough or out_of_patience(self.records, self.job.config.patience)
+
+    def _end_epoch(
+        self, position: _Position, states: tuple[BlockState, ...], seconds: float, bar: tqdm
+    ) -> float | None:
+        """Evaluates, writes the epoch down and forgets its sums; returns how good it is on validation, if any."""
         rate = self.job.source.steps_per_epoch * self.job.config.batch_size / seconds
         fresh = epoch_records(self.job, position.step, position.meter, rate, states, self._evaluate)
         position.meter.reset()
         self.records += fresh
         if jax.process_index() == 0:
             workdir.append_records(self.records_path, fresh)
-            self.log(epoch_line(fresh, self.job.config.epochs, self.job.model.task))
+            with bar.external_write_mode():
+                left = seconds * (self.job.total_steps - position.step) / self.job.source.steps_per_epoch
+                self.log(epoch_line(fresh, self.job.config.epochs, self.job.model.task, left))
+        self.telling.epoch(fresh, states)
+        ended = EpochEnd(fresh[0]["epoch"], position.step, fresh, states)
+        answers = [callback(ended) for callback in self.job.callbacks]
+        self._enough = any(answer is True for answer in answers)
         bar.set_postfix_str(epoch_postfix(fresh, self.job.model.task), refresh=False)
-        return goodness(fresh[1])
+        return next((goodness(record) for record in fresh if record["split"] == "validation"), None)
 
     def rescue(self, error: DivergedError) -> DivergedError:
         """Trains again up to the batch that failed, from the last checkpoint, and saves the state before it."""
         position, *_ = self.start(before=error.batch)
+        self.telling.close()  # they know these batches already
         with tqdm(disable=True) as bar:
             position = self.advance(position, error.batch, lambda: 0, bar)
         states = self.settle(position)

@@ -23,6 +23,7 @@ SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
     # DKP: 0.85 of it after each epoch
     "stairs": lambda rate, steps, epoch: optax.exponential_decay(rate, epoch, 0.85, staircase=True),
 }
+OF_WHOLE_RUN = {"cosine", "neco"}  # those whose rate at a step depends on how many steps there are in all
 
 
 def make_optimizer(

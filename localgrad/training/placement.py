@@ -6,16 +6,18 @@ delays, which follow from the stages.  These are saved as resolved, and a workdi
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from localgrad.base import Model
 from localgrad.pipeline import check_asynchronous, delays_of, make_plan, micro_batches_of, signal_of
-from localgrad.training.config import Config
+from localgrad.training.run_config import RunConfig
+
+C = TypeVar("C", bound=RunConfig)
 
 
-def resolve(config: Config, model: Model) -> Config:
+def resolve(config: C, model: Model) -> C:
     """The configuration with its engine, micro-batches and cuts as they will be, where it left them open.
 
     Raises:
@@ -37,7 +39,7 @@ def resolve(config: Config, model: Model) -> Config:
     return found
 
 
-def _resolved(config: Config, model: Model, one_process: bool) -> Config:
+def _resolved(config: C, model: Model, one_process: bool) -> C:
     one_device = config.stages == config.data_parallel == 1 and one_process
     auto = "sequential" if one_device and not _cuts_batches(config, model) else "spmd"
     engine = auto if config.engine == "auto" else config.engine
@@ -50,14 +52,14 @@ def _resolved(config: Config, model: Model, one_process: bool) -> Config:
     return dataclasses.replace(config, engine=engine, micro_batches=parts, cuts=cuts)
 
 
-def delays(config: Config, model: Model) -> tuple[int, ...] | None:
+def delays(config: RunConfig, model: Model) -> tuple[int, ...] | None:
     """By how many batches each block of a resolved run learns late; None where nothing is."""
     known = _late(config, model) and config.cuts is not None
     found = delays_of(config.cuts, signal_of(model), config.staleness) if known else ()  # type: ignore[arg-type]
     return found if any(found) else None
 
 
-def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
+def check_placement(given: RunConfig, saved: dict[str, Any], model: Model) -> None:
     """Refuses to go on with a run on a placement that would change what it computes.
 
     Args:
@@ -68,7 +70,7 @@ def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
     Raises:
       ValueError: naming each flag that differs, with both values.
     """
-    begun = Config.from_json(saved)
+    begun = type(given).from_json(saved)
     before, config = _resolved(begun, model, one_process=True), resolve(given, model)
     names = ("micro_batches", "data_parallel")
     differing = [(name, getattr(before, name), getattr(config, name)) for name in names]
@@ -102,11 +104,11 @@ def check_placement(given: Config, saved: dict[str, Any], model: Model) -> None:
         )
 
 
-def _cuts_batches(config: Config, model: Model) -> bool:
+def _cuts_batches(config: RunConfig, model: Model) -> bool:
     return signal_of(model) == "above" and config.micro_batches not in (None, 1)
 
 
-def _late(config: Config, model: Model) -> bool:
+def _late(config: RunConfig, model: Model) -> bool:
     if signal_of(model) == "above":
         return config.asynchronous is not None
     return signal_of(model) != "none" and config.staleness != "locked"

@@ -9,12 +9,13 @@ from etils import epath
 
 from localgrad.report import params_sha256
 from localgrad.training import config_file, workdir
+from localgrad.training.carried_out import run_job, train
 from localgrad.training.config import Config
 from localgrad.training.finished import look_finished, placed, repair
 from localgrad.training.job import Job, check_still, check_workdir, prepare
 from localgrad.training.lock import owned
-from localgrad.training.loop import fit, train
 from localgrad.training.records import by_trial
+from localgrad.training.run_config import RunConfig
 from localgrad.training.summary import merge, summaries
 
 
@@ -41,7 +42,7 @@ def prepare_all(config: Config) -> list[Job]:
     ]
 
 
-def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print) -> dict[str, Any]:
+def run(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], None] = print) -> dict[str, Any]:
     """Trains, evaluates and writes the workdir; the same call again resumes, or returns the summary of what is done.
 
     Args:
@@ -53,7 +54,7 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
       The object of `summary.json`; of several processes only the first has the records and returns it, the others {}.
 
     Raises:
-      Interrupted, DivergedError, InUseError, OSError: as `fit`.
+      Interrupted, DivergedError, InUseError, OSError: as `run_job`.
     """
     folder, log = workdir.folder_of(config.workdir), _once(log)
     workdir.check_folder(folder)
@@ -76,7 +77,7 @@ def run(config: Config, jobs: Sequence[Job], log: Callable[[str], None] = print)
             told = config_file.replace(folder, placed(config, jobs[0].config.to_json()))
             if told:
                 log(told)
-        outcomes = [train(job, log) if alone else fit(job, log) for job in jobs]
+        outcomes = [train(job, log) if alone else run_job(job, log) for job in jobs]
         parts = []
         for job, outcome in zip(jobs, outcomes, strict=True):
             digests = [params_sha256(states) for states in by_trial(outcome.states, job.model.trials)]

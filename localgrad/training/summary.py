@@ -24,32 +24,37 @@ def summaries(
     job: Job, records: Sequence[dict[str, Any]], digests: Sequence[str], made: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """One summary a trial, of a run's records, the digests of its networks, and where its last states were made."""
-    config, book = job.config, make_ledger(job)
+    names, book = job.config.to_json(), make_ledger(job)
+    name, score = next(iter(job.model.task.scores.items()))
     count = job.model.trials
     of = lambda value, trial: value if count is None else value[trial]
     pick = lambda split: [record for record in records if record["split"] == split]
-    train, validation, test = pick("train"), pick("validation"), pick("test")
-    name, score = next(iter(job.model.task.scores.items()))
-    find_best = np.argmin if score.best == "min" else np.argmax
+    train, evaluated = pick("train"), {split: pick(split) for split in job.evaluated}
     results = []
     for trial in range(count or 1):
-        best = int(find_best([of(record[name], trial) for record in validation]))
+        own = lambda record, trial=trial: of(record[name], trial)
+        exits = lambda record, trial=trial: [of(value, trial) for value in record[EXITS + name]]
+        figures: dict[str, Any] = {}
+        for split in ("test", "validation"):
+            if split in evaluated:
+                figures[f"{split}_{name}"] = own(evaluated[split][-1])
+        figures["exits"] = list(job.model.exits)
+        shown = next((split for split in ("test", "validation") if split in evaluated), None)
+        if shown is not None:
+            figures[EXITS + name] = exits(evaluated[shown][-1])
+        figures["block_loss"] = [of(value, trial) for value in train[-1]["block_loss"]]
+        if "validation" in evaluated:
+            sign = -1 if score.best == "min" else 1
+            best = int(np.argmax([sign * own(record) for record in evaluated["validation"]]))
+            figures["best_epoch"] = evaluated["validation"][best]["epoch"]
+            figures |= {f"best_{split}_{name}": own(found[best]) for split, found in evaluated.items()}
+            figures[f"best_{EXITS}{name}"] = exits(evaluated[shown or "validation"][best])
         results.append(
             {
-                "method": config.method,
-                "net": config.net,
-                "dataset": config.dataset,
+                **{field: names[field] for field in ("method", "net", "dataset")},
                 "stages": made["stages"],
-                "steps": job.total_steps,
-                f"test_{name}": of(test[-1][name], trial),
-                f"validation_{name}": of(validation[-1][name], trial),
-                "exits": list(job.model.exits),
-                EXITS + name: [of(value, trial) for value in test[-1][EXITS + name]],
-                "block_loss": [of(value, trial) for value in train[-1]["block_loss"]],
-                "best_epoch": validation[best]["epoch"],
-                f"best_validation_{name}": of(validation[best][name], trial),
-                f"best_test_{name}": of(test[best][name], trial),
-                f"best_{EXITS}{name}": [of(value, trial) for value in test[best][EXITS + name]],
+                "steps": train[-1]["step"],
+                **figures,
                 "params": {"effective": book.effective, "affiliated": book.affiliated},
                 "examples_per_sec": steady_rate(records),
                 "params_sha256": digests[trial],
@@ -92,20 +97,25 @@ def format_summary(summary: dict[str, Any], folder: str, task: Task) -> str:
     def show(value: Any) -> str:
         return f"{value['mean']:{form}} ± {value['std']:{form}}" if isinstance(value, dict) else f"{value:{form}}"
 
-    exits = [
-        [exit, f"block 1-{exit}" if exit > 1 else "block 1", show(value)]
-        for exit, value in zip(summary["exits"], summary[EXITS + name], strict=True)
-    ]
-    epochs = summary["best_epoch"]
-    best = f"epoch {epochs}" if isinstance(epochs, int) else f"epochs {', '.join(map(str, epochs['values']))}"
+    split = next((split for split in ("test", "validation") if f"{split}_{name}" in summary), None)
+    lines = []
+    if split is not None:
+        exits = [
+            [exit, f"block 1-{exit}" if exit > 1 else "block 1", show(value)]
+            for exit, value in zip(summary["exits"], summary[EXITS + name], strict=True)
+        ]
+        lines = [table(["exit", "uses", f"{split} {words}{unit}"], exits), ""]
+        best = ""
+        if "best_epoch" in summary:
+            epochs = summary["best_epoch"]
+            when = f"epoch {epochs}" if isinstance(epochs, int) else f"epochs {', '.join(map(str, epochs['values']))}"
+            best = f"; best on validation: {when}, {split} {show(summary[f'best_{split}_{name}'])}{unit}"
+        lines.append(f"{split} {words} {show(summary[f'{split}_{name}'])}{unit}{best}")
     files = ("summary.json", "metrics.jsonl", "curves.png", "checkpoints")
     digests = summary["params_sha256"]
     return "\n".join(
         [
-            table(["exit", "uses", f"test {words}{unit}"], exits),
-            "",
-            f"test {words} {show(summary[f'test_{name}'])}{unit}; best on validation: {best}, test "
-            f"{show(summary[f'best_test_{name}'])}{unit}",
+            *lines,
             f"params_sha256 {' '.join(digests) if isinstance(digests, list) else digests}",
             "wrote " + "  ".join(str(workdir.folder_of(folder) / name) for name in files),
         ]

@@ -11,7 +11,9 @@ from typing import Any
 
 from etils import epath
 
-_OWN = ("config.json", "metrics.jsonl", "summary.json", "curves.png", "checkpoints", ".lock")
+_OWN = (
+    "config.json", "model.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png", "checkpoints", ".lock",
+)  # fmt: skip
 
 
 def folder_of(name: str | os.PathLike) -> epath.Path:
@@ -128,8 +130,8 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def append_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
-    """Appends one JSON object a line, and waits until the disk has them."""
+def append_records(path: epath.Path, records: list[dict[str, Any]], *, lasting: bool = True) -> None:
+    """Appends one JSON object a line, and waits until the disk has them, unless they need not last."""
     path = epath.Path(path)
     text = as_lines(records)
     if not is_local(path):  # an object of a cloud cannot grow
@@ -139,8 +141,9 @@ def append_records(path: epath.Path, records: list[dict[str, Any]]) -> None:
     with path.open("ab") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
-    if new:
+        if lasting:
+            os.fsync(file.fileno())
+    if new and lasting:
         sync(path.parent)
 
 

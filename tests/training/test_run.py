@@ -22,7 +22,6 @@ from localgrad.training import (
     InUseError,
     SaveError,
     format_summary,
-    loop,
     make_evaluator,
     manifest,
     prepare_all,
@@ -31,6 +30,7 @@ from localgrad.training import (
     run,
 )  # fmt: skip
 from localgrad.training.checkpoints import Checkpoints
+from localgrad.training.records import curves
 from localgrad.training.restoring import _check_best
 
 # Three batches a call divide every stretch between two stops: one compilation.
@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory):
 def test_a_run_writes_what_the_readme_says(undisturbed):
     folder, summary = undisturbed
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "metrics.jsonl", "curves.png", "summary.json", "checkpoints",
+        "config.json", "model.json", "metrics.jsonl", "calls.jsonl", "curves.png", "summary.json", "checkpoints",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -137,7 +137,7 @@ def turn_a_bit(name, at=0.5):
 
 
 def other_curves(folder):
-    (folder / "curves.png").write_bytes(loop.curves([]))
+    (folder / "curves.png").write_bytes(curves([]))
 
 
 @pytest.mark.parametrize(

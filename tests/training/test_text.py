@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from localgrad.evaluation.exits import anytime, anytime_flops, collect, temperatures
-from localgrad.training import Config, fit, prepare
+from localgrad.training import Config, prepare, run_job
 
 from ..data.files import write_snippets
 
@@ -24,7 +24,7 @@ def config(tmp_path: Path, **fields: Any) -> Config:
 @pytest.mark.slow
 def test_a_network_of_texts_is_trained_and_leaves_early(tmp_path: Path) -> None:
     job = prepare(config(tmp_path, epochs=12, learning_rate=0.03, max_length=4))
-    outcome = fit(job, log=lambda line: None)
+    outcome = run_job(job, log=lambda line: None)
     last = outcome.records[-1]
     assert len(last["exit_accuracy"]) == 2 and last["exit_accuracy"][-1] == 100.0  # `fine` or `poor`, the second word
     scores, labels = collect(job.model, outcome.states, job.eval_batches("validation"))

@@ -1,0 +1,93 @@
+"""Training and validation data as a program gives them: arrays, a Dataset, a loader, a folder, a file."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad.data.checks import as_array
+from localgrad.data.columns import as_column, pair_of
+from localgrad.data.dataset import Dataset
+from localgrad.data.files import expanded
+from localgrad.data.images import image_folder
+from localgrad.data.look import looked_at
+from localgrad.data.streams import Stream, check_again
+from localgrad.data.tables import csv_file
+from localgrad.tasks import Task
+
+
+def as_split(
+    given: Any,
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    task: Task,
+    fields: tuple[str, str] | None = None,
+    like: Dataset | None = None,
+) -> Dataset | Stream:
+    """A split as `source` or `stream_source` takes it.
+
+    Args:
+      given: a pair of arrays `(x, y)` or a mapping of them, a `Dataset`, the path of a folder of pictures (one folder a
+        class) or of a CSV file, or anything that can be gone through again and again, of pairs or dicts.
+      name: what messages call it.
+      shape, dtype: of one example's inputs, as the model takes them.
+      task: what is learnt.
+      fields: names of the inputs and the targets, where they come as dicts or columns.
+      like: the training split, whose classes' names this one has too.
+
+    Raises:
+      ValueError, FileNotFoundError: it is none of these, or not what the model takes.
+    """
+    if isinstance(given, str | os.PathLike):
+        given = _read(given, shape, task, fields, like)
+    if not isinstance(given, Dataset) and _is_arrays(given):
+        x, y = pair_of(given, fields, name)
+        given = Dataset(name, np.asarray(as_array(x, f"{name}: inputs")), as_column(y, task), task=task)
+    if not isinstance(given, Dataset):
+        check_again(given, name)
+        return Stream(name, given, shape, task, fields)
+    inputs = np.asarray(given.inputs)
+    if shape[-1:] == (1,) and inputs.shape[1:] == shape[:-1]:
+        inputs = inputs[..., None]  # grey pictures (N, H, W)
+    theirs = given.learnt
+    if theirs.name != task.name or theirs.outputs > task.outputs:
+        raise ValueError(
+            f"{name} is for {theirs.name} of {theirs.outputs}; the model for {task.name} of {task.outputs}."
+        )
+    split = looked_at(given._replace(inputs=inputs, task=task, classes=None))
+    if split.inputs.shape[1:] != shape:
+        raise ValueError(f"{name}: an example of its inputs is {split.inputs.shape[1:]}; the model takes {shape}.")
+    if jnp.issubdtype(dtype, jnp.integer):
+        if not np.issubdtype(split.inputs.dtype, np.integer):
+            raise ValueError(f"{name}: its inputs are {split.inputs.dtype}; the model takes {jnp.dtype(dtype)}.")
+        split = split._replace(inputs=split.inputs.astype(dtype, copy=False))
+    return split
+
+
+def _read(
+    path: str | os.PathLike, shape: tuple[int, ...], task: Task, fields: tuple[str, str] | None, like: Dataset | None
+) -> Dataset:
+    found = expanded(os.fspath(path))
+    names = None if like is None else like.label_names
+    if found.is_dir():
+        if len(shape) != 3:
+            raise ValueError(
+                f"{found} is a folder of pictures, and the model takes inputs {shape}; expected (H, W, C)."
+            )
+        return image_folder(found, shape=shape, label_names=names)
+    if ".csv" in found.suffixes:
+        return csv_file(found, task=task, label=None if fields is None else fields[1], label_names=names)
+    if not found.exists():
+        raise FileNotFoundError(f"{found} is not there: give a folder of pictures, or a CSV file.")
+    raise ValueError(f"{found} is a file of another kind: give a folder of pictures, or a CSV file.")
+
+
+def _is_arrays(given: Any) -> bool:
+    """Whether it is one pair of whole arrays, and not a list of batches."""
+    if isinstance(given, Mapping):
+        return True
+    return isinstance(given, tuple | list) and len(given) == 2 and all(hasattr(part, "shape") for part in given)

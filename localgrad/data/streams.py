@@ -1,0 +1,217 @@
+"""Training batches from a loader of somebody else's: anything that can be gone through again and again.
+
+A PyTorch `DataLoader`, a `tf.data.Dataset`, a Hugging Face dataset, a grain loader, a list of pairs: each element is a
+pair `(x, y)` or a dict, of a batch of any size or of one example.  Examples are joined and cut into batches of the
+model's size; the order, shuffled or not, is the loader's own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad import base
+from localgrad.data.checks import as_array
+from localgrad.data.columns import as_column, pair_of
+from localgrad.data.dataset import Dataset
+from localgrad.data.evaluation import filled_up
+from localgrad.data.look import looked_at
+from localgrad.data.scaling import normalised, scaling, targets
+from localgrad.tasks import Task
+
+Chunk = tuple[np.ndarray, np.ndarray]
+
+
+class Look(NamedTuple):
+    """What one pass over a stream finds.
+
+    Attributes:
+      examples: how many there are.
+      dtype: of the inputs, as the loader gives them.
+      mean, std: of each channel, float64 `(C,)`, as `pixel_stats` has them.
+    """
+
+    examples: int
+    dtype: np.dtype
+    mean: np.ndarray
+    std: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A loader, and what its elements are.
+
+    Attributes:
+      name: what messages call it.
+      loader: gives an iterator of elements each time it is gone through.
+      shape: of one example's inputs, as the model takes them.
+      task: what the targets are of.
+      fields: names of the inputs and the targets in elements that are dicts; None finds the usual ones.
+    """
+
+    name: str
+    loader: Iterable[Any]
+    shape: tuple[int, ...]
+    task: Task
+    fields: tuple[str, str] | None = None
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """One pass: batches of `size` examples, the last one perhaps of fewer."""
+        waiting: list[Chunk] = []
+        count = 0
+        for element in self.loader:
+            x, y = self._checked(*pair_of(element, self.fields, self.name))
+            while count + len(x) >= size:
+                rest = size - count
+                waiting.append((x[:rest], y[:rest]))
+                yield _joined(waiting)
+                x, y, waiting, count = x[rest:], y[rest:], [], 0
+            if len(x):
+                waiting.append((x, y))
+                count += len(x)
+        if waiting:
+            yield _joined(waiting)
+
+    def look(self, size: int) -> Look:
+        """Goes through all of it once, `size` examples at a time.
+
+        Raises:
+          ValueError: it is empty.
+        """
+        count, total, squares, kind = 0, np.zeros(()), np.zeros(()), None
+        for x, _ in self.chunks(size):
+            rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+            total, squares = total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
+            count, kind = count + len(x), x.dtype
+        if kind is None:
+            raise ValueError(f"{self.name} gives no examples: expected some each time that it is gone through.")
+        rows_each = count * int(np.prod(self.shape[:-1]))
+        mean = total / rows_each
+        variance = squares / rows_each - mean**2
+        return Look(count, kind, mean, np.sqrt(np.where(variance > 1e-12 * (1 + mean**2), variance, 1.0)))
+
+    def _checked(self, x: Any, y: Any) -> Chunk:
+        """A batch of both; a single example is a batch of one."""
+        x, y = np.asarray(as_array(x, f"{self.name}: inputs")), np.asarray(as_array(y, f"{self.name}: labels"))
+        if len(self.shape) == 3 and self.shape[-1] == 1 and x.shape[-2:] == self.shape[:-1]:
+            x = x[..., None]  # grey pictures (H, W), or a batch of them
+        if x.shape == self.shape:
+            x, y = x[None], y[None]
+        if x.shape[1:] != self.shape or not x.ndim:
+            raise ValueError(f"{self.name}: its inputs are {x.shape}; the model takes (batch, {_listed(self.shape)}).")
+        found = looked_at(Dataset(self.name, x, as_column(y, self.task), task=self.task))
+        return found.inputs, found.labels
+
+
+def check_again(loader: Any, name: str) -> None:
+    """Refuses what can be gone through only once, or not at all.
+
+    Raises:
+      ValueError: naming it, and what to give.
+    """
+    if not isinstance(loader, Iterable):
+        raise ValueError(f"{name} is a {type(loader).__name__}, which cannot be gone through: give arrays or a loader.")
+    if isinstance(loader, Iterator):
+        raise ValueError(
+            f"{name} is a {type(loader).__name__}, which can be gone through only once, and every epoch goes through "
+            "it: give what makes it, such as the list, the DataLoader or the dataset itself."
+        )
+
+
+def stream_source(
+    stream: Stream,
+    look: Look,
+    *,
+    batch_size: int,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
+    dtype: Any = jnp.float32,
+    put: Callable[[base.PyTree], base.PyTree] = jax.device_put,
+) -> base.Source:
+    """Training batches of a stream, one pass an epoch; the partial last batch of each is dropped.
+
+    Asked for a batch that is not the next, it begins that epoch's pass anew and passes over what comes before: a run
+    that goes on in the middle of an epoch meets the batches that were left only if the loader keeps its order.
+
+    Args:
+      stream: the loader.
+      look: what a pass over it found.
+      batch_size, mean, std, dtype, put: as for `source`.
+
+    Raises:
+      ValueError: fewer examples than one batch; later, an epoch that is shorter than the first look.
+    """
+    steps = look.examples // batch_size
+    if not steps:
+        raise ValueError(f"{stream.name} gives {look.examples} examples, less than one batch of {batch_size}.")
+    kind, scale = scaling(_like(stream, look), mean, std, dtype)
+    fetch = jax.tree_util.Partial(_fetch(kind, batch_size), put(scale))
+    passing: list[Iterator[Chunk]] = [iter(())]
+    place = [-1]  # the batch that comes next
+
+    def next_chunk(step: int) -> Chunk:
+        if step != place[0] or not step % steps:
+            passing[0] = stream.chunks(batch_size)
+            for _ in range(step % steps):
+                next(passing[0], None)
+        found = next(passing[0], None)
+        if found is None or len(found[0]) < batch_size:
+            raise ValueError(f"{stream.name} gave fewer than {look.examples} examples in epoch {step // steps + 1}.")
+        place[0] = step + 1
+        return found
+
+    def batches(first: int, count: int) -> base.Batches:
+        xs, ys = zip(*(next_chunk(step) for step in range(first, first + count)), strict=True)
+        y = targets(_like(stream, look)._replace(labels=np.stack(ys)), dtype)
+        ids, items = put((np.arange(first, first + count, dtype=np.int32), (np.stack(xs), y)))
+        return base.Batches(ids, items, fetch)
+
+    return base.Source(batches, steps)
+
+
+@dataclass(frozen=True)
+class stream_batches:  # noqa: N801  # called like a function, as `eval_batches` is
+    """Masked evaluation batches of a stream, as `eval_batches` makes them; each `for` is a pass."""
+
+    stream: Stream
+    batch_size: int
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    dtype: Any = jnp.float32
+
+    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        for x, y in self.stream.chunks(self.batch_size):
+            nothing = Look(len(x), x.dtype, np.zeros(()), np.ones(()))
+            kind, scale = scaling(_like(self.stream, nothing), self.mean, self.std, self.dtype)
+            y = targets(_like(self.stream, nothing)._replace(labels=y), self.dtype)
+            mask = np.arange(self.batch_size) < len(x)
+            x, y, mask = jax.device_put((filled_up(x, self.batch_size), filled_up(y, self.batch_size), mask))
+            yield (x if kind is None else normalised(scale, x, kind)), y, mask
+
+
+def _like(stream: Stream, look: Look) -> Dataset:
+    """A set of one example of zeros, of a stream's shapes, for what asks a set for those."""
+    return Dataset(stream.name, np.zeros((1, *stream.shape), look.dtype), np.zeros(1, np.int32), task=stream.task)
+
+
+@cache  # one function object for equal arguments, so that an engine compiles once
+def _fetch(kind: np.dtype | None, batch_size: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    def fetch(scale: Any, item: tuple[jax.Array, jax.Array], start: jax.Array | int, count: int):
+        x, y = (jax.lax.dynamic_slice_in_dim(array, start, count) for array in item)
+        return (x if kind is None else normalised(scale, x, kind)), y
+
+    fetch.batch_size = batch_size  # type: ignore[attr-defined]
+    return fetch
+
+
+def _joined(parts: list[Chunk]) -> Chunk:
+    xs, ys = zip(*parts, strict=True)
+    return np.concatenate(xs), np.concatenate(ys)
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,117 @@
+"""Tables from CSV files: columns of numbers, and one of labels or targets."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from localgrad.data.columns import Y_NAMES
+from localgrad.data.dataset import Dataset
+from localgrad.data.files import expanded, lines
+from localgrad.tasks import Task
+
+
+class Table(NamedTuple):
+    """A CSV file as text: names of its columns (of one without a header their numbers from 1), and its rows."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+
+
+def read_table(path: str | Path) -> Table:
+    """A CSV file; its first line is a header if any of its cells is no number.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: it has no rows, or a row of another length; the message has its line.
+    """
+    path = expanded(path)
+    numbered = [(number, line) for number, line in lines(path, "Give a CSV file") if line.strip()]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(line for _, line in numbered)]
+    for (number, _), row in zip(numbered, rows, strict=False):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"{path}, line {number}: {len(row)} cells; expected {len(rows[0])}, as in the first line.")
+    header = bool(rows) and not all(map(_is_number, rows[0]))
+    columns = tuple(rows[0]) if header else tuple(str(i + 1) for i in range(len(rows[0]) if rows else 0))
+    if not rows[header:]:
+        raise ValueError(f"{path} has no rows of numbers.")
+    return Table(path, columns, rows[header:])
+
+
+def numbers(table: Table, columns: Sequence[str]) -> np.ndarray:
+    """Columns of a table as float32 `(N, D)`.
+
+    Raises:
+      ValueError: there is no such column, or a cell of one is no finite number.
+    """
+    found = np.empty((len(table.rows), len(columns)), np.float32)
+    for j, name in enumerate(columns):
+        if name not in table.columns:
+            raise ValueError(f"{table.path} has no column {name!r}; it has {', '.join(table.columns)}.")
+        k = table.columns.index(name)
+        for i, row in enumerate(table.rows):
+            if not _is_number(row[k]) or not np.isfinite(np.float32(row[k])):
+                raise ValueError(
+                    f"{table.path}, row {i + 1}, column {name}: {row[k]!r}; expected a finite number. Write classes of "
+                    "a feature as numbers, or leave the column out."
+                )
+            found[i, j] = np.float32(row[k])
+    return found
+
+
+def csv_file(
+    path: str | Path,
+    *,
+    task: Task | None = None,
+    label: str | None = None,
+    label_names: Sequence[str] | None = None,
+) -> Dataset:
+    """A CSV file as a set: one column of labels or targets, and all others, of numbers, as inputs.
+
+    Args:
+      path: the file, `.csv` or `.csv.gz`.
+      task: what is learnt; None, or a classification, reads labels of any text, another task numbers.
+      label: the column of labels; None is the one with a usual name (`label`, `target`, `y`, ...), or else the last.
+      label_names: the classes, in order, such as those of the training split; None sorts those that there are.
+
+    Returns:
+      Inputs float32 `(N, D)`, with `columns`, and of classes `label_names`.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: a cell is no number, or a label is of no class; the message has its row.
+    """
+    table = read_table(path)
+    usual = [name for name in table.columns if name.lower() in Y_NAMES]
+    chosen = label or (usual[0] if usual else table.columns[-1])
+    if chosen not in table.columns:
+        raise ValueError(f"{table.path} has no column {chosen!r}; it has {', '.join(table.columns)}.")
+    columns = tuple(name for name in table.columns if name != chosen)
+    inputs = numbers(table, columns)
+    name = table.path.name
+    if task is not None and task.name != "classification":
+        return Dataset(name, inputs, numbers(table, [chosen]), task=task, columns=columns)
+    cells = [row[table.columns.index(chosen)] for row in table.rows]
+    classes = tuple(label_names) if label_names is not None else tuple(sorted(set(cells), key=_by_number))
+    unknown = next(((i, cell) for i, cell in enumerate(cells) if cell not in classes), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{table.path}, row {unknown[0] + 1}: the label {unknown[1]!r} is no class; there are {', '.join(classes)}."
+        )
+    labels = np.array([classes.index(cell) for cell in cells], np.int32)
+    return Dataset(name, inputs, labels, len(classes), label_names=classes, columns=columns)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _by_number(text: str) -> tuple[int, float, str]:
+    return (0, float(text), text) if _is_number(text) else (1, 0.0, text)

@@ -1,0 +1,133 @@
+"""The data that a program gives with its model: read, looked at, and scaled."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from localgrad import data
+from localgrad.base import Model
+from localgrad.training.job import float_of
+
+Split = data.Dataset | data.Stream
+
+
+class GivenData(NamedTuple):
+    """What a program gives besides the model.
+
+    Attributes:
+      train, validation, test: see `localgrad.fit`.
+      fields, label_names, name: see `localgrad.fit`.
+      mean, std, normalise: see `localgrad.fit`.
+      augment: `(keys, inputs) -> inputs`, or None.
+      views: how often each example is augmented.
+    """
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+    fields: tuple[str, str] | None = None
+    label_names: Sequence[str] | None = None
+    name: str | None = None
+    mean: Any = None
+    std: Any = None
+    normalise: bool | None = None
+    augment: data.Augment | None = None
+    views: int = 1
+
+
+class Read(NamedTuple):
+    """The data of a run, looked at.
+
+    Attributes:
+      splits: see `Job`.
+      like: the training split, or a set of zeros of a stream's shapes.
+      look: what a pass over a stream of training found; None of arrays.
+      stats: mean and deviation, or None.
+      says: what the training data are, for the run's identity.
+    """
+
+    splits: dict[str, Split]
+    like: data.Dataset
+    look: data.Look | None
+    stats: tuple[np.ndarray, np.ndarray] | None
+    says: str
+
+
+def read_given(model: Model, given: GivenData) -> Read:
+    """Looks at the data, and takes statistics of the training split where inputs are to be scaled.
+
+    Raises:
+      ValueError, FileNotFoundError: they are not what the model takes.
+    """
+    shape, dtype = model.x_spec.shape[model.batch_axis + 1 :], model.x_spec.dtype
+    if given.views > 1:
+        if shape[:1] != (given.views,):
+            raise ValueError(f"views={given.views}, and the model takes inputs {shape}; expected that many in front.")
+        shape = shape[1:]
+    split = partial(data.as_split, shape=shape, dtype=dtype, task=model.task, fields=given.fields)
+    train = split(given.train, "train")
+    like = train if isinstance(train, data.Dataset) else None
+    splits: dict[str, Split] = {"train": train}
+    if isinstance(given.validation, float):
+        splits |= _held_out(train, given.validation)
+    elif given.validation is not None:
+        splits["validation"] = split(given.validation, "validation", like=like)
+    if given.test is not None:
+        splits["test"] = split(given.test, "test", like=like)
+    train, look = splits["train"], None
+    if isinstance(train, data.Stream):
+        if given.augment is not None or given.views > 1 or model.trials is not None:
+            raise ValueError(
+                "a loader augments by itself, and gives its batches to one trial: leave augment, views and trials out."
+            )
+        look = train.look(model.batch_size)
+        like = data.Dataset(train.name, np.zeros((1, *shape), look.dtype), np.zeros(1, np.int32), task=model.task)
+        says = f"{look.examples} of {shape} {look.dtype}"
+    else:
+        like = train
+        says = json.dumps(data.fingerprint(train))
+    return Read(splits, like, look, _stats(given, like, look, float_of(dtype) is not None), says)
+
+
+def _held_out(train: Split, share: float) -> dict[str, Split]:
+    """A share of the training examples as validation, the same whatever the seed of the run, and what is left."""
+    if not isinstance(train, data.Dataset):
+        raise ValueError(f"validation={share}: a share can be held out of arrays alone; give a loader of its own.")
+    count = round(share * len(train.inputs)) if 0 < share < 1 else 0
+    if not 0 < count < len(train.inputs):
+        raise ValueError(
+            f"validation={share} of {len(train.inputs)} examples; expected a share that leaves some in both."
+        )
+    order = np.random.default_rng(0).permutation(len(train.inputs))
+    pick = lambda rows: train._replace(inputs=train.inputs[rows], labels=train.labels[rows])
+    return {"train": pick(np.sort(order[count:])), "validation": pick(np.sort(order[:count]))}
+
+
+def _stats(
+    given: GivenData, like: data.Dataset, look: data.Look | None, floats: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation: those that are given, or of the training split where it is scaled: bytes, by default."""
+    if (given.mean is None) != (given.std is None):
+        raise ValueError("give both mean and std, or neither.")
+    if given.mean is not None:
+        if given.normalise is False or not floats:
+            raise ValueError("mean and std are given, and inputs are not scaled: leave one of the two out.")
+        channels = like.inputs.shape[-1]
+        return tuple(np.broadcast_to(np.asarray(v, np.float64), (channels,)) for v in (given.mean, given.std))  # type: ignore[return-value]
+    wanted = like.inputs.dtype == np.uint8 if given.normalise is None else given.normalise
+    if wanted and not floats:
+        if given.normalise:
+            raise ValueError("normalise=True, and the model takes whole numbers as they are: leave it out.")
+        return None
+    if not wanted or like.words is not None:
+        return None
+    return (look.mean, look.std) if look is not None else data.pixel_stats(like)
+
+
+def preprocessing(given: GivenData, stats: tuple[np.ndarray, np.ndarray] | None) -> str:
+    """What is done to inputs, for the run's identity."""
+    augment = "" if given.augment is None else getattr(given.augment, "__qualname__", repr(type(given.augment)))
+    return json.dumps({"stats": None if stats is None else [list(map(float, s)) for s in stats], "augment": augment})

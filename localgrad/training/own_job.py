@@ -1,0 +1,132 @@
+"""From a model and data that were given to everything a run needs; what can be refused is refused here."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from os import PathLike
+
+import jax
+import numpy as np
+
+from localgrad import data, processes
+from localgrad.base import BlockState, Engine, Key, Model, Source
+from localgrad.methods import transfer
+from localgrad.pipeline import completed, drawn, init, specs
+from localgrad.prediction import About, Predictor, about_of
+from localgrad.report import params_sha256
+from localgrad.training.builders import build_engine
+from localgrad.training.config_file import saved_config
+from localgrad.training.job import Job, check_workdir, float_of
+from localgrad.training.loading import load_states
+from localgrad.training.own_config import OwnConfig, model_digest, names_of
+from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
+from localgrad.training.placement import check_placement, resolve
+from localgrad.training.workdir import as_json
+
+Begin = str | PathLike | Predictor | Sequence[BlockState] | None
+
+
+def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin = None) -> Job:
+    """Builds the engine and the data of a run whose model is given.
+
+    Args:
+      model: the model.
+      given: the data, and what is done to them.
+      config: how long, from which seed, where; what is told of model and data is filled in here.
+      begin: what training begins with, see `localgrad.fit`.
+
+    Returns:
+      A `Job`, without trackers and callbacks.
+
+    Raises:
+      ValueError, FileNotFoundError: for what cannot be, or a workdir of another run.
+    """
+    read = read_given(model, given)
+    start, digest = _beginning(model, begin)
+    config = OwnConfig(
+        **{
+            **vars(config),
+            "batch_size": model.batch_size,
+            "model": model_digest(model),
+            "method": model.method,
+            "net": names_of(model),
+            "task": f"{model.task.name}({model.task.outputs})",
+            "dataset": _name(given, read),
+            "data": read.says,
+            "preprocessing": preprocessing(given, read.stats),
+            "begin": digest,
+            "trials": model.trials or 1,
+        }
+    )
+    check_workdir(config)
+    saved = saved_config(config.workdir)
+    if saved is not None:
+        check_placement(config, saved, model)
+    config = resolve(config, model)
+    processes.agree(
+        lambda: {"the data": read.says, "the run": json.loads(as_json({**config.to_json(), "workdir": ""}))}
+    )
+    engine = build_engine(config, model)
+    source = _source(config, model, given, read, engine)
+    about = _about(model, given, read, source)
+    total = config.epochs * source.steps_per_epoch
+    return Job(config, model, engine, source, read.splits, read.stats, total, start, about, model.batch_size)
+
+
+def _beginning(model: Model, begin: Begin) -> tuple[Callable[[Key], tuple[BlockState, ...]], str]:
+    """How the first states are made, and the digest of what they are made of."""
+    if begin is None:
+        return partial(init, model), ""
+    if isinstance(begin, str | PathLike):
+        states = load_states(begin)
+    elif isinstance(begin, Predictor):
+        if begin.states is None:
+            raise ValueError("this predictor was opened from an export, which has no blocks: give the run's workdir.")
+        states = begin.states
+    else:
+        states = tuple(begin)
+    transfer(specs_as_zeros(model), states)  # what does not fit is refused now
+    return lambda key: completed(model, key, transfer(drawn(model, key), states)), params_sha256(states)[:16]
+
+
+def specs_as_zeros(model: Model) -> tuple[BlockState, ...]:
+    """States of a model without drawing any, for what looks at shapes."""
+    return tuple(
+        jax.tree.map(lambda spec: np.broadcast_to(np.zeros((), spec.dtype), spec.shape), s) for s in specs(model)[0]
+    )
+
+
+def _source(config: OwnConfig, model: Model, given: GivenData, read: Read, engine: Engine) -> Source:
+    mean, std = read.stats or (None, None)
+    train, dtype = read.splits["train"], float_of(model.x_spec.dtype)
+    if isinstance(train, data.Stream):
+        assert read.look is not None
+        return data.stream_source(
+            train, read.look, batch_size=model.batch_size, mean=mean, std=std, dtype=dtype, put=engine.put
+        )
+    return data.source(
+        train,
+        batch_size=model.batch_size,
+        seed=config.seed,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        augment=given.augment,
+        views=given.views,
+        trials=model.trials,
+        resident=config.resident,
+        put=engine.put,
+    )
+
+
+def _name(given: GivenData, read: Read) -> str:
+    """What tables call the data."""
+    return given.name or ("own data" if read.like.name == "train" else read.like.name)
+
+
+def _about(model: Model, given: GivenData, read: Read, source: Source) -> About:
+    names = tuple(map(str, given.label_names)) if given.label_names is not None else read.like.label_names
+    if names is not None and model.task.classes is not None and len(names) != model.task.classes:
+        raise ValueError(f"label_names has {len(names)} names, and the model {model.task.classes} classes.")
+    like = read.like._replace(label_names=names, name=_name(given, read))
+    return about_of(model, like, read.stats, epoch_steps=source.steps_per_epoch)

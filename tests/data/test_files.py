@@ -1,0 +1,82 @@
+"""Sets of one's own out of files: folders of pictures, and CSV tables."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from localgrad import data, regression
+
+
+def draw(folder, name, value, size=(4, 3), mode="L"):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(folder / name)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of grey pictures, 4 wide and 3 high."""
+    draw(tmp_path / "cat", "a.png", 10)
+    draw(tmp_path / "cat" / "deep", "b.png", 20)
+    draw(tmp_path / "ant", "c.bmp", 30)
+    (tmp_path / "ant" / "notes.txt").write_text("")
+    return tmp_path
+
+
+def test_a_folder_a_class(pictures):
+    found = data.image_folder(pictures)
+    assert found.label_names == ("ant", "cat") and found.classes == 2
+    assert found.inputs.shape == (3, 3, 4, 1) and found.inputs.dtype == np.uint8
+    assert found.inputs[:, 0, 0, 0].tolist() == [30, 10, 20] and found.labels.tolist() == [0, 1, 1]
+    assert data.image_folder(pictures, shape=(6, 5, 3)).inputs.shape == (3, 6, 5, 3)
+    assert data.image_folder(pictures, label_names=("cat", "dog", "ant")).labels.tolist() == [2, 0, 0]
+
+
+def test_what_a_folder_cannot_be(pictures, tmp_path):
+    with pytest.raises(ValueError, match="a folder 'cat', which is no class; there are ant, bee"):
+        data.image_folder(pictures, label_names=("ant", "bee"))
+    draw(pictures / "cat", "d.png", 1, size=(5, 5))
+    with pytest.raises(ValueError, match=r"d.png is \(5, 5, 1\): say to which shape"):
+        data.image_folder(pictures)
+    (pictures / "ant" / "e.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="e.jpg: cannot be read"):
+        data.image_folder(pictures, shape=(2, 2, 1))
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        data.image_folder(tmp_path / "none")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no folders with pictures"):
+        data.image_folder(tmp_path / "empty")
+
+
+def csv(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_table_with_and_without_a_header(tmp_path):
+    found = data.csv_file(csv(tmp_path, "a,label,b\n1,yes,2\n3,no,4.5\n\n5,yes,6\n"))
+    assert found.columns == ("a", "b") and found.label_names == ("no", "yes")
+    assert found.inputs.tolist() == [[1, 2], [3, 4.5], [5, 6]] and found.labels.tolist() == [1, 0, 1]
+    plain = data.csv_file(csv(tmp_path, "1,2,10\n3,4,9\n"))
+    assert plain.columns == ("1", "2") and plain.label_names == ("9", "10") and plain.labels.tolist() == [1, 0]
+    numbers = data.csv_file(csv(tmp_path, "a,y\n1,0.5\n2,0.25\n"), task=regression(1))
+    assert numbers.labels.tolist() == [[0.5], [0.25]] and numbers.label_names is None
+    chosen = data.csv_file(csv(tmp_path, "a,b\n1,0\n2,1\n"), label="a", label_names=("2", "1"))
+    assert chosen.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "says"),
+    [
+        ("a,b\n1,2,3\n", {}, "line 2: 3 cells; expected 2"),
+        ("a,b\n", {}, "has no rows"),
+        ("", {}, "has no rows"),
+        ("a,y\n1,0\nred,1\n", {}, "row 2, column a: 'red'; expected a finite number"),
+        ("a,y\nnan,0\n2,1\n", {}, "row 1, column a: 'nan'"),
+        ("a,y\n1,0\n2,1\n", {"label": "z"}, "has no column 'z'; it has a, y"),
+        ("a,y\n1,0\n2,5\n", {"label_names": ("0", "1")}, "row 2: the label '5' is no class; there are 0, 1"),
+    ],
+)
+def test_what_a_table_cannot_be(text, more, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        data.csv_file(csv(tmp_path, text), **more)

@@ -1,0 +1,122 @@
+"""Loaders of somebody else's: the same examples, whatever their elements are."""
+
+import jax
+import numpy as np
+import pytest
+
+from localgrad import classification, data, regression
+from localgrad.data.streams import Stream, check_again, stream_batches, stream_source
+
+SHAPE = (2, 2, 1)
+RNG = np.random.default_rng(0)
+X, Y = RNG.integers(0, 256, (25, *SHAPE)).astype(np.uint8), RNG.integers(0, 3, 25)
+CUTS = [(X[i : i + 4], Y[i : i + 4]) for i in range(0, 25, 4)]
+
+
+def torch_loader():
+    torch = pytest.importorskip("torch")
+    pair = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    return torch.utils.data.DataLoader(pair, batch_size=6)
+
+
+LOADERS = {
+    "pairs": lambda: CUTS,
+    "dicts": lambda: [{"id": 0, "image": x, "label": y} for x, y in CUTS],
+    "examples": lambda: [{"img": x, "label": int(y)} for x, y in zip(X, Y, strict=True)],
+    "one batch": lambda: [(X, Y)],
+    "torch": torch_loader,
+}
+
+
+def stream(loader, **more):
+    return Stream(**{"name": "train", "loader": loader, "shape": SHAPE, "task": classification(3), **more})
+
+
+@pytest.mark.parametrize("form", LOADERS)
+def test_chunks_are_the_examples_in_order(form):
+    chunks = list(stream(LOADERS[form]()).chunks(10))
+    assert [len(x) for x, _ in chunks] == [10, 10, 5]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in chunks]), X)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in chunks]), Y)
+
+
+def test_a_look_counts_and_takes_the_statistics_of_all():
+    look = stream(CUTS).look(10)
+    mean, std = data.pixel_stats(data.Dataset("x", X, Y.astype(np.int32), 3))
+    assert look.examples == 25 and look.dtype == np.uint8
+    np.testing.assert_allclose([look.mean, look.std], [mean, std], rtol=1e-12)
+    still = stream([(np.full((4, *SHAPE), 7, np.uint8), np.zeros(4, int))]).look(2)
+    assert still.std.tolist() == [1.0]
+
+
+def test_batches_can_be_asked_for_at_any_time():
+    own = stream(CUTS)
+    source = stream_source(own, own.look(8), batch_size=8)
+    assert source.steps_per_epoch == 3
+
+    def of(first, count):
+        batches = source.batches(first, count)
+        fetched = [batches.fetch(jax.tree.map(lambda a, k=k: a[k], batches.items), 0, 8) for k in range(count)]
+        return batches.batch_id.tolist(), [np.asarray(x) for x, _ in fetched], [np.asarray(y) for _, y in fetched]
+
+    ids, xs, ys = of(0, 5)
+    assert ids == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(np.concatenate(xs[:3]), X[:24].astype(np.float32))
+    np.testing.assert_array_equal(xs[3], xs[0])
+    again = of(4, 1)
+    assert again[0] == [4]
+    np.testing.assert_array_equal(again[1][0], xs[4])
+    np.testing.assert_array_equal(again[2][0], ys[4])
+
+
+def test_evaluation_masks_what_fills_the_last_batch():
+    seen = list(stream_batches(stream(CUTS), 10))
+    assert [int(mask.sum()) for *_, mask in seen] == [10, 10, 5]
+    np.testing.assert_array_equal(np.concatenate([np.asarray(y)[np.asarray(mask)] for _, y, mask in seen]), Y)
+
+
+def test_grey_pictures_need_no_last_axis():
+    x, y = next(stream([(X[..., 0], Y)]).chunks(25))
+    assert x.shape == X.shape and len(y) == 25
+
+
+class Shrinking:
+    """Fewer examples at each pass."""
+
+    def __init__(self):
+        self.left = 3
+
+    def __iter__(self):
+        self.left -= 1
+        return iter([(X[:8], Y[:8])] * self.left)
+
+
+def test_a_loader_that_shrinks_is_named():
+    own = stream(Shrinking())
+    source = stream_source(own, own.look(8), batch_size=8)
+    with pytest.raises(ValueError, match="train gave fewer than 16 examples in epoch 1"):
+        source.batches(0, 2)
+
+
+@pytest.mark.parametrize(
+    ("elements", "more", "says"),
+    [
+        ([], {}, "gives no examples"),
+        ([(X[:, :1], Y)], {}, r"its inputs are \(25, 1, 2, 1\); the model takes \(batch, 2, 2, 1\)"),
+        ([(X, Y[:3])], {}, r"found labels \(3,\) for 25 inputs"),
+        ([(X, Y + 1)], {}, "run from 1 to 3; expected 0 to 2"),
+        ([(X * np.nan, Y)], {}, "nan at"),
+        ([(X, Y.astype(str))], {}, "not real numbers"),
+        ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(25, 2\) for inputs .* wants \(25, 1\)"),
+        ([{"image": X, "img": X, "label": Y}], {}, r'which columns of train are the inputs.*fields=\("inputs"'),
+    ],
+)
+def test_what_a_loader_cannot_give(elements, more, says):
+    with pytest.raises(ValueError, match=says):
+        stream(elements, **more).look(8)
+
+
+def test_what_can_be_gone_through_once_is_refused():
+    check_again([1], "train")
+    with pytest.raises(ValueError, match="train is a generator, which can be gone through only once"):
+        check_again((x for x in CUTS), "train")

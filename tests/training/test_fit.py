@@ -1,0 +1,279 @@
+"""`localgrad.fit`: own modules and own data in the one loop."""
+
+import importlib
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+import localgrad as lg
+from localgrad.pipeline import specs
+from localgrad.training import Interrupted, restore
+from localgrad.training.config_file import read_config
+
+from . import own
+
+TRAIN, VALIDATION = own.pictures(80), own.pictures(40, seed=1)
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def fit(train=TRAIN, validation=VALIDATION, model=None, **more):
+    more = {"epochs": 2, "log": quiet, **more}
+    return lg.fit(own.model() if model is None else model, train, validation, **more)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run of three epochs that nobody disturbed."""
+    return fit(epochs=3, workdir=tmp_path_factory.mktemp("own") / "run")
+
+
+def test_it_learns_and_writes_what_a_run_writes(undisturbed):
+    folder = undisturbed.workdir
+    assert set(os.listdir(folder)) == {
+        "config.json", "model.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png", "checkpoints",
+    }  # fmt: skip
+    summary = undisturbed.summary
+    assert summary["steps"] == 15 and summary["net"] == "Layer-Top" and summary["method"] == "early_exit"
+    assert summary["best_validation_accuracy"] > 70
+    assert json.loads((Path(folder) / "summary.json").read_text()) == summary
+    assert "test_accuracy" not in summary and summary["exit_accuracy"][-1] == summary["validation_accuracy"]
+    assert [record["split"] for record in undisturbed.records] == ["train", "validation"] * 3
+    assert lg.params_sha256(undisturbed.states) == summary["params_sha256"]
+
+
+def test_stages_and_a_folder_of_its_own_change_nothing(undisturbed):
+    piped = fit(epochs=3, stages=2)  # compiled quickly, a block rounds otherwise in programs of other stages
+    for ours, theirs in zip(jax.tree.leaves(piped.states), jax.tree.leaves(undisturbed.states), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert piped.workdir is None and piped.summary["stages"] == 2
+
+
+def test_a_stop_and_more_epochs_change_nothing(undisturbed, tmp_path):
+    seen, stop = [], [True]
+
+    def once(ended):
+        seen.append(ended.epoch)
+        if stop.pop() if stop else False:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit(workdir=tmp_path, callbacks=[once])
+    fit(workdir=tmp_path, callbacks=[once])
+    said = []
+    done = fit(epochs=3, workdir=tmp_path, callbacks=[once], log=said.append)
+    assert seen == [1, 2, 3] and any("epochs was 2 and is 3" in line for line in said)
+    assert done.summary["params_sha256"] == undisturbed.summary["params_sha256"]
+    assert done.records[1]["accuracy"] == undisturbed.records[1]["accuracy"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
+    assert steps == [5, 10, 15]
+    before = fit(epochs=3, workdir=tmp_path, callbacks=[once])  # nothing is left to do
+    assert seen == [1, 2, 3] and before.summary == done.summary
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": lambda: own.model(tx=optax.sgd(0.1))}, "model is '"),
+        ({"model": lambda: own.model(4)}, "task is 'classification\\(3\\)' there and 'classification\\(4\\)' here"),
+        ({"train": own.pictures(80, seed=5)}, "data is "),
+        ({"hyperparameters": {"rate": 0.1}}, r"hyperparameters is {} there and {'rate': 0.1} here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"epochs": 1}, "epochs is 3 there and 1 here"),
+        ({"normalise": False}, "preprocessing is"),
+    ],
+)
+def test_another_run_is_refused_in_one_line(change, says, undisturbed):
+    more = {"epochs": 3, **change}
+    model = more.pop("model", own.model)()
+    with pytest.raises(ValueError, match=says) as error:
+        fit(model=model, workdir=undisturbed.workdir, **more)
+    assert "\n" not in str(error.value) and "--" not in str(error.value)
+    assert "of another configuration" in str(error.value)
+
+
+def test_a_run_of_names_and_one_that_was_given_know_each_other(undisturbed, tmp_path):
+    with pytest.raises(ValueError, match="given to localgrad.fit, and no names to make it of"):
+        read_config(undisturbed.workdir)
+    (tmp_path / "config.json").write_text(json.dumps(lg.training.Config().to_json()))
+    with pytest.raises(ValueError, match="a run of a model made of names, and this is one of a model that was given"):
+        fit(workdir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"train": iter([TRAIN])}, "can be gone through only once"),
+        ({"train": 3}, "cannot be gone through"),
+        (
+            {"train": (TRAIN[0][:, :2], TRAIN[1])},
+            r"its inputs is \(2, 4, 1\); the model takes \(4, 4, 1\)",
+        ),
+        ({"train": (TRAIN[0], TRAIN[1] + 1)}, "run from 1 to 3; expected 0 to 2"),
+        ({"train": (TRAIN[0], TRAIN[1][:5])}, r"found labels \(5,\) for 80 inputs"),
+        ({"train": (TRAIN[0][:8], TRAIN[1][:8])}, "batch_size=16 with 8 training examples"),
+        ({"train": [(TRAIN[0][:8], TRAIN[1][:8])]}, "gives 8 examples, less than one batch of 16"),
+        ({"train": {"a": TRAIN[0], "b": TRAIN[1]}}, "which columns of train are the inputs"),
+        ({"train": {"a": TRAIN[0], "b": TRAIN[1]}, "fields": ("a", "c")}, "no column 'c'; it has a, b"),
+        ({"train": [1, 2, 3]}, "train gives a int; expected pairs"),
+        ({"train": "/nowhere"}, "is not there"),
+        ({"validation": 1.5}, "expected a share that leaves some in both"),
+        ({"epochs": 0}, "^epochs must be at least 1; got 0"),
+        ({"stages": 3}, "stages"),
+        ({"mean": 3.0}, "give both mean and std"),
+        ({"label_names": ["a"]}, "label_names has 1 names, and the model 3 classes"),
+        ({"hyperparameters": {"rate": [1]}}, "hyperparameters are names with numbers"),
+        ({"trace": (5, 2)}, "^trace is the numbers of two batches"),
+        ({"begin": "/nowhere"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_compiled(arguments, says, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("localgrad.training.run"), "train", None)  # what would compile
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        fit(**arguments)
+
+
+def test_arguments_that_there_are_not():
+    with pytest.raises(TypeError, match=r"has no argument 'batchsize'; besides .* data_parallel, cuts"):
+        fit(batchsize=3)
+    with pytest.raises(TypeError, match="model is what a method makes"):
+        lg.fit(own.Layer(), TRAIN, epochs=1)
+
+
+def test_a_loader_gives_the_batches_that_it_gives():
+    x, y = TRAIN[0][:70], TRAIN[1][:70]  # a partial last batch is dropped
+    loader = [(x[i : i + 9], y[i : i + 9]) for i in range(0, 70, 9)]  # of another size than the model's
+    done = fit(loader, loader)
+    model = own.model()
+    engine = lg.sequential(model)
+    key = jax.random.key(0)
+    state = engine.load(lg.init(model, jax.random.fold_in(key, 0)), jax.random.fold_in(key, 1))
+    mean, std = lg.data.pixel_stats(lg.data.Dataset("x", x, y.astype(np.int32), 3))
+    scaled = np.asarray((x - mean) / std, np.float32)[:64].reshape(4, 16, *own.SHAPE)
+    for _ in range(2):
+        state, metrics = engine.run(state, lg.data.batches(scaled, y[:64].reshape(4, 16)))
+    metrics.check()
+    for ours, theirs in zip(done.states, engine.states(state), strict=True):
+        for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(theirs.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    scores = done.predictor(best=False)(x).values
+    assert done.summary["validation_accuracy"] == pytest.approx(100 * np.mean(scores == y))
+
+
+def test_a_regression_chooses_the_least_error(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 5)).astype(np.float32)
+    y = x[:, :1] - x[:, 1:2]
+    model = own.model(lg.regression(1), optax.sgd(lambda step: jnp.where(step < 4, 0.1, -0.1)), shape=(5,))
+    done = fit((x, y[:, 0]), 0.25, model, epochs=3, workdir=tmp_path)
+    errors = [record["mean_squared_error"] for record in done.records if record["split"] == "validation"]
+    assert done.summary["best_validation_mean_squared_error"] == min(errors) < errors[-1]
+    epoch = int(np.argmin(errors)) + 1
+    assert done.summary["best_epoch"] == epoch
+    assert restore(specs(model)[0], tmp_path, best=True).step == 3 * epoch
+    assert done.predictor()(x[:2]).values.shape == (2, 1)
+
+
+def test_patience_ends_a_run_and_the_same_call_says_so(tmp_path):
+    still = own.model(tx=optax.sgd(0.0))
+    done = fit(model=still, epochs=9, patience=2, workdir=tmp_path)
+    assert done.summary["steps"] == 15 and done.summary["best_epoch"] == 1
+    said = []
+    fit(model=still, epochs=9, patience=2, workdir=tmp_path, log=said.append)
+    assert "is a finished run" in said[-1]
+
+
+def test_a_callback_that_says_true_ends_a_run():
+    assert fit(validation=None, epochs=9, callbacks=[lambda ended: ended.epoch == 2]).summary["steps"] == 10
+
+
+class Embed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Embed(7, 8)(x).mean(axis=1)
+
+
+def test_whole_numbers_go_to_a_model_that_takes_them():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 7, (64, 6))
+    model = own.model(3, shape=(6,), dtype=jnp.int32, blocks=[lg.from_linen(Embed())])
+    done = fit((x, (x == 1).sum(axis=1).clip(0, 2)), None, model, epochs=1)
+    assert done.predictor()(x[:5]).scores.shape == (5, 3)
+    with pytest.raises(ValueError, match="its inputs are float32; the model takes int32"):
+        fit((x.astype(np.float32), x[:, 0] % 3), None, model)
+
+
+def test_a_trained_network_begins_another(undisturbed):
+    other = own.pictures(64, seed=3, classes=2)
+    model = lg.heads_alone(own.model(2))
+    done = fit((other[0], other[1]), None, model, begin=undisturbed.workdir, epochs=1)
+    for ours, theirs in zip(done.states, undisturbed.best, strict=True):
+        assert jax.tree.all(jax.tree.map(np.array_equal, ours.params["f"], theirs.params["f"]))
+        assert ours.params["head"] is not None
+    moved = fit((other[0], other[1]), None, own.model(2), begin=undisturbed, epochs=1)
+    before, after = (jax.tree.leaves(states[0].params["f"]) for states in (undisturbed.best, moved.states))
+    assert not all(map(np.array_equal, before, after))
+    with pytest.raises(ValueError, match="nothing of the trained network fits"):
+        fit(
+            (other[0][:, :2], other[1]),
+            None,
+            own.model(2, shape=(2, 4, 1), blocks=[lg.from_linen(own.Layer(4))]),
+            begin=undisturbed,
+        )
+
+
+def test_trackers_are_told_of_calls_and_epochs():
+    class Told:
+        def __init__(self):
+            self.rows, self.run = [], None
+
+        def start(self, run, step):
+            self.run = run, step
+
+        def call(self, row):
+            self.rows.append(("call", row))
+
+        def epoch(self, row):
+            self.rows.append(("epoch", row))
+
+        def close(self):
+            self.rows.append(("close", {}))
+
+    told = Told()
+    assert isinstance(told, lg.training.Tracker)
+    done = fit(trackers=[told], batches_per_call=3, stages=2)
+    assert told.run[1] == 0 and told.run[0]["blocks"] == ["Layer", "Top"] and told.run[0]["stages"] == 2
+    kinds = [kind for kind, _ in told.rows]
+    assert kinds == ["call", "call", "epoch"] * 2 + ["close"]
+    call, epoch = told.rows[1][1], told.rows[2][1]
+    assert call["step"] == 5 and call["epoch"] == 1.0 and call["delay"] == [0, 0] and len(call["block_loss"]) == 2
+    assert epoch["validation_accuracy"] == done.records[1]["accuracy"] and len(epoch["validation_exit_accuracy"]) == 2
+    first = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)]) for state in done.states]
+    last = told.rows[5][1]
+    np.testing.assert_allclose(
+        last["param_norm"], [np.linalg.norm(vector.astype(float)) for vector in first], rtol=1e-6
+    )
+    json.dumps(told.rows)
+
+
+def test_an_epoch_is_one_line_of_any_number_of_blocks():
+    from localgrad.training.records import epoch_line
+
+    for blocks in (2, 12, 64):
+        train = {"epoch": 2, "block_loss": [0.123456] * blocks, "examples_per_sec": 1234.5}
+        line = epoch_line(
+            [train, {"split": "validation", "accuracy": 91.2, "exit_accuracy": [91.2]}], 5, lg.classification(3), 75.0
+        )
+        assert len(line) < 150 and "\n" not in line and "validation 91.20 %" in line and "1:15 min left" in line
+        assert re.match(r"epoch 2/5  loss by block 0.123", line)
