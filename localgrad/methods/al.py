@@ -6,6 +6,8 @@ Block i holds an encoder of the input side `f`, of the target side `g`, a bridge
     loss_i = mean (b_i(s_i) - t_i)^2 + mean (h_i(t_i) - t_{i-1})^2
     exit k predicts  h_1(...h_k(b_k(f_k(...f_1(x)))))
 
+The target side can also be made before training, see `localgrad.methods.codes`.
+
 References:
   NECO: Kao and Chen, Associated Learning, Neural Computation 33(1), 2021, https://arxiv.org/abs/1906.05560
   ICLR: Wu et al., Associated Learning: an Alternative to End-to-End Backpropagation that Works on CNN, RNN, and
