@@ -22,7 +22,7 @@ _method = partial(option, group="Method")
 _network = partial(option, group="Network")
 _data = partial(option, group="Data")
 _training = partial(option, group="Training")
-_feedback = partial(option, group="Feedback that learns")
+_feedback = partial(option, group="Feedback, synthesizers, critics and inverses, which learn beside the weights")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 _LATER = ("plugin", "codes")  # fields that came when there were files without them
@@ -105,11 +105,11 @@ class Config(RunConfig):
     )
     clip_norm: float | None = _training(None, "largest global norm of a gradient")
     feedback_optimizer: str | None = _feedback(
-        None, "of feedback that learns (dkp, kp); None is the weights'", choices=OPTIMIZERS
+        None, "of what learns beside the weights; None is the weights', or the method's", choices=OPTIMIZERS
     )
-    feedback_learning_rate: float | None = _feedback(None, "of feedback that learns; None is the weights'")
-    feedback_schedule: str | None = _feedback(None, "of feedback that learns; None is the weights'", choices=SCHEDULES)
-    feedback_weight_decay: float | None = _feedback(None, "of feedback that learns; None is the weights'")
+    feedback_learning_rate: float | None = _feedback(None, "of the same; None is the weights'")
+    feedback_schedule: str | None = _feedback(None, "of the same; None is the weights'", choices=SCHEDULES)
+    feedback_weight_decay: float | None = _feedback(None, "of the same; None is the weights'")
     grow_from: str | None = _growth(
         None, "workdir of a run of a shorter network, whose newest checkpoint this one begins with"
     )
