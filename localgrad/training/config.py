@@ -22,7 +22,7 @@ _method = partial(option, group="Method")
 _network = partial(option, group="Network")
 _data = partial(option, group="Data")
 _training = partial(option, group="Training")
-_feedback = partial(option, group="Feedback, synthesizers, critics and inverses, which learn beside the weights")
+_feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 _LATER = ("plugin", "codes")  # fields that came when there were files without them
