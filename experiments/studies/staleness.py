@@ -6,8 +6,8 @@ On S stages of direct feedback (`dfa`, `dkp`) a block of stage s learns from a b
 (`--staleness=delayed`); of synthetic gradients and local critics (`dni`, `critic`) the synthesizer or critic of a
 stage's last block learns 1 batch late, and nothing else is late.  `locked` has no delay on any number of stages, so it
 is one row; so is one stage.  The delays run on the sequential engine, which gives the numbers of the pipeline.  Batch
-128, batch norm, SGD with momentum 0.9 at 1e-2, of dni Adam at 1e-3; expect a small loss that grows with S of direct
-feedback, and none to be seen of the others.
+128, batch norm, SGD with momentum 0.9 at 1e-2, synthesizers by Adam at 1e-3; expect a small loss that grows with S of
+direct feedback.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ OWN: dict[
     str, dict[str, Any]
 ] = {  # what a method has in place of the shared settings, and its numbers of stages: dni and critic have 7 blocks
     "dkp": {"feedback_learning_rate": 1e-4},
-    "dni": {"optimizer": "adam", "learning_rate": 1e-3},
+    "dni": {"feedback_optimizer": "adam", "feedback_learning_rate": 1e-3},
 }
 STAGES = {"dni": (2, 4, 7), "critic": (2, 4, 7)}
 

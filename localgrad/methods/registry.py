@@ -44,15 +44,15 @@ class Method(NamedTuple):
 
     Attributes:
       make: `(network, x_spec, classes, *, tx, **options) -> Model`.
-      tx: `optimizer -> transform` of a block's parameter groups, without the group feedback.
+      tx: `optimizer -> transform` of a block's parameter groups.
       decays: the groups whose kernels weight decay is for; none named are all of them.
-      trains_feedback: there is a group feedback that learns, with an optimizer of its own.
+      beside: a group that learns beside the weights and may have an optimizer of its own: feedback, a critic.
     """
 
     make: Callable[..., Model]
     tx: Callable[[Optimizer], Optimizers] = one_optimizer
     decays: tuple[str, ...] = ()
-    trains_feedback: bool = False
+    beside: str = ""
 
     def __call__(
         self,
@@ -65,13 +65,14 @@ class Method(NamedTuple):
     ) -> Model:
         """Makes a model.
 
-        `feedback` is the optimizer of the feedback.  By default it learns with the weights, through one optimizer: what
-        is done to theirs (rate, decay, a clip by the norm of all) is done to its gradient, so that in `kp` the
-        difference of B and W^T shrinks by the decay alone.
+        `feedback` is the optimizer of the group `beside`.  By default feedback and synthesizers learn with the weights,
+        through one optimizer: what is done to theirs (rate, decay, a clip by the norm of all) is done to its gradient,
+        so that in `kp` the difference of B and W^T shrinks by the decay alone; critics and inverses have Adam at their
+        published rates.
         """
         tx = self.tx(optimizer)
-        if self.trains_feedback and feedback is not None:
-            tx = {"f+head": tx, "feedback": feedback(1.0)}
+        if self.beside and feedback is not None:
+            tx = {"f+head": optimizer(1.0), self.beside: feedback(1.0)}
         return self.make(network, x_spec, classes, tx=tx, **options)
 
 
@@ -107,15 +108,15 @@ METHODS: dict[str, Method] = {
     "bp_fc": Method(bp_fc),
     "deep_supervision": Method(deep_supervision),
     "dfa": Method(dfa),
-    "dkp": Method(dkp, trains_feedback=True),
+    "dkp": Method(dkp, beside="feedback"),
     "drtp": Method(drtp),
     "fa": Method(fa),
-    "kp": Method(kp, trains_feedback=True),
-    "dni": Method(dni),
-    "cdni": Method(cdni),
-    "critic": Method(critic, _with_fixed_rate("critic", 1e-4)),
-    "dtp": Method(dtp, _with_fixed_rate("inverse", 2e-3)),
-    "direct_tp": Method(direct_tp, _with_fixed_rate("inverse", 2e-3)),
+    "kp": Method(kp, beside="feedback"),
+    "dni": Method(dni, beside="synthesizer"),
+    "cdni": Method(cdni, beside="synthesizer"),
+    "critic": Method(critic, _with_fixed_rate("critic", 1e-4), beside="critic"),
+    "dtp": Method(dtp, _with_fixed_rate("inverse", 2e-3), beside="inverse"),
+    "direct_tp": Method(direct_tp, _with_fixed_rate("inverse", 2e-3), beside="inverse"),
     "usf": Method(usf),
 }
 
@@ -159,16 +160,16 @@ def register_method(
     *,
     tx: Callable[[Optimizer], optax.GradientTransformation] = one_optimizer,
     decays: tuple[str, ...] = (),
-    trains_feedback: bool = False,
+    beside: str = "",
 ) -> None:
     """Adds a method, for `--method=NAME` and `METHODS`.
 
     Args:
       name: a word.
-      make, tx, decays, trains_feedback: see `Method`; whatever `make` takes by name besides `tx` can be set from the
+      make, tx, decays, beside: see `Method`; whatever `make` takes by name besides `tx` can be set from the
         command line.
 
     Raises:
       ValueError: a name that is no word, or that another method has.
     """
-    registry.add("method", METHODS, name, Method(make, tx, decays, trains_feedback))
+    registry.add("method", METHODS, name, Method(make, tx, decays, beside))

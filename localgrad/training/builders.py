@@ -178,14 +178,17 @@ def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | 
 
 
 def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Transform | None:
-    """The optimizer of feedback that learns: as the weights', but for what has a flag; None if nothing has one."""
+    """The optimizer of what learns beside the weights: as theirs, but for what has a flag; None if nothing has one."""
     names = ("optimizer", "learning_rate", "schedule", "weight_decay")
     given = {name: getattr(config, f"feedback_{name}") for name in names}
     own = {name: value for name, value in given.items() if value is not None}
-    if own and not METHODS[config.method].trains_feedback:
+    if own and not METHODS[config.method].beside:
         flag = f"--feedback_{next(iter(own))}"
-        known = ", ".join(name for name, method in METHODS.items() if method.trains_feedback)
-        raise ValueError(f"{flag} is for methods whose feedback learns ({known}); {config.method!r} has none.")
+        known = ", ".join(name for name, method in METHODS.items() if method.beside)
+        raise ValueError(
+            f"{flag} is for methods in which feedback, a critic or the like learns ({known}); "
+            f"{config.method!r} has none."
+        )
     if not own:
         return None
     chosen = {name: own.get(name, getattr(config, name)) for name in names}

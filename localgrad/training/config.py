@@ -105,11 +105,11 @@ class Config(RunConfig):
     )
     clip_norm: float | None = _training(None, "largest global norm of a gradient")
     feedback_optimizer: str | None = _feedback(
-        None, "of feedback that learns (dkp, kp); None is the weights'", choices=OPTIMIZERS
+        None, "of what learns beside the weights; None is the weights', or the method's", choices=OPTIMIZERS
     )
-    feedback_learning_rate: float | None = _feedback(None, "of feedback that learns; None is the weights'")
-    feedback_schedule: str | None = _feedback(None, "of feedback that learns; None is the weights'", choices=SCHEDULES)
-    feedback_weight_decay: float | None = _feedback(None, "of feedback that learns; None is the weights'")
+    feedback_learning_rate: float | None = _feedback(None, "of the same; None is the weights'")
+    feedback_schedule: str | None = _feedback(None, "of the same; None is the weights'", choices=SCHEDULES)
+    feedback_weight_decay: float | None = _feedback(None, "of the same; None is the weights'")
     grow_from: str | None = _growth(
         None, "workdir of a run of a shorter network, whose newest checkpoint this one begins with"
     )

@@ -129,6 +129,18 @@ def test_the_published_optimizers() -> None:
     assert float(update["critic"]["x"]) == pytest.approx(-1e-4, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "group"), [("dni", "synthesizer"), ("critic", "critic"), ("dtp", "inverse"), ("direct_tp", "inverse")]
+)
+def test_what_learns_beside_the_weights_may_have_an_optimizer_of_its_own(method: str, group: str) -> None:
+    own = lambda scale: optax.sgd(7.0 * scale)
+    model = METHODS[method](mlp((6, 5)), SPEC, CLASSES, lambda scale: optax.sgd(scale), own)
+    block = next(block for block in model.blocks if group in block.tx)
+    for name, rate in ((group, 7.0), ("f", 1.0)):
+        update, _ = block.tx[name].update({"x": jnp.ones(())}, block.tx[name].init({"x": jnp.ones(())}))
+        assert float(update["x"]) == -rate
+
+
 def test_exits_and_their_ensemble(random_states: Callable) -> None:
     alone, together = tiny(), tiny(ensemble=True)
     states = random_states(alone)

@@ -87,7 +87,7 @@ def test_fields_out_of_range(change, says):
         ({"cuts": (0,)}, r"cuts must be 2 ascending block indices from 0 to 4; got \[0\]"),
         ({"blocks": (3, 2)}, "add up to the 4 layers"),
         ({"method": "bp", "stages": 2, "micro_batches": 7}, "micro_batches=7 do not divide the 64 examples"),
-        ({"method": "dfa", "feedback_learning_rate": 0.1}, r"whose feedback learns \(dkp, kp\); 'dfa' has none"),
+        ({"method": "dfa", "feedback_learning_rate": 0.1}, r"or the like learns \(dkp, kp, dni, .*\); 'dfa' has none"),
         ({"method": "dkp", "feedback_optimizer": "adamm"}, "unknown feedback_optimizer"),
         ({"method": "dkp", "method_options": ("form=slice",)}, "one that all share"),
         ({"engine": "sequential", "data_parallel": 2}, "--engine=sequential runs on one device"),
