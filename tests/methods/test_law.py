@@ -47,7 +47,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "auglocal": lambda: auglocal(NORMS, VECTORS, CLASSES, tx=TX),
     "noprop": lambda: noprop(DRAWS[:1], VECTORS, CLASSES, tx=TX, steps=3, hidden=4, weights="one"),
     "mixed": lambda: mixed_error(scl(DRAWS[:2], VECTORS, CLASSES, tx=TX, head="linear"), 0.5),
-    "simclr": lambda: simclr(NORMS, VECTORS, CLASSES, tx=TX, hidden=4, width=3),
+    "simclr": lambda: simclr(NORMS, VECTORS, CLASSES, tx=TX, hidden=24, width=5),
     "rotation": lambda: rotation(DRAWS, IMAGES, CLASSES, tx=TX),
     "gim": lambda: gim(DRAWS, IMAGES, CLASSES, tx=TX, patch=2, steps=1, negatives=3),
     "overlap": lambda: overlapping(early_exit(DRAWS, VECTORS, CLASSES, tx=TX)),
