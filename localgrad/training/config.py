@@ -26,7 +26,7 @@ _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 # Fields that came when there were files without them.
-_LATER = ("plugin", "codes", "patience", "tensorboard", "trace")
+_LATER = ("plugin", "codes", "stop_after", "tensorboard", "trace")
 
 # The headings of `--help`, in order.
 GROUPS = (
