@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
             raise ValueError("--exit chooses one exit and --anytime lets each example choose: say one of the two.")
         if FLAGS.out is not None and not FLAGS.out.endswith((".csv", ".jsonl")):
             raise ValueError(f"--out={FLAGS.out}: give a name that ends in .csv or .jsonl.")
-        shell.devices(1, x64=(saved_config(FLAGS.workdir) or {}).get("dtype") == "float64")
+        shell.own_devices(1, x64=(saved_config(FLAGS.workdir) or {}).get("dtype") == "float64")
         say = lambda line: print(line, file=sys.stderr)
         predictor = load(FLAGS.workdir, best=FLAGS.best, trial=FLAGS.trial, log=say)
         names, inputs = read_inputs(files, predictor)

@@ -25,7 +25,8 @@ _training = partial(option, group="Training")
 _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
-_LATER = ("plugin", "codes")  # fields that came when there were files without them
+# Fields that came when there were files without them.
+_LATER = ("plugin", "codes", "stop_after", "tensorboard", "trace")
 
 # The headings of `--help`, in order.
 GROUPS = (

@@ -12,7 +12,7 @@ from localgrad.report import shows_curves
 from localgrad.training import config_file, workdir
 from localgrad.training.job import Job, checkpoints_of
 from localgrad.training.lock import owned
-from localgrad.training.records import curves, made_on, out_of_patience
+from localgrad.training.records import curves, made_on, past_its_best
 from localgrad.training.run_config import RunConfig
 from localgrad.training.summary import merge, summaries
 
@@ -37,7 +37,7 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
         checkpoints = checkpoints_of(job.config, log)
         steps = checkpoints.steps()
         some = some or bool(steps)
-        may_be = steps and (steps[0] >= job.total_steps or job.config.patience is not None)
+        may_be = steps and (steps[0] >= job.total_steps or job.config.stop_after is not None)
         found = checkpoints.find() if may_be else None
         records = [] if found is None else checkpoints.meta(found["step"])["records"]
         if found is None or not records or not _over(job, found["step"], records):
@@ -70,7 +70,7 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
 
 def _over(job: Job, step: int, records: list[dict[str, Any]]) -> bool:
     """Whether training ended at a step: at its last, or for want of a better validation."""
-    ended = step == records[-1]["step"] and out_of_patience(records, job.config.patience)
+    ended = step == records[-1]["step"] and past_its_best(records, job.config.stop_after)
     return step == job.total_steps or (step < job.total_steps and ended)
 
 

@@ -64,7 +64,7 @@ def fit(
     workdir: str | PathLike | None = None,
     stages: int = 1,
     test: Any = None,
-    patience: int | None = None,
+    stop_after: int | None = None,
     seed: int = 0,
     begin: Begin | Fitted = None,
     mean: Any = None,
@@ -98,7 +98,7 @@ def fit(
       workdir: folder of everything the run writes; None keeps nothing but what is returned.
       stages: devices that the blocks are spread over.
       test: a third split, evaluated after each epoch, which chooses nothing.
-      patience: epochs without a better validation after which training ends; None goes through all of them.
+      stop_after: epochs without a better validation after which training ends; None goes through all of them.
       seed: of initialisation, order, augmentation and dropout.
       begin: a trained network whose layers this one begins with where they fit, its heads and optimizers anew: a
         workdir, a `Predictor`, what `fit` returned, or states.
@@ -130,7 +130,7 @@ def fit(
     given = GivenData(train, validation, test, fields, label_names, name, mean, std, normalise, chosen, views)
     start = begin.best if isinstance(begin, Fitted) else begin
     with _folder(workdir) as folder, _as_arguments():
-        config = _config(placement, epochs, stages, patience, seed, str(folder), hyperparameters)
+        config = _config(placement, epochs, stages, stop_after, seed, str(folder), hyperparameters)
         job = prepare_own(model, given, config, start)._replace(trackers=tuple(trackers), callbacks=tuple(callbacks))
         return _carried_out(job, None if workdir is None else str(workdir), log)
 
@@ -153,7 +153,7 @@ def _config(
     placement: Mapping[str, Any],
     epochs: int,
     stages: int,
-    patience: int | None,
+    stop_after: int | None,
     seed: int,
     workdir: str,
     hyperparameters: Mapping[str, Any] | None,
@@ -163,7 +163,7 @@ def _config(
     Raises:
       TypeError: an argument that there is not.
     """
-    taken = {"epochs", "stages", "patience", "seed", "workdir", "batch_size"}
+    taken = {"epochs", "stages", "stop_after", "seed", "workdir", "batch_size"}
     known = [
         name for name, about in OwnConfig.options().items() if about.group != "What was given" and name not in taken
     ]
@@ -176,7 +176,7 @@ def _config(
     return OwnConfig(
         epochs=epochs,
         stages=stages,
-        patience=patience,
+        stop_after=stop_after,
         seed=seed,
         workdir=workdir,
         hyperparameters=checked_hyperparameters(hyperparameters),

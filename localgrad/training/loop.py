@@ -22,7 +22,7 @@ from localgrad.training.records import (
     epoch_line,
     epoch_postfix,
     epoch_records,
-    out_of_patience,
+    past_its_best,
 )
 from localgrad.training.stopping import Interrupted, stop_signals
 from localgrad.training.telling import Telling
@@ -164,7 +164,7 @@ class Loop:
 
     def _over(self) -> bool:
         """Whether training ends before its last epoch."""
-        return self._enough or out_of_patience(self.records, self.job.config.patience)
+        return self._enough or past_its_best(self.records, self.job.config.stop_after)
 
     def _end_epoch(
         self, position: _Position, states: tuple[BlockState, ...], seconds: float, bar: tqdm

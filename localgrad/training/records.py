@@ -33,19 +33,19 @@ def epoch_records(
     return records
 
 
-def out_of_patience(records: Sequence[dict[str, Any]], patience: int | None) -> bool:
+def past_its_best(records: Sequence[dict[str, Any]], stop_after: int | None) -> bool:
     """Whether so many epochs have gone by since validation was best (the first of equals).
 
     Examples:
       >>> values = (50.0, 70.0, 60.0, 70.0)
       >>> seen = [{"split": "validation", "accuracy": value, "exit_accuracy": [value]} for value in values]
-      >>> [out_of_patience(seen, patience) for patience in (None, 2, 3)]
+      >>> [past_its_best(seen, stop_after) for stop_after in (None, 2, 3)]
       [False, True, False]
     """
     found = [goodness(record) for record in records if record["split"] == "validation"]
-    if patience is None or not found:
+    if stop_after is None or not found:
         return False
-    return len(found) - 1 - int(np.argmax(found)) >= patience
+    return len(found) - 1 - int(np.argmax(found)) >= stop_after
 
 
 def epoch_line(records: list[dict[str, Any]], epochs: int, task: Task, seconds_left: float) -> str:

@@ -27,7 +27,7 @@ class RunConfig:
         "passes over the training set; more of them go on with a workdir whose rates do not depend on how many",
         least=1,
     )
-    patience: int | None = _training(
+    stop_after: int | None = _training(
         None,
         "epochs without a better validation after which training ends; None goes through all of them",
         least=1,

@@ -44,6 +44,7 @@ def test_a_plan_from_the_command_line(tmp_path):
             "error: Unknown command line flag 'methud'. Did you mean: method",
         ),
         (["evaluate"], "--workdir"),
+        (["predict", "--workdir=nowhere", "picture.png"], "error: nowhere is not the workdir of a run"),
         (["data", "prepare", "magic/a/b/c"], "error: dataset 'magic/a/b/c': expected `name`"),
     ],
 )

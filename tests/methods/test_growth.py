@@ -10,8 +10,8 @@ import pytest
 
 from localgrad.base import Batches, Model
 from localgrad.blocks import mlp
-from localgrad.methods import al, dgl, freeze, graft, scl
-from localgrad.pipeline import sequential
+from localgrad.methods import al, bp, dfa, dgl, freeze, graft, heads_alone, scl, transfer
+from localgrad.pipeline import sequential, specs
 
 SPEC = jax.ShapeDtypeStruct((6, 5), jnp.float32)
 METHODS = {"al": al, "scl": scl, "dgl": dgl}
@@ -67,3 +67,50 @@ def test_frozen_blocks_stand_still(as_batches: Callable[..., Batches], random_st
 def test_one_block_must_learn(count: int) -> None:
     with pytest.raises(ValueError, match=f"frozen={count} of 3 blocks"):
         freeze(build("al", (7, 6, 4)), count)
+
+
+@pytest.mark.parametrize("method", [al, dgl, bp, dfa], ids=lambda method: method.__name__)
+def test_heads_learn_alone_and_as_they_would(
+    method, as_batches: Callable[..., Batches], random_states: Callable
+) -> None:
+    """Layers and their statistics stand still; a first step moves the heads as it would with all that learns."""
+    whole = method(mlp((7, 6), norm=True), SPEC, 3, tx=optax.sgd(0.1))
+    model = heads_alone(whole)
+    start = random_states(whole)
+    alone = tuple(
+        state._replace(opt_state=block.init(jax.random.key(0), spec).opt_state)
+        for state, block, spec in zip(start, model.blocks, specs(model)[1], strict=False)
+    )
+    rng = np.random.default_rng(0)
+    fed = as_batches(rng.normal(size=(1, 6, 5)).astype(np.float32), rng.integers(0, 3, (1, 6)).astype(np.int32))
+    found = []
+    for each, states in ((whole, start), (model, alone)):
+        engine = sequential(each)
+        state, metrics = engine.run(engine.load(states, jax.random.key(0)), fed)
+        metrics.check()
+        found.append(engine.states(state))
+    moved = 0
+    for before, learnt, fixed in zip(start, *found, strict=True):
+        for group in before.params:
+            still = equal(fixed.params[group], before.params[group])
+            assert still if group == "f" else True
+            if group != "f":
+                for a, b in zip(*map(jax.tree.leaves, (fixed.params[group], learnt.params[group])), strict=True):
+                    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+                moved += not still
+        assert equal(fixed.model_state.get("f", ()), before.model_state.get("f", ()))
+    assert moved
+
+
+def test_what_is_transferred(random_states: Callable) -> None:
+    trained = random_states(build("dgl", (7, 6)), 1)
+    other = build("dgl", (7, 4))
+    new = random_states(other)
+    found = transfer(new, trained)
+    assert equal(found[0].params["f"], trained[0].params["f"]) and equal(found[1].params, new[1].params)
+    assert equal(found[0].params["aux"], new[0].params["aux"]) and equal(found[0].opt_state, new[0].opt_state)
+    assert equal(transfer(new, trained, None)[0].params, trained[0].params)
+    with pytest.raises(ValueError, match="nothing of the trained network fits"):
+        transfer(random_states(build("dgl", (5, 4))), trained)
+    with pytest.raises(ValueError, match="has nothing that learns besides the layers f, head, aux"):
+        heads_alone(other, ("f", "head", "aux"))

@@ -185,12 +185,12 @@ def test_a_regression_chooses_the_least_error(tmp_path):
     assert done.predictor()(x[:2]).values.shape == (2, 1)
 
 
-def test_patience_ends_a_run_and_the_same_call_says_so(tmp_path):
+def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
     still = own.model(tx=optax.sgd(0.0))
-    done = fit(model=still, epochs=9, patience=2, workdir=tmp_path)
+    done = fit(model=still, epochs=9, stop_after=2, workdir=tmp_path)
     assert done.summary["steps"] == 15 and done.summary["best_epoch"] == 1
     said = []
-    fit(model=still, epochs=9, patience=2, workdir=tmp_path, log=said.append)
+    fit(model=still, epochs=9, stop_after=2, workdir=tmp_path, log=said.append)
     assert "is a finished run" in said[-1]
 
 

@@ -155,7 +155,7 @@ class Flags:
 
 def said(monkeypatch, capsys, files, **flags):
     monkeypatch.setattr(predict, "FLAGS", Flags(**flags))
-    monkeypatch.setattr(predict.shell, "devices", lambda *_, **__: None)
+    monkeypatch.setattr(predict.shell, "own_devices", lambda *_, **__: None)
     status = predict.main(["predict", *map(str, files)])
     return status, capsys.readouterr()
 
