@@ -40,14 +40,14 @@ def curves(run: Run) -> list[Figure]:
     epochs, found = run.epochs, []
     blocks, exits = _blocks(run), _exits(run)
     found.append(_over("Training loss by block", epochs.epoch, epochs.loss, blocks, "loss", log=True))
-    tests, validation = epochs.scores["test"], epochs.scores["validation"]
-    lines = _lines(epochs.evaluated["test"], tests, [f"{name}, test" for name in exits])
-    if validation.size:
+    shown, validation = epochs.shown, epochs.scores["validation"]
+    lines = _lines(epochs.evaluated[epochs.split], shown, [f"{name}, {epochs.split}" for name in exits])
+    if validation.size and epochs.split == "test":
         last = _lines(epochs.evaluated["validation"], validation[:, -1:], [f"{exits[-1]}, validation"])
         lines += [last[0]._replace(dashed=True, colour="currentColor")]
     title = f"{_words(run).capitalize()} by exit"
-    found.append(_figure(title, lines, "epoch", epochs.words, many=tests.shape[1]))
-    if tests.shape[1] > 1:
+    found.append(_figure(title, lines, "epoch", epochs.words, many=shown.shape[1]))
+    if shown.shape[1] > 1:
         found.append(_by_exit([run], [colour(0, 1)]))
     rate = [Line("examples a second", epochs.epoch, epochs.rate)]
     found.append(_figure("Speed", rate, "epoch", "examples a second"))
@@ -73,12 +73,13 @@ def compared(runs: Sequence[Run]) -> list[Figure]:
     shades, runs = list(itertools.compress(shades, alike)), list(itertools.compress(runs, alike))
     lines = []
     for run, shade in zip(runs, shades, strict=True):
-        tests = run.epochs.scores["test"]
-        if tests.size:
-            lines += [
-                line._replace(colour=shade) for line in _lines(run.epochs.evaluated["test"], tests[:, -1:], [run.name])
-            ]
-    found = [_figure(f"Test {_words(runs[0])} at the last exit", lines, "epoch", first.words), _by_exit(runs, shades)]
+        shown, epochs = run.epochs.shown, run.epochs.evaluated[run.epochs.split]
+        if shown.size:
+            lines += [line._replace(colour=shade) for line in _lines(epochs, shown[:, -1:], [run.name])]
+    found = [
+        _figure(f"{_split(runs)} {_words(runs[0])} at the last exit", lines, "epoch", first.words),
+        _by_exit(runs, shades),
+    ]
     anytime = [line for run, shade in zip(runs, shades, strict=True) for line in _anytime(run, shade, run.name)]
     found.append(_figure("Leaving early", anytime, "MFLOP an example", "test accuracy, %"))
     legend = tuple((run.name, shade, False) for run, shade in zip(runs, shades, strict=True))
@@ -141,15 +142,15 @@ def evaluated(run: Run) -> list[Figure]:
 
 
 def _by_exit(runs: Sequence[Run], shades: Sequence[str]) -> Figure:
-    """The test score of each exit, after the last epoch."""
+    """The score of each exit, after the last epoch."""
     lines = []
     for run, shade in zip(runs, shades, strict=True):
-        tests = run.epochs.scores["test"]
-        if tests.size:
-            exits = run.exits if len(run.exits) == tests.shape[1] else range(1, tests.shape[1] + 1)
-            (line,) = _lines(exits, tests[-1][:, None], [run.name])
+        shown = run.epochs.shown
+        if shown.size:
+            exits = run.exits if len(run.exits) == shown.shape[1] else range(1, shown.shape[1] + 1)
+            (line,) = _lines(exits, shown[-1][:, None], [run.name])
             lines.append(line._replace(colour=shade))
-    return _figure(f"Test {_words(runs[0])} by exit, last epoch", lines, "exit", runs[0].epochs.words)
+    return _figure(f"{_split(runs)} {_words(runs[0])} by exit, last epoch", lines, "exit", runs[0].epochs.words)
 
 
 def _anytime(run: Run, shade: str, name: str) -> list[Line]:
@@ -196,6 +197,10 @@ def _cells(title: str, epochs: np.ndarray, values: np.ndarray, names: Sequence[s
     return Figure(title, drawn, says="The darker, the larger the loss, by its logarithm.", wide=True)
 
 
+def _split(runs: Sequence[Run]) -> str:
+    return runs[0].epochs.split.capitalize()
+
+
 def _words(run: Run) -> str:
     return run.epochs.score.replace("_", " ")
 
@@ -205,5 +210,5 @@ def _blocks(run: Run) -> list[str]:
 
 
 def _exits(run: Run) -> list[str]:
-    count = run.epochs.scores["test"].shape[1]
+    count = run.epochs.shown.shape[1]
     return [f"exit {exit}" for exit in (run.exits if len(run.exits) == count else range(1, count + 1))]

@@ -34,6 +34,16 @@ class Epochs(NamedTuple):
     percent: bool = True
 
     @property
+    def split(self) -> str:
+        """The split that scores are shown of: `test`, or `validation` where nobody gave a test split."""
+        return "test" if self.scores["test"].size else "validation"
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The scores of that split, `(V, exits, trials)`; empty where there are none."""
+        return self.scores[self.split]
+
+    @property
     def words(self) -> str:
         """What the score is called, with its unit."""
         return self.score.replace("_", " ") + (", %" if self.percent else "")

@@ -89,26 +89,27 @@ def differing(runs: Sequence[Run], defaults: Mapping[str, Any]) -> Table:
 def _overview(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
-        tests = run.epochs.scores["test"]
+        tests = run.epochs.shown
         book = run.ledger
         rows.append(
             [
                 run.name, run.config.get("method", ""), run.config.get("net", ""), run.config.get("dataset", ""),
                 _score(run, spread(tests[-1, -1])) if tests.size else "",
-                _score(run, run.summary.get(f"best_test_{run.epochs.score}")),
+                _score(run, run.summary.get(f"best_{run.epochs.split}_{run.epochs.score}")),
                 f"{book.effective:,} + {book.affiliated:,}" if book else "",
                 figure(float(np.median(run.epochs.rate[1:] if len(run.epochs.rate) > 1 else run.epochs.rate)), ",.0f"),
             ]
         )  # fmt: skip
-    words = runs[0].epochs.words if len({run.epochs.score for run in runs}) == 1 else "score"
-    header = ["run", "method", "network", "dataset", f"test {words}, last epoch", "best epoch on validation",
+    alike = len({(run.epochs.split, run.epochs.score) for run in runs}) == 1
+    words = f"{runs[0].epochs.split} {runs[0].epochs.words}" if alike else "score"
+    header = ["run", "method", "network", "dataset", f"{words}, last epoch", "best epoch on validation",
               "parameters, effective + affiliated", "examples a second"]  # fmt: skip
     return Table("Runs", header, rows)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """What stands at the top of a run's section."""
-    tests, summary, words = run.epochs.scores["test"], run.summary, run.epochs.words
+    tests, summary, words = run.epochs.shown, run.summary, f"{run.epochs.split} {run.epochs.words}"
     best = summary.get("best_epoch")
     epochs = best["values"] if isinstance(best, dict) else best
     found = [
@@ -116,8 +117,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("network", run.config.get("net")),
         ("dataset", run.config.get("dataset")),
         ("epochs", f"{run.epochs.epoch[-1]:g} of {run.config.get('epochs')}"),
-        (f"test {words}, last epoch", _score(run, spread(tests[-1, -1])) if tests.size else None),
-        (f"test {words}, best epoch on validation", _score(run, summary.get(f"best_test_{run.epochs.score}"))),
+        (f"{words}, last epoch", _score(run, spread(tests[-1, -1])) if tests.size else None),
+        (f"{words}, best epoch on validation", _score(run, summary.get(f"best_{run.epochs.split}_{run.epochs.score}"))),
         ("best epoch", None if epochs is None else _shown(epochs)),
         ("stages", None if run.plan is None else str(run.plan.schedule.stages)),
         ("predicted speed-up over one device", None if run.ledger is None else f"{run.ledger.speed_up:.2f}"),
@@ -132,7 +133,7 @@ def _score(run: Run, value: Any) -> str:
 
 
 def _exits(run: Run) -> Table:
-    tests, rows = run.epochs.scores["test"], []
+    tests, rows = run.epochs.shown, []
     measured = {row["exit"]: row for row in run.measured.get("exits", [])}
     best = run.summary.get(f"best_{EXITS}{run.epochs.score}", [])
     for i in range(tests.shape[1] if tests.size else 0):
@@ -145,7 +146,7 @@ def _exits(run: Run) -> Table:
                 "" if flops is None else f"{flops / 1e6:.3f}", "" if seconds is None else f"{1e3 * seconds:.2f}",
             ]
         )  # fmt: skip
-    test = f"test {run.epochs.words}"
+    test = f"{run.epochs.split} {run.epochs.words}"
     header = ["exit", f"{test}, last epoch", f"{test}, best epoch on validation", "MFLOP an example", "ms a batch"]
     there = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return Table("Exits", [header[i] for i in there], [[row[i] for i in there] for row in rows])

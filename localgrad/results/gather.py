@@ -16,8 +16,9 @@ from localgrad.results.measure import THRESHOLDS, Opened, measure, open_run
 from localgrad.results.seen import seen
 from localgrad.training import Config, Job, prepare, read_config
 from localgrad.training.checkpoint_reader import CheckpointReader
-from localgrad.training.config_file import saved_config
+from localgrad.training.config_file import config_of, saved_config
 from localgrad.training.placement import delays, resolve
+from localgrad.training.run_config import RunConfig
 from localgrad.training.workdir import folder_of, read_json, read_records
 
 
@@ -37,7 +38,7 @@ def gather(
     Args:
       workdir: its folder; of several trials that of all.
       name: what the page calls it.
-      command: what trains it again.
+      command: says what trains it again, of a run that names its model and data.
       evaluate: predict on the test split: exits, the curve of leaving early, confusion and worst examples.
       alignment: compare each block's update with the true gradient as well.
       log: takes a line for each checkpoint that cannot be used.
@@ -53,15 +54,22 @@ def gather(
         if not path.exists():
             raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
         raise ValueError(f"{path} is damaged, and no checkpoint says what it was: the same command again mends it.")
-    config = Config.from_json(saved)
-    homes = [str(folder / f"trial{i}") for i in range(config.trials)] if _apart(config) else [workdir]
+    config = config_of(saved)
+    homes = _homes(config, workdir)
     epochs = epochs_of([_records(home) for home in homes])
     if epochs is None:
         raise ValueError(f"{workdir} has no records of an epoch: let the run reach the end of its first one.")
     summary = read_json(folder / "summary.json")
     summary = summary if isinstance(summary, dict) else {}
-    run = Run(name, workdir, saved, command(config), _versions(summary, homes[0]), epochs, summary)
+    again = command(config) if isinstance(config, Config) else _call(config)
+    run = Run(name, workdir, saved, again, _versions(summary, homes[0]), epochs, summary)
     notes = [] if summary else ["The run is not finished: it has no summary."]
+    if not isinstance(config, Config):
+        notes.append(
+            "The model was given to localgrad.fit in a program, and there are no names to make it of: its records are "
+            "all that is shown, without ledger, timeline and examples."
+        )
+        return run._replace(notes=tuple(notes))
     with jax.enable_x64(config.dtype == "float64"):
         try:
             job = prepare(read_config(homes[0]), resume=False)
@@ -169,8 +177,18 @@ def _by_trial(values: Sequence[Any]) -> np.ndarray:
     return np.array(full, float).reshape(len(rows), -1)
 
 
-def _apart(config: Config) -> bool:
-    return config.trials > 1 and config.trials_by == "loop"
+def _call(config: RunConfig) -> str:
+    """The call of `localgrad.fit` that trains the same again, as far as a file can say."""
+    told = {name: value for name, value in vars(config).items() if name in ("epochs", "stages", "seed", "workdir")}
+    words = ", ".join(f"{name}={value!r}" for name, value in told.items())
+    return f"localgrad.fit(model, train, validation, {words})"
+
+
+def _homes(config: RunConfig, workdir: str) -> list[str]:
+    """The folders of the trials that were trained one after another, or that of the run."""
+    if not isinstance(config, Config) or config.trials == 1 or config.trials_by != "loop":
+        return [workdir]
+    return [str(folder_of(workdir) / f"trial{i}") for i in range(config.trials)]
 
 
 def _records(home: str) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ def seen(scores: np.ndarray, dataset: Dataset, count: int = 12) -> Seen:
       >>> found.confusion.tolist(), [(each.number, each.label, each.words) for each in found.worst]
       ([[1, 0], [1, 1]], [(1, '1', '1.5')])
     """
-    classes = dataset.learnt.outputs
-    names = tuple(map(str, range(classes)))
+    classes = scores.shape[1]
+    names = dataset.label_names or tuple(map(str, range(classes)))
     predicted, labels = scores.argmax(axis=1), np.asarray(dataset.labels)
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (labels, predicted), 1)

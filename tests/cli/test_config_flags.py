@@ -1,11 +1,13 @@
 """Flags, help and placement come from the fields of `Config`, and from nothing else."""
 
 import dataclasses
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from localgrad.cli.config_flags import command_of
 from localgrad.training import Config
 from localgrad.training.config import OPTIONS
 from localgrad.training.fields import plain_type
@@ -71,3 +73,19 @@ def test_what_is_none_of_the_choices_is_told_which_there_are(name, says):
 def test_a_config_without_plugins_has_the_form_that_it_always_had():
     assert "plugin" not in Config().to_json()
     assert list(Config().to_json())[:3] == ["method", "profile", "target_width"]
+
+
+def test_the_command_of_a_config_gives_that_config():
+    config = Config(
+        method="dkp", net="cnn", widths=(8, 4), norm=False, dropout=0.25, decay_times_rate=False, clip_norm=1.0,
+        method_options=("form=dense",), net_options=("pools=(0,1)",), epochs=3, workdir="runs/my run", trials=2,
+    )  # fmt: skip
+    words = shlex.split(command_of(config))
+    assert words[:2] == ["localgrad", "train"]
+    program = (
+        "import sys; from absl import flags; from localgrad.cli import train\n"
+        "train.define_flags(); flags.FLAGS(sys.argv); print(train.config_from_flags().to_json())"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words[2:]], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert eval(done.stdout) == config.to_json()

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from localgrad.cli.config_flags import command_of
+from localgrad.report.page import render
 from localgrad.results import gather, names_of
 from localgrad.results.gather import epochs_of
 from localgrad.training import Config, prepare_all
 from localgrad.training import run as train
+from localgrad.training.own_config import OwnConfig
+from localgrad.training.workdir import write_json, write_records
 
 TRIALS = 2
 
@@ -114,3 +117,18 @@ def test_names_tell_runs_apart():
     assert names_of(["a/x", "b/x", "c/y"]) == ["a/x", "b/x", "c/y"]
     with pytest.raises(ValueError, match="a run is shown once"):
         names_of(["a/x", "a/x/"])
+
+
+def test_a_run_of_a_given_model_has_its_records(tmp_path):
+    config = OwnConfig(model="0123", method="al", net="conv-dense", dataset="arrays", epochs=1, workdir=str(tmp_path))
+    write_json(tmp_path / "config.json", config.to_json())
+    train = {"split": "train", "step": 9, "epoch": 1, "block_loss": [0.5, 0.25], "examples_per_sec": 100.0}
+    validation = {"split": "validation", "step": 9, "epoch": 1, "mean_squared_error": 3.0, "best": "min"}
+    write_records(tmp_path / "metrics.jsonl", [train, {**validation, "exit_mean_squared_error": [4.0, 3.0]}])
+    found = gather(str(tmp_path), "own", command_of)
+    assert found.epochs.split == "validation" and found.epochs.shown.tolist() == [[[4.0], [3.0]]]
+    assert found.epochs.words == "mean squared error" and found.ledger is None
+    assert "was given to localgrad.fit" in found.notes[-1] and found.command.startswith("localgrad.fit(model, train")
+    page = render([found], defaults={})
+    assert "Validation mean squared error by exit, last epoch" in page and "conv-dense" in page
+    assert "<dt>validation mean squared error, last epoch</dt><dd>3</dd>" in page
