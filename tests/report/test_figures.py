@@ -11,7 +11,10 @@ from localgrad.report import draw_curves, shows_curves
 def records(loss):
     return [
         {"split": "train", "step": 9, "epoch": 1, "block_loss": [loss, 0.5]},
-        *({"split": split, "step": 9, "epoch": 1, "exit_accuracy": [90.0]} for split in ("validation", "test")),
+        *(
+            {"split": split, "step": 9, "epoch": 1, "accuracy": 90.0, "exit_accuracy": [90.0]}
+            for split in ("validation", "test")
+        ),
     ]
 
 

@@ -183,7 +183,10 @@ def test_damage_to_the_best_alone_is_named(finished):
 @pytest.mark.parametrize(("stands_in", "says"), [(9, None), (18, "was checkpoint 9, which is lost; 18 is the best")])
 def test_what_stands_in_for_a_best_that_is_lost_is_told(stands_in, says):
     accuracies = {9: 90.0, 18: 80.0, 27: 90.0}
-    records = [{"step": step, "split": "validation", "accuracy": value} for step, value in accuracies.items()]
+    records = [
+        {"step": step, "split": "validation", "accuracy": value, "exit_accuracy": [value]}
+        for step, value in accuracies.items()
+    ]
 
     class Three:
         find = staticmethod(lambda: {"step": 27})
