@@ -50,8 +50,9 @@ def command_of(config: Config, command: str = "localgrad train") -> str:
       >>> command_of(Config(method="scl", widths=(64, 32), norm=True, workdir="runs/my run"))
       "localgrad train --method=scl --widths=64,32 --norm=true '--workdir=runs/my run'"
     """
+    fields = {field.name: field for field in dataclasses.fields(Config)}
     words = command.split()
-    for field in dataclasses.fields(Config):
+    for field in map(fields.__getitem__, OPTIONS):
         value = getattr(config, field.name)
         if value is None or (value == field.default and field.name != "method"):
             continue

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from localgrad.base import BlockState, Key, Model, PyTree
 
@@ -14,8 +13,8 @@ def true_gradients(
 ) -> list[PyTree]:
     """The gradient of the network's own loss along the parameters of each block's `f`, gradients flowing end to end.
 
-    The loss is the mean cross-entropy of the scores at the last exit as the training step of this batch makes them:
-    with its own batch statistics and the same dropout.  So what a step's update differs by is the rule alone, and for
+    The loss is the task's, of the scores at the last exit as the training step of this batch makes them: with its own
+    batch statistics and the same dropout.  So what a step's update differs by is the rule alone, and for
     backpropagation it is nothing.
 
     Args:
@@ -34,8 +33,8 @@ def true_gradients(
             for state, f in zip(states, params, strict=True)
         ]
         scores = model.features(tuple(own), x, keys)[-1]
-        labels = jnp.repeat(y, len(scores) // len(y))  # where each example is shown in several views
-        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels))
+        views = 1 if model.task.per_token else len(scores) // len(y)
+        return model.task.loss(scores, jnp.repeat(y, views, axis=0))
 
     return jax.grad(loss)([state.params.get("f") for state in states])
 

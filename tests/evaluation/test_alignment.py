@@ -14,6 +14,7 @@ from localgrad.blocks import bilstm, cnn, from_linen, mlp, remat, resnet, transf
 from localgrad.evaluation.alignment import aligner, exact_cosine
 from localgrad.methods import METHODS, bp, bp_fc, dfa, freeze, kp, scl
 from localgrad.pipeline import init
+from localgrad.tasks import regression
 
 BATCH, CLASSES, WORDS = 12, 3, 30
 RNG = np.random.default_rng(0)
@@ -143,3 +144,10 @@ def test_cosines_are_exact_over_many_numbers() -> None:
     assert exact_cosine({"a": many}, {"a": 0 * many}) is None
     assert exact_cosine(None, {"a": many}) is None
     assert exact_cosine({"a": np.full(3, 1e30, np.float32)}, {"a": np.full(3, 1e-30, np.float32)}) == pytest.approx(1)
+
+
+def test_of_any_task_the_update_of_backpropagation_is_the_true_gradient():
+    x, y = vectors(), jnp.asarray(RNG.normal(size=(BATCH, 2)), jnp.float32)
+    model = bp(mlp((6, 5)), spec_of(x), regression(2), tx=TX)
+    found = aligner(model)(init(model, jax.random.key(0)), x, y)["update"]
+    assert found[:-1] == pytest.approx([1.0] * (len(found) - 1), abs=1e-6)
