@@ -65,8 +65,8 @@ def checked() -> list[Row]:
     """
     if FLAGS["method"].present:
         raise ValueError("--methods says which; leave out --method.")
-    if FLAGS.grow_from is not None:
-        raise ValueError("a comparison begins afresh; leave out --grow_from.")
+    if FLAGS.grow_from is not None or FLAGS.begin_from is not None:
+        raise ValueError("a comparison begins afresh; leave out --grow_from and --begin_from.")
     base = Config(**config_flags.values())
     rows = rows_of(base, FLAGS.methods, FLAGS.sweep)
     folder = folder_of(base.workdir)

@@ -12,7 +12,7 @@ import optax
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
-from localgrad.methods import METHODS, freeze, kernels, trials
+from localgrad.methods import METHODS, freeze, heads_alone, kernels, trials
 from localgrad.pipeline import sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
@@ -80,7 +80,7 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         options["image_scale"] = _image_scale(config, inputs)
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
     _check_decay(config, model)
-    model = freeze(model, config.frozen)
+    model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
     if config.trials > 1:
         model = trials(model, config.trials)
     check_sizes(model)

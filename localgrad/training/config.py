@@ -26,7 +26,7 @@ _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 # Fields that came when there were files without them.
-_LATER = ("plugin", "codes", "stop_after", "tensorboard", "trace")
+_LATER = ("plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone")
 
 # The headings of `--help`, in order.
 GROUPS = (
@@ -114,6 +114,12 @@ class Config(RunConfig):
     grow_from: str | None = _growth(
         None, "workdir of a run of a shorter network, whose newest checkpoint this one begins with"
     )
+    begin_from: str | None = _growth(
+        None,
+        "workdir of a run whose best network's layers this one begins with where they fit, for other data or classes; "
+        "heads and optimizers begin anew",
+    )
+    heads_alone: bool = _growth(False, "layers do not learn, what reads them does")
     frozen: int = _growth(0, "number of lower blocks that do not learn", least=0)
     trials: int = _repetition(1, "independent repetitions", least=1)
     trials_by: str = _repetition(
@@ -139,6 +145,10 @@ class Config(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.grow_from is not None and self.begin_from is not None:
+            raise ValueError(
+                "--grow_from begins a longer network and --begin_from one of other data: say one of the two."
+            )
         if self.seed + self.trials > 2**32:
             raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")
 

@@ -100,8 +100,7 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
         there, here = kinds if is_own(saved) else reversed(kinds)
         raise ValueError(f"{folder} holds a run of {there}, and this is one of {here}. Give it another --workdir.")
     # A field that an older version did not have was at its default.
-    defaults = {"plugin": [], "codes": None, **type(config)().to_json()}
-    ours, theirs = {**defaults, **config.to_json()}, {**defaults, **saved}
+    ours, theirs = config.values(), {**type(config)().values(), **saved}
     more = theirs["epochs"] < ours["epochs"]
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"

@@ -97,5 +97,5 @@ def repair(folder: epath.Path, done: Finished, log: Callable[[str], None]) -> No
 
 def placed(config: RunConfig, of_trial: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a run of several trials, placed as one of them was."""
-    names = ("trials", "seed", "workdir", "grow_from")
+    names = ("trials", "seed", "workdir", "grow_from", "begin_from")
     return {**of_trial, **{name: getattr(config, name) for name in names}}

@@ -18,6 +18,7 @@ from localgrad.training.own_data import GivenData
 from localgrad.training.own_job import Begin, prepare_own
 from localgrad.training.restoring import find_checkpoint, restore
 from localgrad.training.run import run
+from localgrad.training.stopping import Interrupted
 from localgrad.training.trackers import Tracker
 from localgrad.training.workdir import folder_of, read_records
 
@@ -132,7 +133,12 @@ def fit(
     with _folder(workdir) as folder, _as_arguments():
         config = _config(placement, epochs, stages, stop_after, seed, str(folder), hyperparameters)
         job = prepare_own(model, given, config, start)._replace(trackers=tuple(trackers), callbacks=tuple(callbacks))
-        return _carried_out(job, None if workdir is None else str(workdir), log)
+        try:
+            return _carried_out(job, None if workdir is None else str(workdir), log)
+        except Interrupted as stop:
+            if workdir is None:
+                stop.add_note("No workdir was given, so that nothing is kept to go on from.")
+            raise
 
 
 def _carried_out(job: Job, workdir: str | None, log: Callable[[str], None]) -> Fitted:

@@ -62,7 +62,7 @@ def _facts(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
         for split, dataset in splits.items()
         for field, value in data.fingerprint(dataset).items()
     }
-    for folder in filter(None, (config.workdir, config.grow_from)):
+    for folder in filter(None, (config.workdir, config.grow_from, config.begin_from)):
         facts[f"the checkpoints in {folder}"] = CheckpointReader(folder_of(folder) / "checkpoints").steps()
         facts[f"the summary in {folder}"] = (folder_of(folder) / "summary.json").exists()
     if config.word_vectors is not None and folder_of(config.word_vectors).is_file():

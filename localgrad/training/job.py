@@ -11,17 +11,16 @@ import numpy as np
 from localgrad import data
 from localgrad.base import BlockState, Engine, Key, Model, Source, Spec
 from localgrad.evaluation import EvalBatches
-from localgrad.methods import graft
-from localgrad.pipeline import completed, drawn, init, specs
+from localgrad.pipeline import init, specs
 from localgrad.prediction import About, about_of
+from localgrad.training.beginnings import beginning
 from localgrad.training.builders import build_engine, build_model, build_source
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
-from localgrad.training.config_file import check_same, read_config, saved_config
+from localgrad.training.config_file import check_same, saved_config
 from localgrad.training.inputs import read_inputs
 from localgrad.training.lock import InUseError
 from localgrad.training.placement import check_placement, resolve
-from localgrad.training.restoring import restore
 from localgrad.training.run_config import RunConfig
 from localgrad.training.trackers import Tracker
 from localgrad.training.workdir import check_folder, folder_of
@@ -121,8 +120,9 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     if saved is not None:
         check_placement(config, saved, model)
     config = resolve(config, model)
-    growing = config.grow_from is not None and checkpoints_of(config).find() is None
-    begin = _growing(model, config) if growing else partial(init, model)
+    asked = config.grow_from is not None or config.begin_from is not None
+    fresh = asked and checkpoints_of(config).find() is None  # later what it began with need not be there
+    begin = beginning(model, config) if fresh else partial(init, model)
     engine = build_engine(config, model)
     source = build_source(config, inputs, engine)
     steps = config.epochs * inputs.epoch_steps
@@ -161,18 +161,3 @@ def check_still(config: RunConfig, jobs: Sequence[Job]) -> None:
                 check_placement(job.config, saved, job.model)
     except ValueError as error:
         raise InUseError(f"another run was begun in {config.workdir} meanwhile: {error}") from None
-
-
-def _growing(model: Model, config: Config) -> Callable[[Key], tuple[BlockState, ...]]:
-    """Initialisation that goes on from a shorter network; one that does not fit is refused at once."""
-    shorter = read_config(str(config.grow_from))
-    for name in ("method", "dataset", "trials", "dtype"):
-        ours, theirs = getattr(config, name), getattr(shorter, name)
-        if ours != theirs:
-            raise ValueError(
-                f"--grow_from={config.grow_from} has --{name}={theirs}, this run {ours!r}: they must agree."
-            )
-    like = specs(build_model(shorter, read_inputs(shorter)))[0]
-    states = restore(like, shorter.workdir).states
-    graft(specs(model)[0], states)
-    return lambda key: completed(model, key, graft(drawn(model, key), states))

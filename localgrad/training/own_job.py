@@ -1,19 +1,16 @@
 """From a model and data that were given to everything a run needs; what can be refused is refused here."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from os import PathLike
 
-import jax
-import numpy as np
-
 from localgrad import data, processes
-from localgrad.base import BlockState, Engine, Key, Model, Source
-from localgrad.methods import transfer
-from localgrad.pipeline import completed, drawn, init, specs
+from localgrad.base import BlockState, Engine, Model, Source
+from localgrad.pipeline import init
 from localgrad.prediction import About, Predictor, about_of
 from localgrad.report import params_sha256
+from localgrad.training.beginnings import Beginning, transferred
 from localgrad.training.builders import build_engine
 from localgrad.training.config_file import saved_config
 from localgrad.training.job import Job, check_workdir, float_of
@@ -73,7 +70,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     return Job(config, model, engine, source, read.splits, read.stats, total, start, about, model.batch_size)
 
 
-def _beginning(model: Model, begin: Begin) -> tuple[Callable[[Key], tuple[BlockState, ...]], str]:
+def _beginning(model: Model, begin: Begin) -> tuple[Beginning, str]:
     """How the first states are made, and the digest of what they are made of."""
     if begin is None:
         return partial(init, model), ""
@@ -85,15 +82,7 @@ def _beginning(model: Model, begin: Begin) -> tuple[Callable[[Key], tuple[BlockS
         states = begin.states
     else:
         states = tuple(begin)
-    transfer(specs_as_zeros(model), states)  # what does not fit is refused now
-    return lambda key: completed(model, key, transfer(drawn(model, key), states)), params_sha256(states)[:16]
-
-
-def specs_as_zeros(model: Model) -> tuple[BlockState, ...]:
-    """States of a model without drawing any, for what looks at shapes."""
-    return tuple(
-        jax.tree.map(lambda spec: np.broadcast_to(np.zeros((), spec.dtype), spec.shape), s) for s in specs(model)[0]
-    )
+    return transferred(model, states), params_sha256(states)[:16]
 
 
 def _source(config: OwnConfig, model: Model, given: GivenData, read: Read, engine: Engine) -> Source:

@@ -35,7 +35,8 @@ def prepare_all(config: Config) -> list[Job]:
                 trials=1,
                 seed=config.seed + trial,
                 workdir=str(workdir.folder_of(config.workdir) / f"trial{trial}"),
-                grow_from=None if config.grow_from is None else str(epath.Path(config.grow_from) / f"trial{trial}"),
+                grow_from=_of_trial(config.grow_from, trial),
+                begin_from=_of_trial(config.begin_from, trial),
             )
         )
         for trial in range(config.trials)
@@ -85,6 +86,11 @@ def run(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], None] = pri
         summary = merge(parts)
         workdir.write_json(folder / "summary.json", summary)
     return summary
+
+
+def _of_trial(workdir: str | None, trial: int) -> str | None:
+    """The workdir of a trial within that of a run, where there is one."""
+    return None if workdir is None else str(epath.Path(workdir) / f"trial{trial}")
 
 
 def _once(log: Callable[[str], None]) -> Callable[[str], None]:

@@ -93,6 +93,8 @@ def test_fields_out_of_range(change, says):
         ({"engine": "sequential", "data_parallel": 2}, "--engine=sequential runs on one device"),
         ({"frozen": 4}, "frozen=4 of 4 blocks"),
         ({"grow_from": "/nowhere"}, "/nowhere is not the workdir of a run"),
+        ({"begin_from": "/nowhere"}, "/nowhere has no checkpoint yet"),
+        ({"begin_from": "a", "grow_from": "b"}, "say one of the two"),
     ],
 )
 def test_what_cannot_be_prepared(change, says, tmp_path):

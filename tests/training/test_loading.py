@@ -4,12 +4,14 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import localgrad as lg
 from localgrad.cli import predict
+from localgrad.prediction import About, Predictor
 from localgrad.training import Config, prepare, prepare_all, restore, run
 
 from . import own
@@ -205,3 +207,23 @@ def test_tables_are_read_by_the_names_of_their_columns(tmp_path, monkeypatch, ca
     names = [line.split()[1] for line in said_.out.splitlines() if "new.csv:" in line]
     expected = done.predictor()(np.round(rows[:4, ::-1], 4).astype(np.float32)).names
     assert status == 0 and names == expected
+
+
+def test_texts_are_read_with_the_words_of_training():
+    words = ("[PAD]", "[UNK]", "good", "film")
+    about = About((4,), "int32", "int32", "classification", 2, "texts", words=words)
+    predictor = Predictor(about, (1,), lambda x, exit: jax.nn.one_hot(x[:, 0] - 1, 2))
+    assert predictor.raw(["Good film!", "", "a b c d e"]).tolist() == [[2, 3, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
+    assert predictor("good").values.tolist() == [1] and predictor(np.array([[1, 0, 0, 0]])).values.tolist() == [0]
+
+
+def test_a_named_run_begins_with_the_layers_of_another(named, tmp_path):
+    config = Config(
+        method="early_exit", widths=(8, 8), epochs=1, limit=128, trials=2, heads_alone=True,
+        begin_from=named.workdir, workdir=str(tmp_path),
+    )  # fmt: skip
+    run(config, prepare_all(config), quiet)
+    ours, theirs = (lg.load(each.workdir, trial=1, log=quiet).states for each in (config, named))
+    for mine, its in zip(ours, theirs, strict=True):
+        assert jax.tree.all(jax.tree.map(np.array_equal, mine.params["f"], its.params["f"]))
+        assert not jax.tree.all(jax.tree.map(np.array_equal, mine.params["head"], its.params["head"]))

@@ -152,6 +152,9 @@ def other_curves(folder):
         pytest.param(turn_a_bit("curves.png", 0.999), "curves.png is not as", id="their last bytes"),
         pytest.param(other_curves, "curves.png is not as", id="the curves of another run"),
         pytest.param(lambda folder: (folder / "curves.png").unlink(), "curves.png is missing", id="no curves"),
+        pytest.param(
+            lambda folder: (folder / "model.json").unlink(), "model.json is missing", id="nothing of the model"
+        ),
         pytest.param(json_field("summary.json", "stages", 5), "summary.json is not as", id="stages"),
         pytest.param(json_field("summary.json", "versions", {"jax": "0.1"}), "summary.json is not as", id="versions"),
         pytest.param(json_field("summary.json", "more", 1), "summary.json is not as", id="a field more"),
