@@ -313,7 +313,6 @@ def test_sixteen_blocks_learn_where_learned_codes_are_at_chance(as_batches: Call
             "codes='fixed' makes one code for each class .* multilabel has none",
         ),
     ],
-    ids=str,
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

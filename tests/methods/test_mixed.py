@@ -154,7 +154,6 @@ def test_feedback_below_a_block_stands_for_no_one_kernel(random_states: Callable
         (lambda: freeze(make(dgl), 1), 0.5, {}, "method 'dgl' is not so here"),
         (lambda: trials(make(dgl), 2), 0.5, {}, "method 'dgl' is not so here"),
     ],
-    ids=str,
 )
 def test_refusals(model: Callable, share: float, options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
