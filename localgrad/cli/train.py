@@ -27,7 +27,7 @@ from localgrad.training import (
     prepare_all,
     run,
 )
-from localgrad.training.builders import build_model
+from localgrad.training.builders import build_model, on_mesh
 from localgrad.training.config_file import saved_plugins
 from localgrad.training.inputs import read_inputs
 from localgrad.training.memory import check_memory
@@ -75,17 +75,8 @@ def compile_only(target: str) -> int:
             raise ValueError("--compile_for is of the pipeline: leave out --engine=sequential.")
         jax.config.update("jax_platforms", "cpu")  # an accelerator of this machine has nothing to do with it
         jax.config.update("jax_enable_x64", config.dtype == "float64")
-        found = compile_for(
-            build_model(config, read_inputs(config)),
-            target,
-            stages=config.stages,
-            data_parallel=config.data_parallel,
-            batches=config.batches_per_call,
-            cuts=config.cuts,
-            staleness=config.staleness,
-            asynchronous=config.asynchronous,
-            micro_batches=config.micro_batches,
-        )
+        model = build_model(config, read_inputs(config))
+        found = compile_for(model, target, batches=config.batches_per_call, **on_mesh(config))
     except (ValueError, OSError, ImportError) as error:
         return shell.refuse(str(error))
     shell.say(format_compiled(found))

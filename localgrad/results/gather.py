@@ -15,6 +15,7 @@ from localgrad.report.facts import Epochs, Run
 from localgrad.results.measure import THRESHOLDS, Opened, measure, open_run
 from localgrad.results.seen import seen
 from localgrad.training import Config, Job, prepare, read_config
+from localgrad.training.builders import on_mesh
 from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config_file import config_of, saved_config
 from localgrad.training.placement import delays, resolve
@@ -226,15 +227,7 @@ def plan_on(job: Job, placed: Config) -> Plan:
     config = resolve(placed, job.model)
     if config.engine == "sequential":
         return sequential(job.model, delays(config, job.model)).plan
-    return plan_of(
-        job.model,
-        stages=config.stages,
-        data_parallel=config.data_parallel,
-        cuts=config.cuts,
-        staleness=config.staleness,
-        micro_batches=config.micro_batches,
-        asynchronous=config.asynchronous,
-    )
+    return plan_of(job.model, **on_mesh(config))
 
 
 def _of_predictions(opened: Opened, alignment: bool) -> dict[str, Any]:

@@ -87,19 +87,17 @@ def build_model(config: Config, inputs: Inputs) -> Model:
     return model
 
 
+def on_mesh(config: RunConfig) -> dict[str, Any]:
+    """What of a configuration `spmd` is given by name, and all that lay a model over a mesh as it does."""
+    names = ("stages", "data_parallel", "cuts", "staleness", "asynchronous", "micro_batches")
+    return {name: getattr(config, name) for name in names}
+
+
 def build_engine(config: RunConfig, model: Model) -> Engine:
     """The engine of a resolved configuration."""
     if config.engine == "sequential":
         return sequential(model, delays(config, model), weights=config.asynchronous or "stashed")
-    return spmd(
-        model,
-        stages=config.stages,
-        data_parallel=config.data_parallel,
-        cuts=config.cuts,
-        staleness=config.staleness,
-        asynchronous=config.asynchronous,
-        micro_batches=config.micro_batches,
-    )
+    return spmd(model, **on_mesh(config))
 
 
 def build_source(config: Config, inputs: Inputs, engine: Engine) -> Source:
