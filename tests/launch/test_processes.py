@@ -160,15 +160,6 @@ def test_programs_are_pinned_to_cores_that_may_be_used(launcher):
         os.sched_setaffinity(0, cores)
 
 
-def test_without_taskset_programs_run_on_all_cores(launcher, tmp_path):
-    (tmp_path / "bin").mkdir()
-    for name in ("bash", "sleep"):
-        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
-    process = launcher("--act=0:end,1:end", PATH=str(tmp_path / "bin"))
-    assert process.popen.wait(60) == 0
-    assert process.out.read_text().count(f"on {sorted(os.sched_getaffinity(0))}") == 2
-
-
 def two(*flags, **environment):
     run(["bash", "launch/processes.sh", "2", *RUN, *flags], PYTHON=sys.executable, **environment)
 
