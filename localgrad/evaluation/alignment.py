@@ -64,4 +64,4 @@ def exact_cosine(ours: PyTree, theirs: PyTree) -> float | None:
     ]
     dot = lambda a, b: np.sum(a * b)  # in pairs; what BLAS does differs by machine, and may add one after another
     norms = [float(np.sqrt(dot(vector, vector))) for vector in flat]
-    return float(dot(flat[0] / norms[0], flat[1] / norms[1])) if all(norms) else None
+    return float(np.clip(dot(flat[0] / norms[0], flat[1] / norms[1]), -1, 1)) if all(norms) else None

@@ -141,6 +141,8 @@ def test_cosines_are_exact_over_many_numbers() -> None:
     many = np.full(3_000_000, 0.1, np.float32)
     assert exact_cosine({"a": many}, {"a": many}) == pytest.approx(1, abs=1e-12)
     assert exact_cosine({"a": many}, {"a": -many}) == pytest.approx(-1, abs=1e-12)
+    rng = np.random.default_rng(0)
+    assert all(abs(exact_cosine(x, x) or 0) <= 1 for x in rng.normal(size=(200, 7)))  # never beyond, by rounding
     assert exact_cosine({"a": many}, {"a": 0 * many}) is None
     assert exact_cosine(None, {"a": many}) is None
     assert exact_cosine({"a": np.full(3, 1e30, np.float32)}, {"a": np.full(3, 1e-30, np.float32)}) == pytest.approx(1)
