@@ -102,6 +102,14 @@ def test_a_rule_that_needs_classes_refuses_tasks_without(method: str, why: str, 
         make(method, name)
 
 
+@pytest.mark.parametrize("method", ["fa", "kp", "usf"])
+def test_what_goes_back_through_layers_refuses_sequences(method: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"method '{method}' goes back through layers .* and tokens are of every place"
+    ):
+        make(method, "tokens")
+
+
 def test_a_sine_is_learnt() -> None:
     """Regression to the end: both sides of Associated Learning, and a classifier's place taken by a line."""
     xs = RNG.uniform(-2, 2, (600, 64, 1)).astype(np.float32)

@@ -97,6 +97,11 @@ def _chained(
     method: str, network: Sequence[Block], x_spec: jax.ShapeDtypeStruct, task: Task | int, tx: Optimizers
 ) -> Model:
     network, task = check(network, task, method)
+    if task.per_token:
+        raise ValueError(
+            f"method {method!r} goes back through layers of vectors and images, and {task.name} are of every place of "
+            "a sequence: use dfa or dkp, which reach a block at its output."
+        )
     parts: list[dict[str, Block]] = []
     blocks = []
     given = x_spec

@@ -3,6 +3,8 @@
 With it, `config.json` and a checkpoint, a network predicts where its training data are not.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from localgrad.base import Model
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
 NAME = "model.json"
+_DIGEST = "sha256"
 _TASKS: dict[str, Callable[[int], Task]] = {
     "classification": classification,
     "regression": regression,
@@ -57,8 +60,9 @@ class About(NamedTuple):
     ahead: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As `model.json` holds it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+        """As `model.json` holds it, with a digest of the rest by which damage is noticed."""
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+        return {**found, _DIGEST: _sha256(found)}
 
     @classmethod
     def from_json(cls, saved: Any, where: Any) -> "About":
@@ -68,13 +72,18 @@ class About(NamedTuple):
           ValueError: it is damaged, or of another version.
         """
         try:
+            fields = {key: value for key, value in saved.items() if key != _DIGEST}
+            if saved.get(_DIGEST) != _sha256(fields):
+                raise ValueError("its digest is of other content")
             tuples: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
+                key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
             }
             about = cls(**tuples)
             jnp.dtype(about.dtype), np.dtype(about.raw_dtype), sum(about.shape), int(about.outputs)
         except (TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{where} is damaged, or of another version ({error}).") from None
+            raise ValueError(
+                f"{where} is damaged, or of another version ({error}). Start the run again, which makes it anew."
+            ) from None
         return about
 
     @property
@@ -99,6 +108,10 @@ class About(NamedTuple):
         task = self.learnt if self.task in _TASKS else None
         classes = self.outputs if task is None else None
         return data.Dataset(self.dataset, inputs, np.zeros(rows, np.int32), classes, self.words, task)
+
+
+def _sha256(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def about_of(

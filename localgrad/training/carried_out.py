@@ -68,7 +68,8 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
                 log(told)
             workdir.restore_records(run.records_path, run.records, log)
             if job.about is not None:
-                workdir.write_json(folder / about.NAME, job.about.to_json())
+                say = log if position.step else lambda line: None  # the first beginning makes it, and says nothing
+                workdir.renew(folder / about.NAME, workdir.as_json(job.about.to_json()), say)
         run.telling.open(position.step, {"versions": versions()})
         position, states = run.to_the_end(position, meta.get("seconds", 0.0))
         if states is None:  # killed between the last checkpoint and the summary

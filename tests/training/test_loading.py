@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -102,9 +103,13 @@ def test_what_cannot_be_loaded(fitted, named, tmp_path):
     with pytest.raises(ValueError, match="holds 2 trials: choose one, trial=0 to 1"):
         lg.load(named.workdir)
     shutil.copytree(fitted.workdir, tmp_path / "copy")
-    (tmp_path / "copy" / "model.json").write_text("{}")
-    with pytest.raises(ValueError, match="model.json is damaged"):
-        lg.load(tmp_path / "copy", model=own.model())
+    known = tmp_path / "copy" / "model.json"
+    for damaged in ("{}", known.read_text().replace('"outputs": 3', '"outputs": 7'), known.read_text()[:-20]):
+        assert damaged != known.read_text()
+        known.write_text(damaged)
+        with pytest.raises(ValueError, match="model.json is damaged"):
+            lg.load(tmp_path / "copy", model=own.model())
+        shutil.copy(Path(fitted.workdir) / "model.json", known)
 
 
 def test_a_run_of_names_needs_neither_its_data_nor_a_model(named, monkeypatch):
