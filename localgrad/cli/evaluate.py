@@ -26,7 +26,7 @@ from absl import flags
 
 from localgrad.cli import shell
 from localgrad.evaluation.probes import linear_probe
-from localgrad.report import draw_anytime, table
+from localgrad.report import draw_anytime, form_of, table, unit_of
 from localgrad.results import THRESHOLDS, measure, open_run
 from localgrad.training import Config, prepare, read_config
 from localgrad.training.workdir import write_json
@@ -62,13 +62,13 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
     shell.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {run.step} batches")
     if "exits" in result:
         name, score = next(iter(task.scores.items()))
-        form = ".2f" if score.percent else ".4g"
+        form = form_of(score.percent)
         cells = [
             [row["exit"], names[row["exit"] - 1], f"{row[name]:{form}}", f"{row['flops'] / 1e6:.3f}",
              f"{1e3 * row['seconds']:.2f}"]
             for row in result["exits"]
         ]  # fmt: skip
-        words = f"test {name.replace('_', ' ')}"
+        words = f"test {name.replace('_', ' ')}{unit_of(score.percent)}"
         shell.say(table(["exit", "block", words, "MFLOP an example", f"ms a batch of {len(run.x)}"], cells))
     if FLAGS.alignment:
         shown = {

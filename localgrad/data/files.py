@@ -102,3 +102,12 @@ def _text(path: Path, number: int, line: bytes, remedy: str) -> str:
     if "\0" in text:
         raise ValueError(f"{path}, line {number}: a zero byte; it is no text file, or damaged. {remedy}")
     return text.rstrip("\r\n")
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell or a word of a file is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from localgrad.data.dataset import Dataset
-from localgrad.data.files import reached
+from localgrad.data.files import expanded, reached
 from localgrad.tasks import multilabel, regression, tokens
 
 PLACES = 64  # bytes of a sequence
@@ -90,7 +90,8 @@ def next_bytes(name: str, split: str, data_dir: str | Path | None = None) -> Dat
     content = b""
     with reached(found[0].parent):
         for path in found:
-            content += path.read_bytes()[: _MOST - len(content)]
+            if len(content) < _MOST:
+                content += path.read_bytes()[: _MOST - len(content)]
     pieces = len(content) // (places + 1)
     if pieces < 20:
         raise ValueError(
@@ -106,7 +107,7 @@ def _text_files(data_dir: str | Path | None) -> list[Path]:
     """The files that bytes are read of."""
     if data_dir is None:
         return sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     found = [folder] if folder.is_file() else sorted([*folder.rglob("*.txt"), *folder.rglob("*.md")])
     if not found:
         raise FileNotFoundError(

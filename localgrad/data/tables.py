@@ -9,7 +9,7 @@ import numpy as np
 
 from localgrad.data.columns import Y_NAMES
 from localgrad.data.dataset import Dataset
-from localgrad.data.files import expanded, lines
+from localgrad.data.files import expanded, is_number, lines
 from localgrad.tasks import Task
 
 
@@ -34,7 +34,7 @@ def read_table(path: str | Path) -> Table:
     for (number, _), row in zip(numbered, rows, strict=False):
         if len(row) != len(rows[0]):
             raise ValueError(f"{path}, line {number}: {len(row)} cells; expected {len(rows[0])}, as in the first line.")
-    header = bool(rows) and not all(map(_is_number, rows[0]))
+    header = bool(rows) and not all(map(is_number, rows[0]))
     columns = tuple(rows[0]) if header else tuple(str(i + 1) for i in range(len(rows[0]) if rows else 0))
     if not rows[header:]:
         raise ValueError(f"{path} has no rows of numbers.")
@@ -53,7 +53,7 @@ def numbers(table: Table, columns: Sequence[str]) -> np.ndarray:
             raise ValueError(f"{table.path} has no column {name!r}; it has {', '.join(table.columns)}.")
         k = table.columns.index(name)
         for i, row in enumerate(table.rows):
-            if not _is_number(row[k]) or not np.isfinite(np.float32(row[k])):
+            if not is_number(row[k]) or not np.isfinite(np.float32(row[k])):
                 raise ValueError(
                     f"{table.path}, row {i + 1}, column {name}: {row[k]!r}; expected a finite number. Write classes of "
                     "a feature as numbers, or leave the column out."
@@ -105,13 +105,5 @@ def csv_file(
     return Dataset(name, inputs, labels, len(classes), label_names=classes, columns=columns)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _by_number(text: str) -> tuple[int, float, str]:
-    return (0, float(text), text) if _is_number(text) else (1, 0.0, text)
+    return (0, float(text), text) if is_number(text) else (1, 0.0, text)

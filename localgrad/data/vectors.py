@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localgrad.data.files import expanded, lines
+from localgrad.data.files import expanded, is_number, lines
 
 
 def read_vectors(path: str | Path, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def read_vectors(path: str | Path, words: Sequence[str]) -> tuple[np.ndarray, np
         if number == 1 and len(columns) == 2 and all(column.isdecimal() for column in columns):
             continue
         width = width or len(columns) - 1
-        if len(columns) - 1 > width and not all(map(_is_number, columns[1:-width])):
+        if len(columns) - 1 > width and not all(map(is_number, columns[1:-width])):
             continue  # a word with blanks in it, as a few have; the tokenizer makes none
         if len(columns) - 1 != width or width < 1:
             raise ValueError(
@@ -65,11 +65,3 @@ def _numbers(columns: Sequence[str], where: str) -> np.ndarray:
         column = int(np.argmin(np.isfinite(found)))
         raise ValueError(f"{where}: number {column + 1} behind the word is {columns[column]}; expected finite numbers.")
     return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

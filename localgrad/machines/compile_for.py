@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from localgrad.base import Batches, Model, Spec
+from localgrad.base import Batches, Model
 from localgrad.data import batches as make_batches
 from localgrad.machines.chips import Chip, chip_of, devices_of
 from localgrad.machines.program import Program, read
-from localgrad.pipeline import specs, spmd
+from localgrad.pipeline import hollow, specs, spmd
 from localgrad.report import table
 
 
@@ -85,7 +85,7 @@ def compile_for(
         )
     engine = spmd(model, stages=stages, data_parallel=data_parallel, devices=devices, **options)
     key = jax.random.key(0) if model.trials is None else jax.random.split(jax.random.key(0), model.trials)
-    state = engine.load(jax.tree.map(_zeros, tuple(specs(model)[0])), key)
+    state = engine.load(hollow(tuple(specs(model)[0])), key)
     fed = engine.put(_batches(model, batches))
     began = time.perf_counter()
     lowered = engine.run.lower(state, fed)  # type: ignore[attr-defined]
@@ -145,11 +145,6 @@ def format_compiled(found: Compiled) -> str:
             f"{1e6 * found.predicted_tick:,.1f} us, {found.predicted_examples_per_sec:,.0f} examples/s, no bubble",
         ]
     )
-
-
-def _zeros(spec: Spec) -> np.ndarray:
-    """Zeros that take no memory."""
-    return np.broadcast_to(np.zeros((), spec.dtype), spec.shape)
 
 
 def _batches(model: Model, count: int) -> Batches:

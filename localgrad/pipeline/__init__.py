@@ -12,6 +12,7 @@ from localgrad.pipeline.schedules import register_schedule as register_schedule
 from localgrad.pipeline.sequential import sequential as sequential
 from localgrad.pipeline.specs import completed as completed
 from localgrad.pipeline.specs import drawn as drawn
+from localgrad.pipeline.specs import hollow as hollow
 from localgrad.pipeline.specs import init as init
 from localgrad.pipeline.specs import signal_of as signal_of
 from localgrad.pipeline.specs import specs as specs

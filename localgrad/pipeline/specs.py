@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from localgrad.base import BlockState, Forward, Key, Metrics, Model, Signal, Spec
 from localgrad.keys import fold_in
@@ -169,6 +170,11 @@ def signals(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> l
                 f"return `down` in its {'Backward' if block.signal == 'above' else 'Forward'}."
             )
     return found
+
+
+def hollow(states: Any) -> Any:
+    """A tree of zeros of these specs that take no memory, for what wants arrays and looks at their shapes."""
+    return jax.tree.map(lambda spec: np.broadcast_to(np.zeros((), spec.dtype), spec.shape), states)
 
 
 def no_metrics(model: Model) -> Metrics:

@@ -19,5 +19,7 @@ from localgrad.report.ledger import format_seconds as format_seconds
 from localgrad.report.ledger import ledger as ledger
 from localgrad.report.ledger import table as table
 from localgrad.report.scores import EXITS as EXITS
+from localgrad.report.scores import form_of as form_of
 from localgrad.report.scores import goodness as goodness
 from localgrad.report.scores import score_of as score_of
+from localgrad.report.scores import unit_of as unit_of

@@ -8,6 +8,7 @@ import numpy as np
 
 from localgrad.base import Plan
 from localgrad.report.ledger import Ledger
+from localgrad.report.scores import form_of, with_unit
 
 
 class Epochs(NamedTuple):
@@ -46,12 +47,12 @@ class Epochs(NamedTuple):
     @property
     def words(self) -> str:
         """What the score is called, with its unit."""
-        return self.score.replace("_", " ") + (", %" if self.percent else "")
+        return with_unit(self.score, self.percent)
 
     @property
     def form(self) -> str:
         """How a number of it is written."""
-        return ",.2f" if self.percent else ",.4g"
+        return f",{form_of(self.percent)}"
 
 
 class Example(NamedTuple):

@@ -18,6 +18,31 @@ def score_of(record: Mapping[str, Any]) -> str:
     return next(key for key in record if EXITS + key in record)
 
 
+def form_of(percent: bool) -> str:
+    """How a number of a score is written.
+
+    Examples:
+      >>> f"{97.666:{form_of(True)}}", f"{0.012345:{form_of(False)}}"
+      ('97.67', '0.01235')
+    """
+    return ".2f" if percent else ".4g"
+
+
+def unit_of(percent: bool) -> str:
+    """What stands behind a number of a score, or behind its name."""
+    return " %" if percent else ""
+
+
+def with_unit(score: str, percent: bool) -> str:
+    """What a score is called above a column or beside an axis.
+
+    Examples:
+      >>> with_unit("exit_accuracy", True), with_unit("mean_squared_error", False)
+      ('exit accuracy, %', 'mean squared error')
+    """
+    return score.replace("_", " ") + (", %" if percent else "")
+
+
 def goodness(record: Mapping[str, Any]) -> float:
     """How good an epoch was by an evaluation, larger is better: the mean over trials, negated where least is best.
 

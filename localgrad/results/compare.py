@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from localgrad.report import EXITS
+from localgrad.report import EXITS, form_of
 from localgrad.report.facts import Run
+from localgrad.report.scores import with_unit
 from localgrad.report.tables import Table, figure
 from localgrad.report.timeline import waited
 from localgrad.results.grid import Point, Row
@@ -84,8 +85,7 @@ def tables_of(rows: Sequence[Trained], runs: Sequence[Run | None]) -> list[Table
       runs: what `gather` read of each one's chosen run; None where there is none.
     """
     numbers = [numbers_of(row, run) for row, run in zip(rows, runs, strict=True)]
-    score = rows[0].score.replace("_", " ") + (", %" if rows[0].percent else "")
-    form = ",.2f" if rows[0].percent else ",.4g"
+    score, form = with_unit(rows[0].score, rows[0].percent), f",{form_of(rows[0].percent)}"
     header = {
         "method": "method",
         "validation": f"validation {score}",

@@ -3,12 +3,9 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
-import numpy as np
-
 from localgrad.base import BlockState, Key, Model
 from localgrad.methods import graft, transfer
-from localgrad.pipeline import completed, drawn, init, specs
+from localgrad.pipeline import completed, drawn, hollow, init, specs
 from localgrad.training.builders import build_model
 from localgrad.training.config import Config
 from localgrad.training.config_file import read_config
@@ -42,8 +39,7 @@ def transferred(model: Model, states: Sequence[BlockState]) -> Beginning:
     Raises:
       ValueError: nothing of it fits.
     """
-    zeros = lambda spec: np.broadcast_to(np.zeros((), spec.dtype), spec.shape)
-    transfer(jax.tree.map(zeros, tuple(specs(model)[0])), states)  # shapes alone: refused before anything is drawn
+    transfer(hollow(tuple(specs(model)[0])), states)  # shapes alone: refused before anything is drawn
     return lambda key: completed(model, key, transfer(drawn(model, key), states))
 
 

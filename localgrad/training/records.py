@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, PyTree
-from localgrad.report import EXITS, draw_curves, goodness, score_of
+from localgrad.report import EXITS, draw_curves, form_of, goodness, score_of, unit_of
 from localgrad.tasks import Task
 from localgrad.training.job import Job
 from localgrad.training.meter import Meter
@@ -67,7 +67,8 @@ def in_words(value: float, task: Task) -> str:
       >>> in_words(97.666, classification(10)), in_words(0.012345, regression())
       ('97.67 %', '0.01235')
     """
-    return f"{value:.2f} %" if next(iter(task.scores.values())).percent else f"{value:.4g}"
+    percent = next(iter(task.scores.values())).percent
+    return f"{value:{form_of(percent)}}{unit_of(percent)}"
 
 
 def epoch_postfix(records: list[dict[str, Any]], task: Task) -> str:

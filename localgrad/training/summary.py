@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from localgrad.report import EXITS, Ledger, ledger, table
+from localgrad.report import EXITS, Ledger, form_of, ledger, table, unit_of
 from localgrad.tasks import Task
 from localgrad.training import workdir
 from localgrad.training.job import Job
@@ -92,7 +92,7 @@ def merge(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def format_summary(summary: dict[str, Any], folder: str, task: Task) -> str:
     """The table of exits and the paths of a finished run, as text."""
     name, score = next(iter(task.scores.items()))
-    words, form, unit = name.replace("_", " "), ".2f" if score.percent else ".4g", " %" if score.percent else ""
+    words, form, unit = name.replace("_", " "), form_of(score.percent), unit_of(score.percent)
 
     def show(value: Any) -> str:
         return f"{value['mean']:{form}} ± {value['std']:{form}}" if isinstance(value, dict) else f"{value:{form}}"
