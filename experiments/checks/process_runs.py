@@ -48,7 +48,10 @@ def launch(command: Sequence[str], folder: Path, name: str, environment: Mapping
     """Starts a command in a session of its own, its output in files of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     out, err = folder / f"{name}.out", folder / f"{name}.err"
-    with out.open("w") as stdout, err.open("w") as stderr:
+    for old in (out, err):
+        old.unlink(missing_ok=True)
+    # Appended to, as several processes write: none overwrites what another wrote.
+    with out.open("a") as stdout, err.open("a") as stderr:
         popen = subprocess.Popen(
             command, cwd=ROOT, stdout=stdout, stderr=stderr, start_new_session=True,
             env={**os.environ, **_QUICK, "PYTHON": sys.executable, **(environment or {})},
