@@ -5,8 +5,9 @@
 After every epoch, with its checkpoint, the process's resident memory, threads and open files, the files of the workdir
 and the seconds since the epoch before are read.  Two windows are compared, of the epochs from a fifth to two fifths of
 the way and of the last fifth, by their medians: what is counted may grow by one in twenty epochs (a checkpoint's files
-come and go while it is written), memory by a twentieth and seconds by a fifth.  A second figure is what a checkpoint's manifest costs (a digest of every file, and waiting for the
-disk), of an epoch of the same run; it is written in the background, so an epoch does not wait for it.
+come and go while it is written), memory by a twentieth and seconds by a fifth.  A second figure is what a checkpoint's
+manifest costs (a digest of every file, and waiting for the disk), of an epoch of the same run; it is written in the
+background, so an epoch does not wait for it.
 
 Three minutes on two free cores; a busy machine makes no epoch of constant length.  Linux alone.
 """
