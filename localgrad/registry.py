@@ -8,6 +8,29 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z]\w*")
 
 
+class Table(dict[str, T]):
+    """Rows by name, all of one type, in the order in which they were added.
+
+    Args:
+      row: the type of a row.
+      register: name of the function that makes one and adds it, for whoever puts something else here by hand.
+      rows: those of the library.
+
+    Raises:
+      TypeError: at `table[name] = row`, for what is no row.
+    """
+
+    def __init__(self, row: type[T], register: str, rows: Mapping[str, T]):
+        super().__init__(rows)
+        self._row, self._register = row, register
+
+    def __setitem__(self, name: str, row: T) -> None:
+        if not isinstance(row, self._row):
+            found = f"{name!r} would be a {self._row.__name__} here; got {type(row).__name__}"
+            raise TypeError(f"{found}. localgrad.{self._register}({name!r}, ...) makes one and adds it.")
+        super().__setitem__(name, row)
+
+
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:
     """Refuses a name that is not among those known.
 

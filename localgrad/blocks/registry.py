@@ -25,17 +25,21 @@ class Network(NamedTuple):
         return self.make(**options)
 
 
-NETWORKS: dict[str, Network] = {
-    "mlp": Network(mlp),
-    "cnn": Network(cnn),
-    "vanilla_cnn": Network(vanilla_cnn),
-    "convnet": Network(convnet),
-    "two_conv": Network(two_conv),
-    **{name: Network(make) for name, make in DEEP.items()},
-    "embedding": Network(embedding, "texts"),
-    "bilstm": Network(bilstm, "texts"),
-    "transformer": Network(transformer, "texts"),
-}
+NETWORKS = registry.Table(
+    Network,
+    "register_network",
+    {
+        "mlp": Network(mlp),
+        "cnn": Network(cnn),
+        "vanilla_cnn": Network(vanilla_cnn),
+        "convnet": Network(convnet),
+        "two_conv": Network(two_conv),
+        **{name: Network(make) for name, make in DEEP.items()},
+        "embedding": Network(embedding, "texts"),
+        "bilstm": Network(bilstm, "texts"),
+        "transformer": Network(transformer, "texts"),
+    },
+)
 
 
 def networks_of(reads: str) -> tuple[str, ...]:

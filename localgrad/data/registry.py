@@ -30,20 +30,24 @@ def _idx(name: str, split: str, data_dir: Folder) -> Dataset:
     return (idx_sets if name.partition(":")[0] in idx_sets.SETS else tfds).load(name, split, data_dir)
 
 
-DATASETS: dict[str, Reader] = {
-    "digits": Reader(digits.load),
-    "mnist": Reader(_idx),
-    "fashion_mnist": Reader(_idx),
-    "kmnist": Reader(_idx),
-    "emnist": Reader(_idx),
-    wordnet.NAME: Reader(texts=wordnet.read),
-    movies.NAME: Reader(texts=movies.read),
-    dbpedia.NAME: Reader(texts=dbpedia.read),
-    "sine": Reader(made.sine),
-    "diabetes": Reader(made.diabetes),
-    "topics": Reader(made.topics),
-    "bytes": Reader(made.next_bytes),
-}
+DATASETS = registry.Table(
+    Reader,
+    "register_dataset",
+    {
+        "digits": Reader(digits.load),
+        "mnist": Reader(_idx),
+        "fashion_mnist": Reader(_idx),
+        "kmnist": Reader(_idx),
+        "emnist": Reader(_idx),
+        wordnet.NAME: Reader(texts=wordnet.read),
+        movies.NAME: Reader(texts=movies.read),
+        dbpedia.NAME: Reader(texts=dbpedia.read),
+        "sine": Reader(made.sine),
+        "diabetes": Reader(made.diabetes),
+        "topics": Reader(made.topics),
+        "bytes": Reader(made.next_bytes),
+    },
+)
 
 
 def register_dataset(
