@@ -13,7 +13,7 @@ from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
 from localgrad.methods import METHODS, freeze, heads_alone, kernels, trials
-from localgrad.pipeline import sequential, specs, spmd
+from localgrad.pipeline import replayed, sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
 from localgrad.training.memory import check_sizes
@@ -95,6 +95,8 @@ def on_mesh(config: RunConfig) -> dict[str, Any]:
 
 def build_engine(config: RunConfig, model: Model) -> Engine:
     """The engine of a resolved configuration."""
+    if config.replay is not None:
+        return replayed(model, config.replay, config.replay_shares)
     if config.engine == "sequential":
         return sequential(model, delays(config, model), weights=config.asynchronous or "stashed")
     return spmd(model, **on_mesh(config))

@@ -26,7 +26,9 @@ _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 # Fields that came when there were files without them.
-_LATER = ("plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone")
+_LATER = (
+    "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
+)  # fmt: skip
 
 # The headings of `--help`, in order.
 GROUPS = (
