@@ -27,6 +27,7 @@ from localgrad.methods.growth import transfer as transfer
 from localgrad.methods.infomax import gim as gim
 from localgrad.methods.infomax import loco as loco
 from localgrad.methods.infopro import infopro as infopro
+from localgrad.methods.layerwise import layerwise as layerwise
 from localgrad.methods.mixed import mixed_error as mixed_error
 from localgrad.methods.noprop import noprop as noprop
 from localgrad.methods.overlap import overlapping as overlapping

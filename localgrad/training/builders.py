@@ -12,7 +12,7 @@ import optax
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
-from localgrad.methods import METHODS, freeze, heads_alone, kernels, trials
+from localgrad.methods import METHODS, freeze, heads_alone, kernels, layerwise, trials
 from localgrad.pipeline import replayed, sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
@@ -81,10 +81,25 @@ def build_model(config: Config, inputs: Inputs) -> Model:
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
     _check_decay(config, model)
     model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
+    model = _one_after_another(config, inputs, model)
     if config.trials > 1:
         model = trials(model, config.trials)
     check_sizes(model)
     return model
+def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:
+    """The model whose blocks learn one after another, where that is asked for."""
+    if config.greedy_epochs is None:
+        return model
+    found = layerwise(model, config.greedy_epochs * inputs.epoch_steps)
+    learning = sum(bool(block.tx) for block in model.blocks)
+    if config.epochs != config.greedy_epochs * learning:
+        raise ValueError(
+            f"--greedy_epochs={config.greedy_epochs} of {learning} blocks that learn is a run of "
+            f"--epochs={config.greedy_epochs * learning}; got {config.epochs}."
+        )
+    return found
+
+
 
 
 def on_mesh(config: RunConfig) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def _arguments(config: Config, of: str) -> dict[str, Any]:
 def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | None]:
     """The optimizer of the weights, and that of feedback that learns; None where it has none of its own."""
     shared: dict[str, Any] = {
-        "steps": config.epochs * inputs.epoch_steps,
+        "steps": (config.greedy_epochs or config.epochs) * inputs.epoch_steps,
         "epoch": inputs.epoch_steps,
         "decay_times_rate": config.decay_times_rate,
         "decayed": _decayed(config),

@@ -28,6 +28,7 @@ _repetition = partial(option, group="Repetition")
 # Fields that came when there were files without them.
 _LATER = (
     "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
+    "greedy_epochs",
 )  # fmt: skip
 
 # The headings of `--help`, in order.
@@ -123,6 +124,12 @@ class Config(RunConfig):
     )
     heads_alone: bool = _growth(False, "layers do not learn, what reads them does")
     frozen: int = _growth(0, "number of lower blocks that do not learn", least=0)
+    greedy_epochs: int | None = _growth(
+        None,
+        "of methods whose blocks wait for nothing; each block learns for so many epochs, with the blocks below it "
+        "frozen by then, one after another; None is all at once",
+        least=1,
+    )
     trials: int = _repetition(1, "independent repetitions", least=1)
     trials_by: str = _repetition(
         "vmap", "`vmap` trains trials as one batched model, `loop` one after another", choices=("vmap", "loop")
@@ -150,6 +157,10 @@ class Config(RunConfig):
         if self.grow_from is not None and self.begin_from is not None:
             raise ValueError(
                 "--grow_from begins a longer network and --begin_from one of other data: say one of the two."
+            )
+        if self.greedy_epochs is not None and self.stop_after is not None:
+            raise ValueError(
+                "--stop_after looks at the last exit, which begins to learn last with --greedy_epochs: leave one out."
             )
         if self.seed + self.trials > 2**32:
             raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")
