@@ -86,6 +86,8 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         model = trials(model, config.trials)
     check_sizes(model)
     return model
+
+
 def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:
     """The model whose blocks learn one after another, where that is asked for."""
     if config.greedy_epochs is None:
@@ -185,10 +187,10 @@ def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | 
         "decay_times_rate": config.decay_times_rate,
         "decayed": _decayed(config),
         "clip_norm": config.clip_norm,
+        "warmup": config.warmup_epochs * inputs.epoch_steps,
     }
-    weights = make_optimizer(
-        config.optimizer, config.learning_rate, schedule=config.schedule, weight_decay=config.weight_decay, **shared
-    )
+    own = _falling(config, config.schedule)
+    weights = make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay, **own, **shared)
     return weights, _feedback_optimizer(config, shared)
 
 
@@ -207,7 +209,14 @@ def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Transform | N
     if not own:
         return None
     chosen = {name: own.get(name, getattr(config, name)) for name in names}
-    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **shared)
+    falling = _falling(config, chosen.pop("schedule"))
+    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **falling, **shared)
+
+
+def _falling(config: Config, schedule: str) -> dict[str, Any]:
+    """A schedule, and the numbers that it has flags for."""
+    steps = {"step_epochs": config.step_epochs, "step_factor": config.step_factor}
+    return {"schedule": schedule, **(steps if schedule == "step" else {})}
 
 
 def _decayed(config: Config) -> Callable[[Any], Any] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from localgrad import plugins
 from localgrad.blocks import NETWORKS
-from localgrad.data import DATASETS, VOCABULARY
+from localgrad.data import DATASETS, PADDINGS, VOCABULARY
 from localgrad.methods import METHODS
 from localgrad.training.fields import Option, option
 from localgrad.training.optimizers import OF_WHOLE_RUN, OPTIMIZERS, SCHEDULES
@@ -28,7 +28,7 @@ _repetition = partial(option, group="Repetition")
 # Fields that came when there were files without them.
 _LATER = (
     "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
-    "greedy_epochs",
+    "warmup_epochs", "step_epochs", "step_factor", "greedy_epochs", "padding", "scaling",
 )  # fmt: skip
 
 # The headings of `--help`, in order.
@@ -93,10 +93,30 @@ class Config(RunConfig):
         most=1,
     )
     limit: int | None = _data(None, "train on the first so many examples only; None is all of them", least=1)
-    augment: tuple[str, ...] = _data((), "names of augmentations, in order")
+    augment: tuple[str, ...] = _data(
+        (),
+        "names of augmentations, in order: crop, flip, jitter, rescale, brightness; `name=amount` is one of another "
+        "amount",
+    )
+    padding: str | None = _data(
+        None, "what stands beside a picture that is cropped or jittered; None is zeros", choices=PADDINGS
+    )
+    scaling: str | None = _data(
+        None,
+        "the range that inputs are brought into, [-1, 1] or [0, 1]; None is a mean of 0 and a deviation of 1 of each "
+        "channel",
+        choices=("symmetric", "unit"),
+    )
     optimizer: str = _training("adam", "of the weights", choices=OPTIMIZERS)
     learning_rate: float = _training(1e-3, "peak learning rate")
     schedule: str = _training("constant", "of the learning rate, over the whole run", choices=SCHEDULES)
+    warmup_epochs: int = _training(
+        0, "epochs in which the rate grows linearly from 0; the schedule begins after them", least=0
+    )
+    step_epochs: tuple[int, ...] | None = _training(
+        None, "of --schedule=step: every how many epochs the rate falls, or several epochs after which it does"
+    )
+    step_factor: float | None = _training(None, "of --schedule=step: what the rate is multiplied by there; None is 0.1")
     weight_decay: float = _training(0.0, "decay; decoupled for adamw, L2 for the others")
     decay_on: str = _training(
         "recipe",
@@ -157,6 +177,13 @@ class Config(RunConfig):
         if self.grow_from is not None and self.begin_from is not None:
             raise ValueError(
                 "--grow_from begins a longer network and --begin_from one of other data: say one of the two."
+            )
+        if self.padding is not None and not any(name.startswith(("crop", "jitter")) for name in self.augment):
+            raise ValueError(f"--padding={self.padding} stands beside pictures that --augment=crop or jitter moves.")
+        steps = self.step_epochs is not None or self.step_factor is not None
+        if steps and "step" not in (self.schedule, self.feedback_schedule):
+            raise ValueError(
+                f"--step_epochs and --step_factor are of --schedule=step; the schedule is {self.schedule!r}."
             )
         if self.greedy_epochs is not None and self.stop_after is not None:
             raise ValueError(
