@@ -26,6 +26,7 @@ from localgrad.base import (
 )
 from localgrad.blocks import (
     alexnet,
+    basic_cnn,
     bilstm,
     chain,
     cnn,
@@ -138,6 +139,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "remat",
     # Networks
     "alexnet",
+    "basic_cnn",
     "bilstm",
     "cnn",
     "convnet",
