@@ -55,6 +55,7 @@ from localgrad.methods import (
     bp_matched,
     by_group,
     cdni,
+    coarse_to_fine,
     critic,
     deep_supervision,
     dfa,
@@ -188,8 +189,9 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "relay_block",
     "transforms",
     "waiting_block",
-    # Optimizers by group, weight decay, mixed errors, overlap, trials, growth, ensembles of exits
+    # Optimizers by group, weight decay, mixed errors, overlap, coarse labels, trials, growth, ensembles of exits
     "by_group",
+    "coarse_to_fine",
     "ensemble",
     "freeze",
     "graft",

@@ -8,6 +8,7 @@ from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.chained import fa as fa
 from localgrad.methods.chained import kp as kp
 from localgrad.methods.chained import usf as usf
+from localgrad.methods.coarse import coarse_to_fine as coarse_to_fine
 from localgrad.methods.critic import critic as critic
 from localgrad.methods.direct_targets import direct_tp as direct_tp
 from localgrad.methods.ensemble import ensemble as ensemble

@@ -12,7 +12,7 @@ import optax
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
-from localgrad.methods import METHODS, freeze, heads_alone, kernels, layerwise, trials
+from localgrad.methods import METHODS, coarse_to_fine, freeze, heads_alone, kernels, layerwise, trials
 from localgrad.pipeline import replayed, sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
@@ -80,6 +80,8 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         options["image_scale"] = _image_scale(config, inputs)
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
     _check_decay(config, model)
+    if config.coarse_labels:
+        model = coarse_to_fine(model, [_groups(text, model) for text in config.coarse_labels])
     model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
     model = _one_after_another(config, inputs, model)
     if config.trials > 1:
@@ -102,6 +104,18 @@ def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:
     return found
 
 
+def _groups(text: str, model: Model) -> tuple[int, ...]:
+    """The coarse class of each class, of an element of `--coarse_labels`.
+
+    Raises:
+      ValueError: for what is no number, or numbers with colons between them.
+    """
+    try:
+        found = tuple(map(int, text.split(":")))
+    except ValueError:
+        raise ValueError(f"--coarse_labels is a list of numbers such as 2, or 0:0:1:1; got {text!r}.") from None
+    classes = model.task.classes or 0
+    return tuple(c * found[0] // classes for c in range(classes)) if len(found) == 1 and classes else found
 
 
 def on_mesh(config: RunConfig) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _repetition = partial(option, group="Repetition")
 _LATER = (
     "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
     "warmup_epochs", "step_epochs", "step_factor", "greedy_epochs", "padding", "scaling",
+    "coarse_labels",
 )  # fmt: skip
 
 # The headings of `--help`, in order.
@@ -60,6 +61,11 @@ class Config(RunConfig):
         argument_of="method",
     )
     method_options: tuple[str, ...] = _method((), "more of the method's options, each `name=value`")
+    coarse_labels: tuple[str, ...] = _method(
+        (),
+        "of methods whose blocks learn from labels: for each block, from the first on, the coarse class of each class, "
+        "such as `0:0:1:1`, or how many coarse classes neighbouring classes make, such as `2`",
+    )
     net: str = _network("mlp", "name of the network", choices=NETWORKS)
     widths: tuple[int, ...] | None = _network(
         None, "features of each layer; None is the network's default", argument_of="net"
