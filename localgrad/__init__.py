@@ -63,6 +63,7 @@ from localgrad.methods import (
     direct_tp,
     dkp,
     dni,
+    double_buffered,
     drtp,
     dtp,
     early_exit,
@@ -189,9 +190,10 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "relay_block",
     "transforms",
     "waiting_block",
-    # Optimizers by group, weight decay, mixed errors, overlap, coarse labels, trials, growth, ensembles of exits
+    # Optimizers by group, weight decay, and what makes another model of one
     "by_group",
     "coarse_to_fine",
+    "double_buffered",
     "ensemble",
     "freeze",
     "graft",

@@ -11,6 +11,7 @@ from localgrad.methods.chained import usf as usf
 from localgrad.methods.coarse import coarse_to_fine as coarse_to_fine
 from localgrad.methods.critic import critic as critic
 from localgrad.methods.direct_targets import direct_tp as direct_tp
+from localgrad.methods.double_buffered import double_buffered as double_buffered
 from localgrad.methods.ensemble import ensemble as ensemble
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp

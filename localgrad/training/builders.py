@@ -12,7 +12,7 @@ import optax
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
-from localgrad.methods import METHODS, coarse_to_fine, freeze, heads_alone, kernels, layerwise, trials
+from localgrad.methods import METHODS, coarse_to_fine, double_buffered, freeze, heads_alone, kernels, layerwise, trials
 from localgrad.pipeline import replayed, sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
@@ -84,6 +84,9 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         model = coarse_to_fine(model, [_groups(text, model) for text in config.coarse_labels])
     model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
     model = _one_after_another(config, inputs, model)
+    if config.double_buffered is not None:
+        _check_double_buffered(config)
+        model = double_buffered(model, config.double_buffered)
     if config.trials > 1:
         model = trials(model, config.trials)
     check_sizes(model)
@@ -102,6 +105,20 @@ def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:
             f"--epochs={config.greedy_epochs * learning}; got {config.epochs}."
         )
     return found
+
+
+def _check_double_buffered(config: Config) -> None:
+    """Refuses fewer batches than a gradient needs to come down.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    least = 2 * (config.stages - 1) if config.asynchronous is not None else 1
+    if config.double_buffered is not None and config.double_buffered < least:
+        raise ValueError(
+            f"--double_buffered={config.double_buffered}: a gradient comes down {config.stages} stages in {least} "
+            f"batches; give at least {least}, or fewer --stages."
+        )
 
 
 def _groups(text: str, model: Model) -> tuple[int, ...]:
@@ -195,13 +212,14 @@ def _arguments(config: Config, of: str) -> dict[str, Any]:
 
 def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | None]:
     """The optimizer of the weights, and that of feedback that learns; None where it has none of its own."""
+    epoch = max(1, inputs.epoch_steps // (config.double_buffered or 1))  # updates
     shared: dict[str, Any] = {
-        "steps": (config.greedy_epochs or config.epochs) * inputs.epoch_steps,
-        "epoch": inputs.epoch_steps,
+        "steps": (config.greedy_epochs or config.epochs) * epoch,
+        "epoch": epoch,
         "decay_times_rate": config.decay_times_rate,
         "decayed": _decayed(config),
         "clip_norm": config.clip_norm,
-        "warmup": config.warmup_epochs * inputs.epoch_steps,
+        "warmup": config.warmup_epochs * epoch,
     }
     own = _falling(config, config.schedule)
     weights = make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay, **own, **shared)

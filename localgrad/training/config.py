@@ -29,7 +29,7 @@ _repetition = partial(option, group="Repetition")
 _LATER = (
     "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
     "warmup_epochs", "step_epochs", "step_factor", "greedy_epochs", "padding", "scaling",
-    "coarse_labels",
+    "coarse_labels", "double_buffered",
 )  # fmt: skip
 
 # The headings of `--help`, in order.
@@ -61,6 +61,12 @@ class Config(RunConfig):
         argument_of="method",
     )
     method_options: tuple[str, ...] = _method((), "more of the method's options, each `name=value`")
+    double_buffered: int | None = _method(
+        None,
+        "of backpropagation; learn once in so many batches, from their mean gradient at weights that are one update "
+        "old, which --asynchronous=stashed makes without a bubble (2BW); at least twice the stages but one",
+        least=1,
+    )
     coarse_labels: tuple[str, ...] = _method(
         (),
         "of methods whose blocks learn from labels: for each block, from the first on, the coarse class of each class, "
