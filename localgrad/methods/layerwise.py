@@ -85,6 +85,8 @@ def _in_turn(block: LocalBlock, begin: int, end: int | None) -> LocalBlock:
         return _counting(block.init(key, message))
 
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
+        if not state.opt_state:  # who tries the pass alone sees that of its turn
+            return block.forward(state, message, key)
         count = next(iter(state.opt_state.values())).step
 
         def now(state: BlockState) -> Forward:

@@ -14,6 +14,7 @@ from localgrad import testing, training
 from localgrad.base import Batches, BlockState, Model
 from localgrad.blocks import mlp
 from localgrad.pipeline import init, sequential
+from localgrad.pipeline.coupling import couples
 from localgrad.report import largest_difference
 from localgrad.training.workdir import read_records
 
@@ -105,6 +106,15 @@ def test_the_pipeline_gives_the_same_numbers(x64: None) -> None:
     batches = testing.random_batches(model, 7)
     assert testing.check_engines(model, batches, stages=3, per_call=3) <= 1e-12
     assert testing.check_engines(lg.trials(model, 2), stages=2) <= 1e-12
+    plain = lg.layerwise(lg.early_exit(mlp((5, 4)), SPEC, 3, tx=optax.sgd(0.1)), 2)
+    assert testing.check_engines(plain, stages=2, data_parallel=2) <= 1e-12
+
+
+def test_who_tries_a_pass_sees_that_of_the_blocks_turn(x64: None) -> None:
+    """So norms of blocks that have not begun are known before any batch is split."""
+    network = [*mlp((7,)), *mlp((6,), norm=True)]
+    assert couples(lg.layerwise(lg.early_exit(network, SPEC, 3, tx=optax.sgd(0.1)), TURN))
+    assert not couples(lg.layerwise(lg.early_exit(mlp((7, 6)), SPEC, 3, tx=optax.sgd(0.1)), TURN))
 
 
 @pytest.mark.parametrize(
