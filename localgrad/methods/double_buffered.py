@@ -32,14 +32,14 @@ class Buffered(NamedTuple):
     """The state of an optimizer of two versions.
 
     Attributes:
-      count: gradients of the batch under way, int32.
+      seen: gradients of the batch under way, int32.
       version: updates so far, int32.
       mean: of these gradients.
       inner: the optimizer's own.
       previous: the parameters before the last update.
     """
 
-    count: jax.Array
+    seen: jax.Array
     version: jax.Array
     mean: PyTree
     inner: PyTree
@@ -113,7 +113,7 @@ def _every(inner: optax.GradientTransformation, batches: int) -> optax.GradientT
         return Buffered(jnp.int32(0), jnp.int32(0), zeros, own.init(params), params)
 
     def update(grads: PyTree, state: Buffered, params: PyTree = None, **extra: jax.Array) -> tuple[PyTree, Buffered]:
-        seen = state.count + 1
+        seen = state.seen + 1
         mean = jax.tree.map(lambda old, new: old + (new - old) / seen.astype(old.dtype), state.mean, grads)
         nothing = jax.tree.map(jnp.zeros_like, mean)
 
@@ -122,7 +122,7 @@ def _every(inner: optax.GradientTransformation, batches: int) -> optax.GradientT
             return updates, Buffered(jnp.int32(0), state.version + 1, nothing, new, params)
 
         def wait() -> tuple[PyTree, Buffered]:
-            return nothing, state._replace(count=seen, mean=mean)
+            return nothing, state._replace(seen=seen, mean=mean)
 
         return jax.lax.cond(seen == batches, learn, wait)
 
