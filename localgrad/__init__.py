@@ -26,6 +26,7 @@ from localgrad.base import (
 )
 from localgrad.blocks import (
     alexnet,
+    basic_cnn,
     bilstm,
     chain,
     cnn,
@@ -54,6 +55,7 @@ from localgrad.methods import (
     bp_matched,
     by_group,
     cdni,
+    coarse_to_fine,
     critic,
     deep_supervision,
     dfa,
@@ -61,6 +63,7 @@ from localgrad.methods import (
     direct_tp,
     dkp,
     dni,
+    double_buffered,
     drtp,
     dtp,
     early_exit,
@@ -74,6 +77,7 @@ from localgrad.methods import (
     infopro,
     kernels,
     kp,
+    layerwise,
     loco,
     mixed_error,
     mono_forward,
@@ -94,7 +98,7 @@ from localgrad.methods.output import error_block
 from localgrad.methods.parts import classifying_model, local_block, waiting_block
 from localgrad.methods.registry import register_method
 from localgrad.methods.relayed import relay_block
-from localgrad.pipeline import balance, block_seconds, delays_of, init, register_schedule, sequential, spmd
+from localgrad.pipeline import balance, block_seconds, delays_of, init, register_schedule, replayed, sequential, spmd
 from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
@@ -137,6 +141,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "remat",
     # Networks
     "alexnet",
+    "basic_cnn",
     "bilstm",
     "cnn",
     "convnet",
@@ -185,13 +190,16 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "relay_block",
     "transforms",
     "waiting_block",
-    # Optimizers by group, weight decay, mixed errors, overlap, trials, growth, ensembles of exits
+    # Optimizers by group, weight decay, and what makes another model of one
     "by_group",
+    "coarse_to_fine",
+    "double_buffered",
     "ensemble",
     "freeze",
     "graft",
     "heads_alone",
     "kernels",
+    "layerwise",
     "mixed_error",
     "overlapping",
     "transfer",
@@ -203,6 +211,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "compile_for",
     "delays_of",
     "init",
+    "replayed",
     "sequential",
     "spmd",
     # Reports

@@ -9,6 +9,7 @@ LIBRARY = Path(localgrad.__file__).parent
 FILE, FUNCTION = 250, 60
 # What is longer, and why it reads better so.
 LONGER = {
+    "__init__.py": "every public name, imported once and listed once",
     "base.py": "the whole vocabulary, in the order in which one learns it",
     "methods/al.py al": "the three published forms of one block, which differ in a line each",
     "methods/feedback.py": "the three direct methods and the forms of feedback that they share",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from localgrad import init
 from localgrad.base import Model
 from localgrad.blocks import cnn, from_linen, mlp, regroup
-from localgrad.methods import METHODS
+from localgrad.methods import METHODS, coarse_to_fine, freeze, layerwise, overlapping
 from localgrad.pipeline import signal_of
 from localgrad.pipeline.coupling import couples
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
@@ -36,11 +36,43 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
 NETS = {"mlp": (BATCH, 5), "cnn": (BATCH, 4, 4, 1), "by place": (BATCH, 3, 5)}  # what they read
 OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
     "al": {"profile": ("neco", "iclr", "iclr_head")},
+    "auglocal": {"depth": (1, 2)},
+    "dni": {"profile": ("released", "notes")},
+    "gim": {"patch": (2,), "steps": (1,), "negatives": (3,)},
+    "infopro": {"loss": ("contrast", "softmax")},
+    "loco": {"patch": (2,), "steps": (1,), "negatives": (3,)},
+    "mixed": {"rule": ("early_exit", "dgl", "scl"), "share": (0.0, 0.3, 1.0)},
+    "mono_forward": {"prediction": ("last", "sum")},
+    "noprop": {"steps": (2, 3), "hidden": (6,)},
     "predsim": {"beta": (0.01, 0.5, 0.9)},
 }
-CLASSES_ONLY = ("scl", "predsim")
-BY_GROUP = {"al": "g+h", "dkp": "feedback", "kp": "feedback"}  # groups that may have an optimizer of their own
-METHOD_NAMES = ("al", "scl", "early_exit", "dgl", "predsim", "bp", "bp_matched", "dfa", "dkp", "drtp", "fa", "kp")
+CLASSES_ONLY = ("scl", "predsim", "sim", "infopro", "ff", "simclr", "rotation", "gim", "loco", "mixed")
+OF_IMAGES = ("rotation", "gim", "loco", "bp_fc")  # images that are cut or turned, or convolutions that stand still
+ONE_LAYER = ("fa", "kp", "usf", "dtp")  # blocks of one dense or convolutional layer
+# What is drawn of a batch, and statistics of a norm within a method, are of a shard: shards are no whole batch there.
+BY_SHARD = ("scl", "predsim", "sim", "infopro", "ff", "simclr", "gim", "loco", "noprop", "dtp", "dgl", "dni", "cdni")
+# Groups that may have an optimizer of their own, and the others of such a block.
+BY_GROUP = {
+    "al": ("f+b", "g+h"),
+    **dict.fromkeys(("dkp", "kp"), ("f+head", "feedback")),
+    **dict.fromkeys(("dni", "cdni"), ("f+head", "synthesizer")),
+    **dict.fromkeys(("dtp", "direct_tp"), ("f+head", "inverse")),
+    "critic": ("f+head", "critic"),
+}
+METHOD_NAMES = (
+    "al", "scl", "early_exit", "dgl", "predsim", "bp", "bp_matched", "dfa", "dkp", "drtp", "fa", "kp",
+    "auglocal", "mono_forward", "ff", "noprop", "simclr", "rotation", "gim", "loco", "infopro", "pred", "sim", "bp_fc",
+    "deep_supervision", "dni", "cdni", "critic", "dtp", "direct_tp", "usf", "mixed",
+)  # fmt: skip
+# What becomes of a model of a rule whose blocks wait for nothing, or of one with an f in all blocks.
+TRANSFORMS: dict[str, Callable[[Model], Model]] = {
+    "none": lambda model: model,
+    "layerwise": lambda model: layerwise(model, 1),
+    "overlapping": overlapping,
+    "coarse": lambda model: coarse_to_fine(model, [(0, 1, 1)]),
+    "frozen": lambda model: freeze(model, 1),
+}
+TRANSFORMED = ("early_exit", "dgl", "scl", "predsim", "pred", "auglocal", "mono_forward", "infopro")
 
 
 class Drawn(NamedTuple):
@@ -51,6 +83,7 @@ class Drawn(NamedTuple):
       grouping: blocks that the layers are grouped in, None for one a layer.
       method, options, optimizer, task: what learns, and what.
       second: the optimizer of a group that `BY_GROUP` names, None for one of all groups.
+      transform: a key of `TRANSFORMS`.
       cuts: shares of the way through the blocks at which stages begin.
       shards, per_call, batches: how it is run.
       seed: of batches and parameters.
@@ -64,6 +97,7 @@ class Drawn(NamedTuple):
     options: dict[str, Any]
     optimizer: str
     second: str | None
+    transform: str
     task: str
     cuts: tuple[float, ...]
     shards: int
@@ -79,15 +113,17 @@ def pipelines(draw: st.DrawFn) -> Drawn:
     layers = draw(st.integers(2, 4))
     options = {name: draw(st.sampled_from(values)) for name, values in OPTIONS.get(method, {}).items()}
     task = draw(st.sampled_from(("classification",) if method in CLASSES_ONLY else tuple(TASKS)))
+    image = method in OF_IMAGES
     one = Drawn(
-        net="by place" if task == "tokens" else draw(st.sampled_from(("mlp", "cnn"))),
+        net="by place" if task == "tokens" else draw(st.sampled_from(("cnn",) if image else ("mlp", "cnn"))),
         widths=tuple(draw(st.lists(st.integers(3, 6), min_size=layers, max_size=layers))),
         norm=draw(st.booleans()),
-        grouping=None if method in ("fa", "kp") else draw(st.sampled_from((None, 2))),
+        grouping=None if method in ONE_LAYER else draw(st.sampled_from((None, 2))),
         method=method,
         options=options,
         optimizer=draw(st.sampled_from(tuple(OPTIMIZERS))),
         second=draw(st.sampled_from((None, *OPTIMIZERS))) if method in BY_GROUP else None,
+        transform=draw(st.sampled_from(tuple(TRANSFORMS))) if method in TRANSFORMED else "none",
         task=task,
         cuts=tuple(draw(st.lists(st.floats(0.1, 0.9), min_size=1, max_size=2, unique=True))),
         shards=draw(st.sampled_from((1, 1, 2))),
@@ -95,7 +131,8 @@ def pipelines(draw: st.DrawFn) -> Drawn:
         batches=draw(st.integers(3, 4)),
         seed=draw(st.integers(0, 10**6)),
     )
-    assume(not (one.shards == 2 and (one.norm or method in ("scl", "predsim"))))  # shards are no whole batch there
+    assume(not (one.shards == 2 and (one.norm or method in BY_SHARD or options.get("rule") in BY_SHARD)))
+    assume(not (one.transform == "coarse" and task != "classification"))
     return one
 
 
@@ -112,10 +149,9 @@ def model_of(one: Drawn) -> Model:
     spec = jax.ShapeDtypeStruct(NETS[one.net], jnp.float64)
     given = (network, spec, TASKS[one.task]())
     if one.second is None:
-        return METHODS[one.method](*given, OPTIMIZERS[one.optimizer], **one.options)
-    first, second = OPTIMIZERS[one.optimizer](1.0), OPTIMIZERS[one.second](1.0)
-    group = BY_GROUP[one.method]
-    tx = {"f+b" if one.method == "al" else "f+head": first, group: second}
+        return TRANSFORMS[one.transform](METHODS[one.method](*given, OPTIMIZERS[one.optimizer], **one.options))
+    first, second = BY_GROUP[one.method]
+    tx = {first: OPTIMIZERS[one.optimizer](1.0), second: OPTIMIZERS[one.second](1.0)}
     return METHODS[one.method].make(*given, tx=tx, **one.options)
 
 

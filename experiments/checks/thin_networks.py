@@ -11,6 +11,7 @@ THIN: dict[str, dict] = {
     "vanilla_cnn": {"widths": (4,) * 8},
     "convnet": {"widths": (4, 5, 6)},
     "two_conv": {"widths": (4, 4, 6)},
+    "basic_cnn": {"widths": (4, 5, 6)},
     **{name: {"width_factor": 1 / 32} for name in (*VGG, "resnet18")},
     "vgg19": {"width_factor": 1 / 16},
     **{name: {"width_factor": 1 / 8} for name in ("resnet20", "resnet32")},

@@ -10,6 +10,7 @@ from localgrad.blocks.deep import resnet as resnet
 from localgrad.blocks.deep import vgg as vgg
 from localgrad.blocks.flax import from_linen as from_linen
 from localgrad.blocks.flax import from_nnx as from_nnx
+from localgrad.blocks.networks import basic_cnn as basic_cnn
 from localgrad.blocks.networks import cnn as cnn
 from localgrad.blocks.networks import convnet as convnet
 from localgrad.blocks.networks import mlp as mlp

@@ -17,6 +17,7 @@ Form = Literal["he", "neco"]
 VGG: dict[str, tuple[int | str | tuple[str, int], ...]] = {
     # Nokland and Eidnes, https://arxiv.org/abs/1901.06656
     "vgg8b": (128, 256, "pool", 256, 512, "pool", 512, "pool", 512, "pool", ("dense", 1024)),
+    "vgg11b": (*[128] * 3, 256, "pool", 256, 512, "pool", 512, 512, "pool", 512, "pool", ("dense", 1024)),
     # Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, without the two dense layers of 4096
     "vgg11": (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool"),
     # NOTES: the same layers with three poolings, so that an image of 32 x 32 ends at 4 x 4
@@ -51,9 +52,9 @@ def vgg(
       activation, norm, dropout, blocks: as `mlp`.  The form that NECO trains is `vgg8b` with `pool="after"`,
         `dense=(1024, 1024)` and `blocks=(2, 2, 2, 2)`.
       pool: where a pooling belongs: `after` ends the block below it, `before` opens the block above it, so that a local
-        loss sees the features unpooled (as `vgg8b`'s paper); `between` opens it too, and heads read the features pooled
-        (`Block.summary`), but for a decoder of the image (as NOTES).  An image of one row or column is not pooled
-        further.
+        loss sees the features unpooled (as the paper of `vgg8b` and `vgg11b`); `between` opens it too, and heads read
+        the features pooled (`Block.summary`), but for a decoder of the image (as NOTES).  An image of one row or column
+        is not pooled further.
       dense: features of the dense layers at the end, in place of the variant's own.
       width_factor: multiplies every width (rounded to whole numbers, at least 1).
 
@@ -190,7 +191,7 @@ def alexnet(
 
 
 DEEP: dict[str, Callable[..., list[Block]]] = {
-    **{name: partial(vgg, name, pool="before" if name == "vgg8b" else "after") for name in VGG},
+    **{name: partial(vgg, name, pool="before" if name in ("vgg8b", "vgg11b") else "after") for name in VGG},
     **{name: partial(resnet, name) for name in RESNET},
     "alexnet": alexnet,
 }

@@ -31,7 +31,7 @@ class DenseLayer(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """(max-pool) -> convolution -> (batch norm) -> activation -> (dropout) -> (max-pool), on images (B, H, W, C)."""
+    """(max-pool) -> convolution -> (batch norm) -> activation -> (dropout) -> (pool), on images (B, H, W, C)."""
 
     features: int
     stride: int = 1
@@ -41,6 +41,7 @@ class ConvLayer(nn.Module):
     kernel: int = 3
     pool_before: bool = False
     pool_after: bool = False
+    pool: str = "max"  # of `POOLS`, the one after
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -48,7 +49,7 @@ class ConvLayer(nn.Module):
         size = (self.kernel, self.kernel)
         x = nn.Conv(self.features, size, strides=self.stride, use_bias=not self.norm, kernel_init=HE)(x)
         x = _finish(self, x, train)
-        return max_pool(x) if self.pool_after else x
+        return POOLS[self.pool](x) if self.pool_after else x
 
 
 class ResidualLayer(nn.Module):
@@ -94,6 +95,23 @@ def batch_norm(train: bool) -> nn.BatchNorm:
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 max-pooling of images (B, H, W, C) with stride 2; those of one row or column stay as they are."""
     return nn.max_pool(x, (2, 2), strides=(2, 2)) if min(x.shape[1:3]) > 1 else x
+
+
+def wide_max_pool(x: jax.Array) -> jax.Array:
+    """3x3 max-pooling of images (B, H, W, C) with stride 2, windows centred on every other pixel."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def wide_mean_pool(x: jax.Array) -> jax.Array:
+    """The same of means; what lies outside of the image counts as zeros, as PyTorch has it."""
+    return nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "max": max_pool,
+    "wide_max": wide_max_pool,
+    "wide_mean": wide_mean_pool,
+}
 
 
 def pool_to(x: jax.Array, features: int | None) -> jax.Array:

@@ -163,6 +163,50 @@ def two_conv(
     return regroup([*layers, from_linen(top, name=f"pool+dense{dense}")], blocks)
 
 
+def basic_cnn(
+    widths: Sequence[int] = (128, 128, 128, 256),
+    *,
+    activation: str = "relu",
+    norm: bool = True,
+    pool: str = "wide",
+    dropout: float = 0.0,
+    blocks: Grouping = None,
+) -> list[Block]:
+    """The small network of synthetic gradients and of the NOTES: 5x5 convolutions, pooling after each, a dense layer.
+
+    The dense layer has no batch norm.  The NOTES train three blocks, the last with the dense layer: `blocks=(1, 1, 2)`.
+
+    Args:
+      widths: channels of the convolutions, and features of the dense layer.
+      activation, norm, dropout, blocks: as `mlp`; the norm is the convolutions'.
+      pool: `wide` is 3x3 with stride 2, of maxima after the first convolution and of means after the others, as in the
+        code of synthetic gradients that the NOTES build on; `max` is 2x2 max-pooling, as the NOTES have it for `dgl`.
+
+    Returns:
+      Blocks from images `(B, H, W, C)`.
+
+    Raises:
+      ValueError: as `mlp`, and for fewer than two widths or an unknown pooling.
+
+    References:
+      NOTES, a researcher's log, first and second iteration (BasicCNN)
+      Jaderberg et al., Decoupled Neural Interfaces using Synthetic Gradients, https://arxiv.org/abs/1608.05343
+    """
+    check(activation, dropout, widths)
+    if len(widths) < 2:
+        raise ValueError(f"basic_cnn has at least one convolution and a dense layer; got widths {tuple(widths)}.")
+    if pool not in ("wide", "max"):
+        raise ValueError(f"pool must be one of wide, max; got {pool!r}.")
+    *convolutions, dense = widths
+    layers = []
+    for i, width in enumerate(convolutions):
+        own = "max" if pool == "max" else "wide_mean" if i else "wide_max"
+        module = ConvLayer(width, 1, activation, norm, dropout, kernel=5, pool_after=True, pool=own)
+        layers.append(from_linen(module, name=f"conv{width}+pool"))
+    layers.append(from_linen(DenseLayer(dense, activation, False, dropout), name=f"dense{dense}"))
+    return regroup(layers, blocks)
+
+
 def check(activation: str, dropout: float, widths: Sequence[int] = (1,)) -> None:
     """Refuses what no network here can be made of.
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from localgrad import registry
 from localgrad.base import Block
 from localgrad.blocks.deep import DEEP
-from localgrad.blocks.networks import cnn, convnet, mlp, two_conv, vanilla_cnn
+from localgrad.blocks.networks import basic_cnn, cnn, convnet, mlp, two_conv, vanilla_cnn
 from localgrad.blocks.text import bilstm, embedding, transformer
 
 
@@ -34,6 +34,7 @@ NETWORKS = registry.Table(
         "vanilla_cnn": Network(vanilla_cnn),
         "convnet": Network(convnet),
         "two_conv": Network(two_conv),
+        "basic_cnn": Network(basic_cnn),
         **{name: Network(make) for name, make in DEEP.items()},
         "embedding": Network(embedding, "texts"),
         "bilstm": Network(bilstm, "texts"),

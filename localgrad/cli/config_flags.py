@@ -31,14 +31,14 @@ def values() -> dict[str, Any]:
     """What the flags say, by field.
 
     Raises:
-      ValueError: for a list flag that is not of whole numbers.
+      ValueError: for a list flag that is not of numbers.
     """
     found = {}
     for field in dataclasses.fields(Config):
         value = FLAGS[field.name].value
         kind, several = plain_type(field)
         if several and value is not None:
-            value = _whole_numbers(field.name, value) if kind is int else rejoined(value)
+            value = rejoined(value) if kind is str else _numbers(field.name, value, kind)
         found[field.name] = value
     return found
 
@@ -61,12 +61,12 @@ def command_of(config: Config, command: str = "localgrad train") -> str:
     return shlex.join(words)
 
 
-def _whole_numbers(name: str, words: list[str]) -> tuple[int, ...]:
+def _numbers(name: str, words: list[str], kind: type) -> tuple[Any, ...]:
     try:
-        return tuple(map(int, words))
+        return tuple(map(kind, words))
     except ValueError:
-        given = ",".join(words)
-        raise ValueError(f"--{name} is a list of whole numbers such as 64,32; got {given!r}.") from None
+        given, what = ",".join(words), "whole numbers such as 64,32" if kind is int else "numbers such as 1,0.5"
+        raise ValueError(f"--{name} is a list of {what}; got {given!r}.") from None
 
 
 def _help(option: Option) -> str:

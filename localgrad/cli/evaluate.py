@@ -12,7 +12,8 @@ is `evaluation` in the workdir, if there is one workdir.
   feedback with what it stands for, all of one training step on a batch of the test split: the same batch statistics and
   the same dropout.  Of backpropagation's update it is 1.
 - `--probes`: for each block the test accuracy of a linear classifier on its features, fitted on the training split, so
-  that blocks without an exit are seen too.
+  that blocks without an exit are seen too; and beside it the floors: that of the network as it is drawn, and of the
+  inputs themselves.
 - `--anytime`: accuracy against FLOPs where an example leaves at the first exit whose calibrated confidence passes a
   threshold.  Temperatures are fitted on the validation split, accuracy is that of the test split.
 """
@@ -21,11 +22,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
 from localgrad.cli import shell
-from localgrad.evaluation.probes import linear_probe
+from localgrad.evaluation.probes import linear_probe, probe_floors
 from localgrad.report import draw_anytime, form_of, table, unit_of
 from localgrad.results import THRESHOLDS, measure, open_run
 from localgrad.training import Config, prepare, read_config
@@ -39,7 +41,11 @@ def define_flags() -> None:
     flags.DEFINE_list("workdir", None, "folders of runs", required=True)
     flags.DEFINE_bool("exits", True, "accuracy, FLOPs and latency at every exit")
     flags.DEFINE_bool("alignment", False, "cosine of each block's update with the true gradient")
-    flags.DEFINE_bool("probes", False, "accuracy of a linear classifier on each block's features")
+    flags.DEFINE_bool(
+        "probes",
+        False,
+        "accuracy of a linear classifier on each block's features, and on untrained ones and the inputs",
+    )
     flags.DEFINE_bool("anytime", False, "the curve of leaving early")
     flags.DEFINE_list("thresholds", ",".join(map(str, THRESHOLDS)), "confidences of leaving early")
     flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
@@ -83,9 +89,14 @@ def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
         ]
         shell.say(table(["block", "cosine of", *shown], cells))
     if FLAGS.probes:
-        result["probes"] = linear_probe(model, run.states, run.job.eval_batches("train"), run.job.eval_batches("test"))
-        cells = [[i, name, f"{found:.2f}"] for i, (name, found) in enumerate(result["probes"].items(), 1)]
-        shell.say(table(["place", "probe of", "test accuracy %"], cells))
+        splits = run.job.eval_batches("train"), run.job.eval_batches("test")
+        result["probes"] = linear_probe(model, run.states, *splits)
+        result["probe_floors"] = floors = probe_floors(model, jax.random.key(config.seed), *splits)
+        cells = [
+            [name, f"{result['probes'][name]:.2f}" if name in result["probes"] else "", f"{floor:.2f}"]
+            for name, floor in floors.items()
+        ]
+        shell.say(table(["probe of", "test accuracy %", "untrained"], cells))
     if FLAGS.anytime:
         cells = [
             [row["threshold"], f"{row['accuracy']:.2f}", f"{row['flops'] / 1e6:.3f}",

@@ -73,6 +73,8 @@ def compile_only(target: str) -> int:
         config = config_from_flags()
         if config.engine == "sequential":
             raise ValueError("--compile_for is of the pipeline: leave out --engine=sequential.")
+        if config.replay is not None:
+            raise ValueError("--compile_for is of the pipeline: leave out --replay, which has none.")
         jax.config.update("jax_platforms", "cpu")  # an accelerator of this machine has nothing to do with it
         jax.config.update("jax_enable_x64", config.dtype == "float64")
         model = build_model(config, read_inputs(config))

@@ -4,7 +4,7 @@ Importing this package imports neither scikit-learn nor TensorFlow: a set's read
 """
 
 from localgrad.data.arrays import batches
-from localgrad.data.augment import Augment, augmentation
+from localgrad.data.augment import PADDINGS, Augment, augmentation
 from localgrad.data.dataset import SPLITS, Dataset, first, with_label_noise
 from localgrad.data.door import get, names
 from localgrad.data.evaluation import eval_batches
@@ -16,7 +16,7 @@ from localgrad.data.images import IMAGE_ENDINGS, image_folder, read_image
 from localgrad.data.registry import DATASETS, register_dataset
 from localgrad.data.shuffle import permuted
 from localgrad.data.source import source
-from localgrad.data.stats import pixel_stats
+from localgrad.data.stats import pixel_stats, range_stats
 from localgrad.data.streams import Look, Stream, stream_batches, stream_source
 from localgrad.data.tables import csv_file, numbers, read_table
 from localgrad.data.text import VOCABULARY
@@ -25,6 +25,7 @@ from localgrad.data.vectors import read_vectors
 __all__ = [
     "DATASETS",
     "IMAGE_ENDINGS",
+    "PADDINGS",
     "SPLITS",
     "VOCABULARY",
     "Augment",
@@ -46,6 +47,7 @@ __all__ = [
     "permuted",
     "pixel_stats",
     "prepare",
+    "range_stats",
     "read_image",
     "read_table",
     "read_vectors",

@@ -42,6 +42,37 @@ def pixel_stats(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > 0, std, 1.0)
 
 
+def range_stats(dataset: Dataset, low: float = -1.0, high: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation that bring the inputs of a split into `[low, high]`, in the place of `pixel_stats`.
+
+    Args:
+      dataset: the training split, of images or other numbers `(N, ..., C)`.  Those of bytes lie between 0 and the
+        brightest there is, the same in all channels; others between the ends of each channel or column.
+      low, high: the ends.
+
+    Returns:
+      `(mean, std)`, each float64 `(C,)`; a channel that never varies becomes 0.
+
+    Raises:
+      ValueError: the set is one of texts, or its inputs are no finite numbers.
+
+    >>> grey = Dataset("grey", np.array([[[[0]]], [[[4]]]], np.uint8), np.zeros(2, np.int32), 1)
+    >>> range_stats(grey)
+    (array([2.]), array([2.]))
+    """
+    if dataset.words is not None:
+        raise ValueError(f"{dataset.name} holds texts, whose numbers stand for words: they have no range")
+    inputs = looked_at(dataset).inputs
+    if inputs.dtype == np.uint8:
+        ends = np.zeros(inputs.shape[-1]), np.full(inputs.shape[-1], float(inputs.max()))
+    else:
+        axes = tuple(range(inputs.ndim - 1))
+        ends = inputs.min(axis=axes).astype(np.float64), inputs.max(axis=axes).astype(np.float64)
+    varies = ends[1] > ends[0]
+    std = np.where(varies, (ends[1] - ends[0]) / (high - low), 1.0)
+    return np.where(varies, ends[0] - low * std, ends[0]), std
+
+
 def _column_stats(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each column of `(M, C)`, in float64 and in parts, so that no large copy is made."""
     starts = range(0, len(rows), _ROWS)

@@ -5,3 +5,4 @@ from localgrad.evaluation.accuracy import make_evaluator as make_evaluator
 from localgrad.evaluation.accuracy import make_scorer as make_scorer
 from localgrad.evaluation.alignment import aligner as aligner
 from localgrad.evaluation.probes import linear_probe as linear_probe
+from localgrad.evaluation.probes import probe_floors as probe_floors

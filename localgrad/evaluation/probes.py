@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import BlockState, Model
+from localgrad.base import BlockState, Key, Model
 from localgrad.blocks.layers import pool_to
 from localgrad.evaluation.accuracy import EvalBatches
+from localgrad.pipeline import drawn
 
 
 def linear_probe(
@@ -41,6 +42,52 @@ def linear_probe(
       ValueError: for a model of trials or of another task, a ridge that is not above 0, a pool below 1, or an empty
         split.
     """
+    _check(model, ridge, pool)
+    read = lambda states, x: [pool_to(feature, pool) for feature in model.features(states, x)]
+    return dict(zip(model.path, _accuracies(read, model, states, fit, test, ridge), strict=True))
+
+
+def probe_floors(
+    model: Model,
+    key: Key,
+    fit: EvalBatches,
+    test: EvalBatches,
+    *,
+    ridge: float = 1e-3,
+    pool: int | None = 2048,
+) -> dict[str, float]:
+    """What `linear_probe` finds where nothing has been learnt: the floors that learnt features have to beat.
+
+    Args:
+      model, fit, test, ridge, pool: as `linear_probe`.
+      key: of the initialisation.
+
+    Returns:
+      As `linear_probe`, of the features of the network as it is drawn; and before them `inputs`, of the inputs
+      themselves, but of texts, whose inputs are no quantities.
+
+    Raises:
+      ValueError: as `linear_probe`.
+
+    References:
+      NOTES, a researcher's log, third iteration: lower bounds of self-supervised blocks
+    """
+    _check(model, ridge, pool)
+    numbers = jnp.issubdtype(model.x_spec.dtype, jnp.floating)
+    names = (*(["inputs"] if numbers else []), *model.path)
+
+    def read(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
+        return [pool_to(each, pool) for each in (*([x] if numbers else []), *model.features(states, x))]
+
+    return dict(zip(names, _accuracies(read, model, drawn(model, key), fit, test, ridge), strict=True))
+
+
+def _check(model: Model, ridge: float, pool: int | None) -> None:
+    """Refuses what cannot be probed.
+
+    Raises:
+      ValueError: see `linear_probe`.
+    """
     task = model.task
     if task.classes is None or task.per_token or model.trials is not None:
         what = f"of {model.trials} trials" if model.trials is not None else f"for {task.name}"
@@ -48,8 +95,17 @@ def linear_probe(
     if not ridge > 0 or (pool is not None and pool < 1):
         raise ValueError(f"ridge is above 0, and pool at least 1 or None; got {ridge} and {pool}.")
 
-    def read(states: tuple[BlockState, ...], x: jax.Array) -> list[jax.Array]:
-        return [pool_to(feature, pool) for feature in model.features(states, x)]
+
+def _accuracies(
+    read: Callable[[tuple[BlockState, ...], jax.Array], list[jax.Array]],
+    model: Model,
+    states: Sequence[BlockState],
+    fit: EvalBatches,
+    test: EvalBatches,
+    ridge: float,
+) -> list[float]:
+    """Accuracy in percent of a classifier on each of the arrays `(B, D)` that are read."""
+    task = model.task
 
     @jax.jit
     def sums(states: tuple[BlockState, ...], x: jax.Array, y: jax.Array, mask: jax.Array):
@@ -67,7 +123,7 @@ def linear_probe(
         scores = [(h - mean[None]) @ kernel + bias[None] for h, (mean, kernel, bias) in pairs]
         return jnp.stack([jnp.sum((jnp.argmax(each, axis=1).astype(y.dtype) == y) & mask) for each in scores])
 
-    dtypes = [feature.dtype for feature in jax.eval_shape(model.features, tuple(states), model.x_spec)]
+    dtypes = [feature.dtype for feature in jax.eval_shape(read, tuple(states), model.x_spec)]
     totals = _total(lambda *batch: sums(tuple(states), *batch), fit)
     maps = [
         tuple(each.astype(dtype) for each in _fitted(own[0], own[1], ridge))
@@ -75,7 +131,7 @@ def linear_probe(
     ]
     hits = _total(lambda *batch: right(tuple(states), maps, *batch), test)
     count = sum(int(np.sum(mask)) for *_, mask in test)
-    return dict(zip(model.path, (100.0 * hits / count).tolist(), strict=True))
+    return (100.0 * hits / count).tolist()
 
 
 def _total(of: Callable, batches: EvalBatches):

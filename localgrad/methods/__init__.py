@@ -8,8 +8,10 @@ from localgrad.methods.backprop import bp_matched as bp_matched
 from localgrad.methods.chained import fa as fa
 from localgrad.methods.chained import kp as kp
 from localgrad.methods.chained import usf as usf
+from localgrad.methods.coarse import coarse_to_fine as coarse_to_fine
 from localgrad.methods.critic import critic as critic
 from localgrad.methods.direct_targets import direct_tp as direct_tp
+from localgrad.methods.double_buffered import double_buffered as double_buffered
 from localgrad.methods.ensemble import ensemble as ensemble
 from localgrad.methods.feedback import dfa as dfa
 from localgrad.methods.feedback import dkp as dkp
@@ -27,6 +29,7 @@ from localgrad.methods.growth import transfer as transfer
 from localgrad.methods.infomax import gim as gim
 from localgrad.methods.infomax import loco as loco
 from localgrad.methods.infopro import infopro as infopro
+from localgrad.methods.layerwise import layerwise as layerwise
 from localgrad.methods.mixed import mixed_error as mixed_error
 from localgrad.methods.noprop import noprop as noprop
 from localgrad.methods.overlap import overlapping as overlapping

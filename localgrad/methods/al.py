@@ -53,7 +53,7 @@ def al(
     *,
     tx: Optimizers,
     profile: str = DEFAULT_PROFILE,
-    target_width: int = 128,
+    target_width: int | Sequence[int] = 128,
     bridge: Sequence[int] | None = None,
     pool: int | None = None,
     stops: bool = True,
@@ -74,7 +74,8 @@ def al(
       tx: one optax transform over the groups f, b, g, h, or one by groups such as `{"f+b": ..., "g+h": ...}`, see
         `localgrad.methods.groups`; every block gets its own state of it.
       profile: a key of `PROFILES`.
-      target_width: width n of every t_i.
+      target_width: width n of every t_i; or a width for each block, such as NECO's on its convolutional network,
+        `(256, 256, 256, 256, 1280, 1280)` of `vanilla_cnn` in blocks of 1, 1, 1, 1, 1 and 3 layers.
       bridge: hidden widths of the bridge in units of n, in place of the profile's.
       pool: the bridge averages images down to at most so many features first; None leaves them as they are.
       stops: False lets gradients flow between blocks, which are then one local block (ICLR table 6, w/o grad. stops).
@@ -99,8 +100,7 @@ def al(
     """
     network, task = check(network, classes, "al", pool)
     form = checked_profile(profile, bridge)
-    if target_width < 1:
-        raise ValueError(f"target_width must be at least 1; got {target_width}.")
+    widths = _checked_widths(target_width, len(network))
     rate = form.target_rate if target_rate is None else target_rate
     if not 0 < rate < math.inf:
         raise ValueError(f"target_rate must be positive and finite; got {target_rate}.")
@@ -110,17 +110,20 @@ def al(
             f"association is 'all', or 'top' with stops=False, without which blocks below the top learn nothing; got "
             f"{association!r} with stops={stops}."
         )
-    made = checked_codes(codes, task, form, target_width, code_amplitude, code_bound, code_steps, codes_learn_on)
+    made = checked_codes(codes, task, form, min(widths), code_amplitude, code_bound, code_steps, codes_learn_on)
     if made is not None and not stops:
         raise ValueError(f"stops=False is a form of codes='learned', where gradients reach g and h; got {codes!r}.")
     frozen = made is not None and not codes_learn_on
     dtype = jax.eval_shape(network[0].summary, output_spec(network[0], x_spec)).dtype  # what the bridge is given
     top = len(network) - 1
-    levels = [level_of(form, target_width, target_width if i else task.outputs, not i) for i in range(top + 1)]
-    looked_up = {"g": look_up(task.outputs, target_width, dtype)} if frozen else {}
+    below = (task.outputs, *widths)
+    levels = [level_of(form, width, below[i], not i) for i, width in enumerate(widths)]
+    targets = [
+        look_up(task.outputs, width, dtype) if frozen else level.g for width, level in zip(widths, levels, strict=True)
+    ]
     parts = [
-        {"f": f, "b": _bridge(form, f, target_width, pool), "g": level.g, "h": level.h, **looked_up}
-        for f, level in zip(network, levels, strict=True)
+        {"f": f, "b": _bridge(form, f, width, pool), "g": g, "h": level.h}
+        for f, width, g, level in zip(network, widths, targets, levels, strict=True)
     ]
     steps = [_step(form, level, association == "all" or i == top) for i, level in enumerate(levels)]
     if stops:
@@ -164,6 +167,20 @@ def al(
         "al", blocks, x_spec, y_spec, task, enter, predict, features, exits, effective, path=names,
         complete=None if made is None else partial(complete, made, levels, blocks, one_hot),
     )  # fmt: skip
+
+
+def _checked_widths(given: int | Sequence[int], blocks: int) -> tuple[int, ...]:
+    """A width of the codes for each block.
+
+    Raises:
+      ValueError: for a width below one, or widths that are not one a block.
+    """
+    widths = (given,) * blocks if isinstance(given, int) else tuple(given)
+    if min(widths, default=0) < 1:
+        raise ValueError(f"target_width must be at least 1; got {given}.")
+    if len(widths) != blocks:
+        raise ValueError(f"target_width is one number, or one a block, of {blocks}; got {tuple(widths)}.")
+    return widths
 
 
 def _bridge(form: Profile, f: Block, width: int, pool: int | None) -> Block:

@@ -12,8 +12,8 @@ import optax
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
-from localgrad.methods import METHODS, freeze, heads_alone, kernels, trials
-from localgrad.pipeline import sequential, specs, spmd
+from localgrad.methods import METHODS, coarse_to_fine, double_buffered, freeze, heads_alone, kernels, layerwise, trials
+from localgrad.pipeline import replayed, sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
 from localgrad.training.memory import check_sizes
@@ -80,11 +80,59 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         options["image_scale"] = _image_scale(config, inputs)
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
     _check_decay(config, model)
+    if config.coarse_labels:
+        model = coarse_to_fine(model, [_groups(text, model) for text in config.coarse_labels])
     model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
+    model = _one_after_another(config, inputs, model)
+    if config.double_buffered is not None:
+        _check_double_buffered(config)
+        model = double_buffered(model, config.double_buffered)
     if config.trials > 1:
         model = trials(model, config.trials)
     check_sizes(model)
     return model
+
+
+def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:
+    """The model whose blocks learn one after another, where that is asked for."""
+    if config.greedy_epochs is None:
+        return model
+    found = layerwise(model, config.greedy_epochs * inputs.epoch_steps)
+    learning = sum(bool(block.tx) for block in model.blocks)
+    if config.epochs != config.greedy_epochs * learning:
+        raise ValueError(
+            f"--greedy_epochs={config.greedy_epochs} of {learning} blocks that learn is a run of "
+            f"--epochs={config.greedy_epochs * learning}; got {config.epochs}."
+        )
+    return found
+
+
+def _check_double_buffered(config: Config) -> None:
+    """Refuses fewer batches than a gradient needs to come down.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    least = 2 * (config.stages - 1) if config.asynchronous is not None else 1
+    if config.double_buffered is not None and config.double_buffered < least:
+        raise ValueError(
+            f"--double_buffered={config.double_buffered}: a gradient comes down {config.stages} stages in {least} "
+            f"batches; give at least {least}, or fewer --stages."
+        )
+
+
+def _groups(text: str, model: Model) -> tuple[int, ...]:
+    """The coarse class of each class, of an element of `--coarse_labels`.
+
+    Raises:
+      ValueError: for what is no number, or numbers with colons between them.
+    """
+    try:
+        found = tuple(map(int, text.split(":")))
+    except ValueError:
+        raise ValueError(f"--coarse_labels is a list of numbers such as 2, or 0:0:1:1; got {text!r}.") from None
+    classes = model.task.classes or 0
+    return tuple(c * found[0] // classes for c in range(classes)) if len(found) == 1 and classes else found
 
 
 def on_mesh(config: RunConfig) -> dict[str, Any]:
@@ -95,6 +143,8 @@ def on_mesh(config: RunConfig) -> dict[str, Any]:
 
 def build_engine(config: RunConfig, model: Model) -> Engine:
     """The engine of a resolved configuration."""
+    if config.replay is not None:
+        return replayed(model, config.replay, config.replay_shares)
     if config.engine == "sequential":
         return sequential(model, delays(config, model), weights=config.asynchronous or "stashed")
     return spmd(model, **on_mesh(config))
@@ -162,16 +212,17 @@ def _arguments(config: Config, of: str) -> dict[str, Any]:
 
 def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | None]:
     """The optimizer of the weights, and that of feedback that learns; None where it has none of its own."""
+    epoch = max(1, inputs.epoch_steps // (config.double_buffered or 1))  # updates
     shared: dict[str, Any] = {
-        "steps": config.epochs * inputs.epoch_steps,
-        "epoch": inputs.epoch_steps,
+        "steps": (config.greedy_epochs or config.epochs) * epoch,
+        "epoch": epoch,
         "decay_times_rate": config.decay_times_rate,
         "decayed": _decayed(config),
         "clip_norm": config.clip_norm,
+        "warmup": config.warmup_epochs * epoch,
     }
-    weights = make_optimizer(
-        config.optimizer, config.learning_rate, schedule=config.schedule, weight_decay=config.weight_decay, **shared
-    )
+    own = _falling(config, config.schedule)
+    weights = make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay, **own, **shared)
     return weights, _feedback_optimizer(config, shared)
 
 
@@ -190,7 +241,14 @@ def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Transform | N
     if not own:
         return None
     chosen = {name: own.get(name, getattr(config, name)) for name in names}
-    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **shared)
+    falling = _falling(config, chosen.pop("schedule"))
+    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **falling, **shared)
+
+
+def _falling(config: Config, schedule: str) -> dict[str, Any]:
+    """A schedule, and the numbers that it has flags for."""
+    steps = {"step_epochs": config.step_epochs, "step_factor": config.step_factor}
+    return {"schedule": schedule, **(steps if schedule == "step" else {})}
 
 
 def _decayed(config: Config) -> Callable[[Any], Any] | None:

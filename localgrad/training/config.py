@@ -11,7 +11,7 @@ from typing import Any
 
 from localgrad import plugins
 from localgrad.blocks import NETWORKS
-from localgrad.data import DATASETS, VOCABULARY
+from localgrad.data import DATASETS, PADDINGS, VOCABULARY
 from localgrad.methods import METHODS
 from localgrad.training.fields import Option, option
 from localgrad.training.optimizers import OF_WHOLE_RUN, OPTIMIZERS, SCHEDULES
@@ -26,7 +26,11 @@ _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
 # Fields that came when there were files without them.
-_LATER = ("plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone")
+_LATER = (
+    "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
+    "warmup_epochs", "step_epochs", "step_factor", "greedy_epochs", "padding", "scaling",
+    "coarse_labels", "double_buffered",
+)  # fmt: skip
 
 # The headings of `--help`, in order.
 GROUPS = (
@@ -57,6 +61,17 @@ class Config(RunConfig):
         argument_of="method",
     )
     method_options: tuple[str, ...] = _method((), "more of the method's options, each `name=value`")
+    double_buffered: int | None = _method(
+        None,
+        "of backpropagation; learn once in so many batches, from their mean gradient at weights that are one update "
+        "old, which --asynchronous=stashed makes without a bubble (2BW); at least twice the stages but one",
+        least=1,
+    )
+    coarse_labels: tuple[str, ...] = _method(
+        (),
+        "of methods whose blocks learn from labels: for each block, from the first on, the coarse class of each class, "
+        "such as `0:0:1:1`, or how many coarse classes neighbouring classes make, such as `2`",
+    )
     net: str = _network("mlp", "name of the network", choices=NETWORKS)
     widths: tuple[int, ...] | None = _network(
         None, "features of each layer; None is the network's default", argument_of="net"
@@ -90,10 +105,30 @@ class Config(RunConfig):
         most=1,
     )
     limit: int | None = _data(None, "train on the first so many examples only; None is all of them", least=1)
-    augment: tuple[str, ...] = _data((), "names of augmentations, in order")
+    augment: tuple[str, ...] = _data(
+        (),
+        "names of augmentations, in order: crop, flip, jitter, rescale, brightness; `name=amount` is one of another "
+        "amount",
+    )
+    padding: str | None = _data(
+        None, "what stands beside a picture that is cropped or jittered; None is zeros", choices=PADDINGS
+    )
+    scaling: str | None = _data(
+        None,
+        "the range that inputs are brought into, [-1, 1] or [0, 1]; None is a mean of 0 and a deviation of 1 of each "
+        "channel",
+        choices=("symmetric", "unit"),
+    )
     optimizer: str = _training("adam", "of the weights", choices=OPTIMIZERS)
     learning_rate: float = _training(1e-3, "peak learning rate")
     schedule: str = _training("constant", "of the learning rate, over the whole run", choices=SCHEDULES)
+    warmup_epochs: int = _training(
+        0, "epochs in which the rate grows linearly from 0; the schedule begins after them", least=0
+    )
+    step_epochs: tuple[int, ...] | None = _training(
+        None, "of --schedule=step: every how many epochs the rate falls, or several epochs after which it does"
+    )
+    step_factor: float | None = _training(None, "of --schedule=step: what the rate is multiplied by there; None is 0.1")
     weight_decay: float = _training(0.0, "decay; decoupled for adamw, L2 for the others")
     decay_on: str = _training(
         "recipe",
@@ -121,6 +156,12 @@ class Config(RunConfig):
     )
     heads_alone: bool = _growth(False, "layers do not learn, what reads them does")
     frozen: int = _growth(0, "number of lower blocks that do not learn", least=0)
+    greedy_epochs: int | None = _growth(
+        None,
+        "of methods whose blocks wait for nothing; each block learns for so many epochs, with the blocks below it "
+        "frozen by then, one after another; None is all at once",
+        least=1,
+    )
     trials: int = _repetition(1, "independent repetitions", least=1)
     trials_by: str = _repetition(
         "vmap", "`vmap` trains trials as one batched model, `loop` one after another", choices=("vmap", "loop")
@@ -148,6 +189,17 @@ class Config(RunConfig):
         if self.grow_from is not None and self.begin_from is not None:
             raise ValueError(
                 "--grow_from begins a longer network and --begin_from one of other data: say one of the two."
+            )
+        if self.padding is not None and not any(name.startswith(("crop", "jitter")) for name in self.augment):
+            raise ValueError(f"--padding={self.padding} stands beside pictures that --augment=crop or jitter moves.")
+        steps = self.step_epochs is not None or self.step_factor is not None
+        if steps and "step" not in (self.schedule, self.feedback_schedule):
+            raise ValueError(
+                f"--step_epochs and --step_factor are of --schedule=step; the schedule is {self.schedule!r}."
+            )
+        if self.greedy_epochs is not None and self.stop_after is not None:
+            raise ValueError(
+                "--stop_after looks at the last exit, which begins to learn last with --greedy_epochs: leave one out."
             )
         if self.seed + self.trials > 2**32:
             raise ValueError(f"--seed plus --trials must stay below 2**32; got {self.seed} and {self.trials}.")

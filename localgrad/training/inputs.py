@@ -10,6 +10,8 @@ from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config import Config
 from localgrad.training.workdir import folder_of
 
+_RANGES = {"symmetric": (-1.0, 1.0), "unit": (0.0, 1.0)}
+
 
 class Inputs(NamedTuple):
     """The data of a run.
@@ -40,7 +42,7 @@ def read_inputs(config: Config) -> Inputs:
       ValueError: no such data, augmentation or batch, or another process of the run reads other data.
       FileNotFoundError: if the data are not there, saying how to get them.
     """
-    augment = data.augmentation(config.augment) if config.augment else None
+    augment = data.augmentation(config.augment, padding=config.padding or "zeros") if config.augment else None
     get = partial(data.get, data_dir=config.data_dir, max_length=config.max_length, vocabulary=config.vocabulary)
     splits = {split: get(config.dataset, split) for split in data.SPLITS}
     train = data.with_label_noise(data.first(splits["train"], config.limit), config.label_noise)
@@ -51,8 +53,19 @@ def read_inputs(config: Config) -> Inputs:
     splits["train"] = train
     processes.agree(lambda: _facts(config, splits))
     lengths = () if train.words is None else data.length_groups(train.inputs.shape[1])
-    stats = data.pixel_stats(train) if train.words is None else None
+    stats = _stats(config, train)
     return Inputs(splits, lengths, stats, augment, data.steps_per_epoch(train, config.batch_size, lengths))
+
+
+def _stats(config: Config, train: data.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """By what all splits are scaled; None of texts.
+
+    Raises:
+      ValueError: for a range of texts.
+    """
+    if config.scaling is not None:
+        return data.range_stats(train, *_RANGES[config.scaling])
+    return data.pixel_stats(train) if train.words is None else None
 
 
 def _facts(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Loop:
         self.facts = {"config": job.config.to_json(), "versions": versions()}
         self.checkpoints = checkpoints_of(job.config, log)
         self._keys = trial_keys(job.config.seed, job.model.trials)
-        self._late = any(job.engine.plan.schedule.delays)  # what is in flight belongs to the run
+        late = any(job.engine.plan.schedule.delays)
+        self._late = late or job.config.replay is not None  # what is in flight, or in buffers, belongs to the run
         self._evaluate = make_scorer(job.model)
         self.telling = Telling(job)
         self._enough = False  # a callback asked for an end
@@ -78,7 +79,7 @@ class Loop:
             return _Position(0, fresh(), Meter(names, 0)), {}, self.facts
         step = found["step"]
         crosses = found["config"]["engine"] != config.engine
-        if not self._late or config.new_delays:
+        if not self._late or (config.new_delays and config.replay is None):
             saved = self.checkpoints.load(step, self.job.specs)
             state = engine.load(saved.states, own_key)
         elif crosses:  # from the pipeline to the sequential engine; the other way is refused

@@ -1,7 +1,7 @@
 """Optimizers by name, for command lines; a program passes any optax transform instead."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax
@@ -10,10 +10,28 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
     "adamw": optax.adamw,
     "sgd": optax.sgd,
-    "momentum": lambda rate, **options: optax.sgd(rate, momentum=0.9, nesterov=True, **options),
+    "momentum": lambda rate, **options: optax.sgd(rate, momentum=0.9, nesterov=True, **options),  # Nesterov's
+    "heavy_ball": lambda rate, **options: optax.sgd(rate, momentum=0.9, **options),  # Polyak's, as `dgl` is published
+    "rmsprop": optax.rmsprop,  # as `dtp` is published
 }
 
-SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
+
+def step_decay(rate: float, steps: int, epoch: int, at: Sequence[int] = (), factor: float = 0.1) -> optax.Schedule:
+    """A rate that is multiplied by a factor after some epochs, as PyTorch's StepLR and MultiStepLR.
+
+    Args:
+      rate: at the beginning.
+      steps: batches in the whole run; of no use here.
+      epoch: batches in an epoch.
+      at: one number is the epochs between two such steps; several are the epochs of each.  None keeps the rate.
+      factor: of the rate after a step to that before.
+    """
+    if len(at) == 1:
+        return optax.exponential_decay(rate, epoch * at[0], factor, staircase=True)
+    return optax.piecewise_constant_schedule(rate, {epoch * number: factor for number in at})
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {  # of rate, batches in the run and batches in an epoch
     "constant": lambda rate, steps, epoch: optax.constant_schedule(rate),
     "cosine": lambda rate, steps, epoch: optax.cosine_decay_schedule(rate, steps),
     # NECO: a tenth at 40, 60 and 80 % of the steps, a half at 90 %
@@ -21,7 +39,8 @@ SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
         rate, {int(0.4 * steps): 0.1, int(0.6 * steps): 0.1, int(0.8 * steps): 0.1, int(0.9 * steps): 0.5}
     ),
     # DKP: 0.85 of it after each epoch
-    "stairs": lambda rate, steps, epoch: optax.exponential_decay(rate, epoch, 0.85, staircase=True),
+    "stairs": lambda rate, steps, epoch: step_decay(rate, steps, epoch, (1,), 0.85),
+    "step": step_decay,
 }
 OF_WHOLE_RUN = {"cosine", "neco"}  # those whose rate at a step depends on how many steps there are in all
 
@@ -37,6 +56,9 @@ def make_optimizer(
     decay_times_rate: bool = True,
     decayed: Callable[[Any], Any] | None = None,
     clip_norm: float | None = None,
+    warmup: int = 0,
+    step_epochs: Sequence[int] | None = None,
+    step_factor: float | None = None,
 ) -> Callable[[float], optax.GradientTransformation]:
     """Returns `scale -> transform` of an optimizer at `scale * rate`.
 
@@ -51,9 +73,11 @@ def make_optimizer(
         parameters away, whatever the rate and the optimizer, as the Kolen-Pollack papers write it.
       decayed: `params -> mask` of the arrays that decay, as `localgrad.kernels` makes it; None is all of them.
       clip_norm: largest global norm of a gradient, or None.
+      warmup: batches in which the rate grows from 0 to its peak, linearly; the schedule begins after them.
+      step_epochs, step_factor: `at` and `factor` of `step_decay`, for the schedule `step` alone.
 
     Raises:
-      ValueError: for an unknown optimizer or schedule, or a rate, decay or norm out of range.
+      ValueError: for an unknown optimizer or schedule, or a rate, decay, norm, warm-up or step out of range.
     """
     for kind, value, known in (("optimizer", name, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
         if value not in known:
@@ -68,6 +92,8 @@ def make_optimizer(
             f"{rate}, {clip_norm} and {weight_decay}."
         )
 
+    more = _checked_steps(schedule, steps, warmup, step_epochs, step_factor)
+
     def make(scale: float) -> optax.GradientTransformation:
         options: dict[str, Any] = {}
         before = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
@@ -79,7 +105,35 @@ def make_optimizer(
             options |= {"weight_decay": weight_decay, "mask": decayed}
         elif weight_decay:
             before.append(optax.add_decayed_weights(weight_decay, decayed))
-        rates = SCHEDULES[schedule](scale * rate, steps, epoch or steps)
+        rates = SCHEDULES[schedule](scale * rate, steps - warmup, epoch or steps, **more)
+        if warmup:
+            rates = optax.join_schedules([optax.linear_schedule(0.0, scale * rate, warmup), rates], [warmup])
         return optax.chain(*before, OPTIMIZERS[name](rates, **options), *after)
 
     return make
+
+
+def _checked_steps(
+    schedule: str, steps: int, warmup: int, step_epochs: Sequence[int] | None, step_factor: float | None
+) -> dict[str, Any]:
+    """What the schedule `step` is given, and what is refused of it and of a warm-up.
+
+    Raises:
+      ValueError: see `make_optimizer`.
+    """
+    if not 0 <= warmup < steps:
+        raise ValueError(f"the warm-up is shorter than the run of {steps} batches; got {warmup} batches.")
+    if schedule != "step":
+        if step_epochs is not None or step_factor is not None:
+            raise ValueError(f"step_epochs and step_factor are of schedule=step; the schedule is {schedule!r}.")
+        return {}
+    at = tuple(step_epochs or ())
+    if not at or min(at) < 1 or list(at) != sorted(set(at)):
+        raise ValueError(
+            "step_epochs of schedule=step is every how many epochs the rate falls, or several epochs in ascending "
+            f"order; got {step_epochs}."
+        )
+    factor = 0.1 if step_factor is None else step_factor
+    if not 0 < factor < math.inf:
+        raise ValueError(f"step_factor is positive and finite; got {step_factor}.")
+    return {"at": at, "factor": factor}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 
 from localgrad.base import Model
-from localgrad.pipeline import check_asynchronous, delays_of, make_plan, micro_batches_of, signal_of
+from localgrad.pipeline import check_asynchronous, check_replay, delays_of, make_plan, micro_batches_of, signal_of
 from localgrad.training.run_config import RunConfig
 
 C = TypeVar("C", bound=RunConfig)
@@ -25,6 +25,9 @@ def resolve(config: C, model: Model) -> C:
     """
     check_asynchronous(model, config.asynchronous, config.micro_batches)  # the sequential engine would pass it over
     one_process = jax.process_count() == 1
+    if config.replay is not None:
+        check_replay(model, config.replay, config.replay_shares)
+        _check_alone(config, one_process)
     found = _resolved(config, model, one_process)
     if found.engine == "sequential":
         if config.data_parallel > 1 or not one_process:
@@ -37,6 +40,19 @@ def resolve(config: C, model: Model) -> C:
                 "say --engine=spmd."
             )
     return found
+
+
+def _check_alone(config: RunConfig, one_process: bool) -> None:
+    """Refuses to replay over stages or shards.
+
+    Raises:
+      ValueError: naming the flag.
+    """
+    if config.engine == "spmd" or config.stages > 1 or config.data_parallel > 1 or not one_process:
+        raise ValueError(
+            "--replay has no pipeline: there all stages have their turns at once, and with --replay one block at a "
+            "time has one. Leave out --stages, --data_parallel, --engine=spmd and the other processes, or --replay."
+        )
 
 
 def _resolved(config: C, model: Model, one_process: bool) -> C:

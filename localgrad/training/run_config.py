@@ -68,6 +68,19 @@ class RunConfig:
         "none too small to learn from",
         least=1,
     )
+    replay: int | None = _pipeline(
+        None,
+        "of methods whose blocks wait for nothing; blocks have their turns in a drawn order, and each learns from a "
+        "buffer of the last so many batches of the block below; on one device",
+        least=1,
+        placement=False,
+    )
+    replay_shares: tuple[float, ...] | None = _pipeline(
+        None,
+        "with --replay: the chance of each block to have a turn, in proportion to the others'; None is the same for "
+        "all",
+        placement=False,
+    )
     new_delays: bool = _pipeline(False, "go on with a `delayed` run on other stages, which changes its delays")
     batches_per_call: int = _pipeline(64, "most batches that one call of the engine trains on", least=1)
     resident: bool | None = option(
@@ -91,6 +104,9 @@ class RunConfig:
             raise ValueError(
                 f"--trace is the numbers of two batches, FROM,TO, the first below the second; got {self.trace}."
             )
+
+        if self.replay_shares is not None and self.replay is None:
+            raise ValueError("--replay_shares say whose turn is drawn how often, which is drawn with --replay alone.")
 
     def _load(self) -> None:
         """What must happen before names are looked at."""

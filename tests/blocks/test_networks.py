@@ -85,7 +85,9 @@ def test_norm_and_dropout_are_asked_for(make: Callable[..., list[Block]], shape:
         assert bool((run(jax.random.key(0)) == 0).any()) is some
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "vanilla_cnn", "convnet", "two_conv", "vgg11", "resnet20", "alexnet"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "vanilla_cnn", "convnet", "two_conv", "basic_cnn", "vgg11", "resnet20", "alexnet"]
+)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -112,6 +114,13 @@ def test_bad_arguments_are_refused(name: str, options: dict, message: str) -> No
         ("vanilla_cnn", 28, [(28, 28, 32)] * 3 + [(14, 14, 32)] + [(14, 14, 64)] * 3 + [(7, 7, 64)]),
         ("convnet", 28, [(28, 28, 128), (28, 28, 256), (28, 28, 512)]),
         ("two_conv", 28, [(28, 28, 32), (28, 28, 32), (128,)]),
+        ("basic_cnn", 32, [(16, 16, 128), (8, 8, 128), (4, 4, 128), (256,)]),
+        (
+            "vgg11b",
+            32,
+            [(32, 32, 128)] * 3
+            + [(32, 32, 256), (16, 16, 256), (16, 16, 512), (8, 8, 512), (8, 8, 512), (4, 4, 512), (1024,)],
+        ),
         (
             "vgg8b",
             32,

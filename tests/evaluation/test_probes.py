@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import localgrad as lg
-from localgrad.evaluation import linear_probe
+from localgrad.evaluation import linear_probe, probe_floors
 
 CLASSES, FEATURES, COUNT, BATCH = 3, 4, 60, 16
 RNG = np.random.default_rng(0)
@@ -54,6 +54,30 @@ def test_a_probe_sees_classes_that_are_there() -> None:
     seen = linear_probe(built, states, batches(clouds, Y), batches(clouds, Y))
     by_lot = linear_probe(built, states, batches(X, Y), batches(X, RNG.permutation(Y)))
     assert seen["f 1"] == 100 and max(by_lot.values()) < 60
+
+
+def test_floors_are_those_of_the_network_as_it_is_drawn_and_of_the_inputs() -> None:
+    built, key = model(), jax.random.key(1)
+    floors = probe_floors(built, key, batches(X, Y), batches(X, Y))
+    assert list(floors) == ["inputs", *built.path]
+    drawn = linear_probe(built, lg.init(built, key), batches(X, Y), batches(X, Y))
+    assert {name: floors[name] for name in built.path} == drawn
+    moved = X + np.float32(9) * np.eye(FEATURES, dtype=np.float32)[Y]  # told apart by the inputs themselves
+    assert probe_floors(built, key, batches(moved, Y), batches(moved, Y))["inputs"] == 100
+    h = X.astype(np.float64) - X.mean(0)
+    code = np.eye(CLASSES)[Y]
+    kernel = np.linalg.solve(
+        h.T @ h + 1e-3 * np.trace(h.T @ h) / FEATURES * np.eye(FEATURES), h.T @ (code - code.mean(0))
+    )
+    right = np.argmax(h @ kernel + code.mean(0), axis=1) == Y
+    assert floors["inputs"] == pytest.approx(100 * right.mean())
+
+
+def test_token_ids_are_no_floor() -> None:
+    spec = jax.ShapeDtypeStruct((BATCH, 3), jnp.int32)
+    texts = lg.early_exit(lg.embedding(words=9, embed_width=4), spec, CLASSES, tx=optax.sgd(0.1))
+    given = batches(RNG.integers(0, 9, (COUNT, 3)).astype(np.int32), Y)
+    assert list(probe_floors(texts, jax.random.key(0), given, given)) == list(texts.path)
 
 
 def test_what_cannot_be_probed_is_refused() -> None:

@@ -27,6 +27,10 @@ def test_dry_run_measures_blocks(tmp_path):
     [
         (["--measure"], "say --dry_run too"),
         (["--method=magic"], "error: unknown method 'magic'; there are al, scl, early_exit, dgl,"),
+        (
+            ["--replay=2", "--replay_shares=1,much"],
+            "error: --replay_shares is a list of numbers such as 1,0.5; got '1,much'.",
+        ),
         (["--widths=64,many"], "error: --widths is a list of whole numbers such as 64,32; got '64,many'."),
         (["--stages=9"], "error: 9 stages for a network of 4 blocks"),
         (["--num_processes=2"], "go together"),

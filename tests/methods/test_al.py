@@ -317,6 +317,18 @@ def test_kernels_are_drawn_as_the_profile_says(profile: str, variance: float) ->
                 assert float(jnp.mean(kernel**2)) * kernel.shape[0] == pytest.approx(variance, rel=0.05)
 
 
+def test_a_width_for_each_block(x64: None) -> None:
+    """As NECO's convolutional network has them; the same for all is one number."""
+    spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float64)
+    make = lambda width: al(mlp((7, 6)), spec, CLASSES, tx=optax.sgd(0.1), target_width=width)
+    states = init(make((4, 9)), KEY)
+    shapes = [[state.params[group]["Dense_0"]["kernel"].shape for group in "gh"] for state in states]
+    assert shapes == [[(CLASSES, 4), (4, CLASSES)], [(4, 9), (9, 4)]]
+    assert make((4, 9)).predict(states, examples()[0]).shape == (BATCH, CLASSES)
+    for ours, theirs in zip(*(map(jax.tree.leaves, init(make(width), KEY)) for width in (4, (4, 4))), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_the_default_profile() -> None:
     assert DEFAULT_PROFILE == "neco"
     assert set(PROFILES) == {"neco", "iclr", "iclr_head"}
@@ -336,6 +348,8 @@ def test_the_message_has_the_dtype_of_the_input() -> None:
         ({"network": []}, "needs a network of at least one block; got none"),
         ({"classes": 1}, "classes must be at least 2; got 1"),
         ({"target_width": 0}, "target_width must be at least 1; got 0"),
+        ({"target_width": (4, 0)}, r"target_width must be at least 1; got \(4, 0\)"),
+        ({"target_width": (4, 5)}, r"target_width is one number, or one a block, of 1; got \(4, 5\)"),
         ({"target_rate": 0.0}, "target_rate must be positive and finite; got 0.0"),
         ({"target_rate": float("nan")}, "target_rate must be positive and finite; got nan"),
     ],

@@ -33,6 +33,12 @@ from localgrad.training.config_file import check_same, saved_plugins
         ({"norm": "yes"}, "--norm is True, False or None; got 'yes'"),
         ({"workdir": None}, "--workdir is a text; got None"),
         ({"staleness": "stale"}, "unknown staleness 'stale'; there are delayed, locked"),
+        ({"warmup_epochs": -1}, "--warmup_epochs must be at least 0; got -1"),
+        ({"step_epochs": (3,)}, "--step_epochs and --step_factor are of --schedule=step; the schedule is 'constant'"),
+        ({"step_factor": 0.5, "schedule": "cosine"}, "are of --schedule=step; the schedule is 'cosine'"),
+        ({"padding": "mirror"}, "unknown padding 'mirror'; there are zeros, reflect, edge, wrap"),
+        ({"padding": "edge", "augment": ("flip",)}, "--padding=edge stands beside pictures that --augment=crop"),
+        ({"scaling": "log"}, "unknown scaling 'log'; there are symmetric, unit"),
     ],
 )
 def test_fields_out_of_range(change, says):
@@ -95,6 +101,10 @@ def test_fields_out_of_range(change, says):
         ({"grow_from": "/nowhere"}, "/nowhere is not the workdir of a run"),
         ({"begin_from": "/nowhere"}, "/nowhere has no checkpoint yet"),
         ({"begin_from": "a", "grow_from": "b"}, "say one of the two"),
+        ({"schedule": "step"}, "step_epochs of schedule=step is every how many epochs the rate falls"),
+        ({"warmup_epochs": 5}, "the warm-up is shorter than the run of"),
+        ({"augment": ("crop=9",), "padding": "reflect"}, "pad=9 mirrors more of a picture than there is"),
+        ({"augment": ("spin",)}, "unknown augmentation 'spin'; expected any of"),
     ],
 )
 def test_what_cannot_be_prepared(change, says, tmp_path):

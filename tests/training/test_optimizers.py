@@ -25,7 +25,8 @@ def steps(tx, count=3):
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_every_optimizer_moves_the_parameters(name, schedule):
-    assert np.all(steps(make_optimizer(name, 0.1, schedule=schedule, steps=10)(1.0)) != PARAMS["w"])
+    more = {"step_epochs": (1,)} if schedule == "step" else {}
+    assert np.all(steps(make_optimizer(name, 0.1, schedule=schedule, steps=10, **more)(1.0)) != PARAMS["w"])
 
 
 def test_scale_clip_and_decay():
@@ -86,3 +87,66 @@ def test_the_schedule_of_neco():
 def test_what_cannot_be_is_refused(name, rate, options, says):
     with pytest.raises(ValueError, match=says):
         make_optimizer(name, rate, steps=10, **options)
+
+
+def rates(schedule, steps=100, epoch=10, **more):
+    """The rate at each step: what plain gradient descent subtracts of a gradient of one."""
+    tx = make_optimizer("sgd", 0.5, schedule=schedule, steps=steps, epoch=epoch, **more)(2.0)
+    params, found = {"w": jnp.zeros(())}, []
+    state = tx.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(steps):
+            updates, state = tx.update({"w": jnp.ones(())}, state, params)
+            found.append(-float(updates["w"]))
+    return np.array(found)
+
+
+def test_a_rate_falls_every_few_epochs():
+    expected = 0.2 ** (np.arange(100) // 30)
+    np.testing.assert_allclose(rates("step", step_epochs=(3,), step_factor=0.2), expected, rtol=1e-5)
+
+
+def test_a_rate_falls_after_some_epochs():
+    fallen = np.searchsorted([20, 50, 70], np.arange(100), side="right")
+    np.testing.assert_allclose(rates("step", step_epochs=(2, 5, 7)), 0.1**fallen, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_a_warm_up_comes_before_the_schedule(schedule):
+    more = {"step_epochs": (3,)} if schedule == "step" else {}
+    np.testing.assert_allclose(rates(schedule, warmup=20, **more)[:20], np.arange(20) / 20, rtol=1e-6)
+    np.testing.assert_allclose(rates(schedule, warmup=20, **more)[20:], rates(schedule, steps=80, **more), rtol=1e-6)
+
+
+def test_momentum_is_nesterovs_and_the_heavy_ball_polyaks():
+    nesterov, plain = np.zeros(3), np.zeros(3)
+    grads, velocity = np.asarray(GRADS["w"]), np.zeros(3)
+    for _ in range(3):
+        velocity = 0.9 * velocity + grads
+        nesterov, plain = nesterov - 0.1 * (grads + 0.9 * velocity), plain - 0.1 * velocity
+    for name, moved in (("momentum", nesterov), ("heavy_ball", plain)):
+        found = steps(make_optimizer(name, 0.1, schedule="constant", steps=10)(1.0))
+        np.testing.assert_allclose(found, np.asarray(PARAMS["w"]) + moved, rtol=1e-5)
+
+
+def test_rmsprop_divides_by_the_root_of_the_mean_square():
+    found = steps(make_optimizer("rmsprop", 0.1, schedule="constant", steps=10)(1.0), 1)
+    expected = np.asarray(PARAMS["w"]) - 0.1 * np.sign(GRADS["w"]) / np.sqrt(0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"schedule": "step"}, "step_epochs of schedule=step is every how many epochs the rate falls"),
+        ({"schedule": "step", "step_epochs": (3, 2)}, r"in ascending order; got \(3, 2\)"),
+        ({"schedule": "step", "step_epochs": (0,)}, r"got \(0,\)"),
+        ({"schedule": "step", "step_epochs": (1,), "step_factor": 0.0}, "step_factor is positive and finite; got 0.0"),
+        ({"schedule": "cosine", "step_factor": 0.5}, "are of schedule=step; the schedule is 'cosine'"),
+        ({"schedule": "constant", "warmup": 10}, "the warm-up is shorter than the run of 10 batches; got 10 batches"),
+        ({"schedule": "constant", "warmup": -1}, "got -1 batches"),
+    ],
+)
+def test_what_a_schedule_cannot_be(options, says):
+    with pytest.raises(ValueError, match=says):
+        make_optimizer("adam", 0.1, steps=10, **options)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.checks.drawn_pipelines import Drawn, apart, cuts_of, drawn
+from experiments.checks.drawn_pipelines import METHOD_NAMES, Drawn, apart, cuts_of, drawn
+from localgrad.methods import METHODS
 
 FIRST = drawn(6)
 
@@ -10,6 +11,10 @@ FIRST = drawn(6)
 def test_draws_are_the_same_every_time_and_go_on() -> None:
     assert len(FIRST) == 6 and drawn(4, first=2) == FIRST[2:]
     assert len({one.method for one in FIRST}) > 3
+
+
+def test_every_method_is_drawn() -> None:
+    assert sorted(METHOD_NAMES) == sorted(METHODS)
 
 
 def test_cuts_are_stages_of_at_least_one_block() -> None:
