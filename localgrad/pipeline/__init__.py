@@ -3,6 +3,7 @@
 from localgrad.pipeline.coupling import least_examples as least_examples
 from localgrad.pipeline.handover import hand_over as hand_over
 from localgrad.pipeline.handover import pipeline_state as pipeline_state
+from localgrad.pipeline.mpmd import mpmd as mpmd
 from localgrad.pipeline.partition import balance as balance
 from localgrad.pipeline.partition import make_plan as make_plan
 from localgrad.pipeline.schedules import STALENESS as STALENESS
