@@ -94,7 +94,7 @@ from localgrad.methods.output import error_block
 from localgrad.methods.parts import classifying_model, local_block, waiting_block
 from localgrad.methods.registry import register_method
 from localgrad.methods.relayed import relay_block
-from localgrad.pipeline import balance, block_seconds, delays_of, init, register_schedule, sequential, spmd
+from localgrad.pipeline import balance, block_seconds, delays_of, init, mpmd, register_schedule, sequential, spmd
 from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
@@ -203,6 +203,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "compile_for",
     "delays_of",
     "init",
+    "mpmd",
     "sequential",
     "spmd",
     # Reports

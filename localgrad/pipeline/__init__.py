@@ -6,6 +6,7 @@ from localgrad.pipeline.handover import pipeline_state as pipeline_state
 from localgrad.pipeline.mpmd import mpmd as mpmd
 from localgrad.pipeline.partition import balance as balance
 from localgrad.pipeline.partition import make_plan as make_plan
+from localgrad.pipeline.partition import unpadded as unpadded
 from localgrad.pipeline.schedules import STALENESS as STALENESS
 from localgrad.pipeline.schedules import WEIGHTS as WEIGHTS
 from localgrad.pipeline.schedules import delays_of as delays_of

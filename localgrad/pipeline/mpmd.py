@@ -19,7 +19,7 @@ from localgrad.keys import fold_in
 from localgrad.pipeline import feeding
 from localgrad.pipeline.finite import finite, with_parameters_checked
 from localgrad.pipeline.mesh import enough_devices
-from localgrad.pipeline.partition import block_programs
+from localgrad.pipeline.partition import block_programs, unpadded
 from localgrad.pipeline.phases import Phases, Report
 from localgrad.pipeline.specs import late_and_prompt, no_metrics, signal_of
 from localgrad.pipeline.spmd import pipeline_of
@@ -106,7 +106,7 @@ def mpmd(
         states=lambda state, compiled_for=None: drain(state)[0],
         drain=drain,
         put=lambda tree: jax.device_put(tree, used[0]),
-        plan=plan._replace(slot_bytes=max(plan.stage_bytes), stash_slot_bytes=max(plan.stash_bytes, default=0)),
+        plan=unpadded(plan),
     )
 
 

@@ -65,6 +65,11 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
     )
 
 
+def unpadded(plan: Plan) -> Plan:
+    """The same where a device holds its own stage and nothing else."""
+    return plan._replace(slot_bytes=max(plan.stage_bytes), stash_slot_bytes=max(plan.stash_bytes, default=0))
+
+
 def block_programs(model: Model) -> tuple[str, ...]:
     """Digests of the blocks' training steps: blocks whose digests are equal are one program."""
     return tuple(text for _, text in _analysed(model)[3])
