@@ -6,8 +6,8 @@ batch norm, and on random texts a three-block BiLSTM with dropout and buckets.  
 
     python -m experiments.checks.exactness
 
-Expect equal digests in every cell; twenty minutes on two cores.  `--nets` and `--engines` check some and leave the cells
-of the others in the file; the sequential engine, with which all are compared, is always trained.
+Expect equal digests in every cell; twenty minutes on two cores.  `--nets` and `--engines` check some and leave the
+cells of the others in the file; the sequential engine, with which all are compared, is always trained.
 """
 
 import json
@@ -33,6 +33,7 @@ from localgrad.report import largest_difference, table
 BATCH, WORDS, LENGTH = 32, 500, 24
 PER_CALL = (1, 7, 32)
 HOST_DRIVEN = (1, 2, 3)  # stages of mpmd
+ORDER = ("sequential", "spmd", "mpmd")
 
 
 def digits() -> Dataset:
@@ -117,6 +118,7 @@ def main(argv: list[str]) -> int:
                     }
                 )  # fmt: skip
                 print(rows[-1], flush=True)
+    rows.sort(key=lambda row: (list(NETWORKS).index(row["network"]), ORDER.index(row["engine"])))
     result = {"command": shell.command_line(), **about, "rows": rows}
     out.write_text(json.dumps(result, indent=2) + "\n")
     show = lambda row: "equal" if row["equal"] else f"{row['difference']:.1e}"
