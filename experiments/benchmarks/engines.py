@@ -4,8 +4,9 @@
 
 `al` on an MLP and a CNN of eight blocks, eight virtual CPU devices, calls of eight batches.  Seconds are processor time
 of the first call less that of the second: tracing, lowering and compiling, without a cache.  Instructions are those of
-the optimized programs that a device runs, as XLA writes them down; bytes are of its state.  Nothing here is speed: eight
-devices share this machine's cores.  Writes experiments/results/bench_engines.md and .json; two minutes on two cores.
+the optimized programs that a device runs, as XLA writes them down; bytes are of its state.  Nothing here is speed:
+eight devices share this machine's cores.  Writes experiments/results/bench_engines.md and .json; two minutes on two
+cores.
 """
 
 import os
@@ -121,8 +122,8 @@ def main(argv: list[str]) -> int:
     ]  # fmt: skip
     note = (
         f"`al`, {BLOCKS} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of {BATCH}, jax "
-        f"{jax.__version__}. On each device of `spmd` is the program of all stages, and a state as large as the largest "
-        "stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this machine's "
+        f"{jax.__version__}. On each device of `spmd` is the program of all stages, and a state as large as the "
+        "largest stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this machine's "
         "cores."
     )
     tables.write("bench_engines", header, cells, {"rows": rows}, note)
