@@ -123,8 +123,8 @@ def main(argv: list[str]) -> int:
     note = (
         f"`al`, {BLOCKS} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of {BATCH}, jax "
         f"{jax.__version__}. On each device of `spmd` is the program of all stages, and a state as large as the "
-        "largest stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this machine's "
-        "cores."
+        "largest stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this "
+        "machine's cores."
     )
     tables.write("bench_engines", header, cells, {"rows": rows}, note)
     return 0
