@@ -109,7 +109,7 @@ def test_errors_at_the_output_reach_all_stages(staleness: str, x64: None, random
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["bp", "dtp"])  # all learn on the way back, and some at once
+@pytest.mark.parametrize("method", [pytest.param("bp", marks=pytest.mark.full), "dtp"])  # which learns at once as well
 def test_micro_batches_are_those_of_the_pipeline(method: str, x64: None, random_states: Callable) -> None:
     model = small(method, norm=True, dropout=0.2)
     options = {"stages": 3, "micro_batches": 4}
