@@ -98,7 +98,17 @@ from localgrad.methods.output import error_block
 from localgrad.methods.parts import classifying_model, local_block, waiting_block
 from localgrad.methods.registry import register_method
 from localgrad.methods.relayed import relay_block
-from localgrad.pipeline import balance, block_seconds, delays_of, init, register_schedule, replayed, sequential, spmd
+from localgrad.pipeline import (
+    balance,
+    block_seconds,
+    delays_of,
+    init,
+    mpmd,
+    register_schedule,
+    replayed,
+    sequential,
+    spmd,
+)
 from localgrad.report import format_ledger, ledger, params_sha256
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
@@ -211,6 +221,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "compile_for",
     "delays_of",
     "init",
+    "mpmd",
     "replayed",
     "sequential",
     "spmd",

@@ -366,12 +366,12 @@ class Load(Protocol):
 
 
 class Engine(NamedTuple):
-    """Trains a model; both engines give the same numbers.
+    """Trains a model; all engines give the same numbers.
 
     Attributes:
       load: `(states, key, first=0) -> engine_state`, from one `BlockState` a block; `key` seeds dropout and the like,
         and `first` is the number of the next batch, for batches that bring none of their own.
-      run: `(engine_state, batches) -> (engine_state, Metrics)`, jitted, the state donated.
+      run: `(engine_state, batches) -> (engine_state, Metrics)`, compiled, the state donated.
       drain: `(engine_state, compiled_for=None) -> (states, Metrics)`: one `BlockState` a block after all fed batches,
         and the metrics of those that were in flight; leaves `engine_state` as it is.  Given any batches that `run` was
         called with, it uses their program and need not compile another.

@@ -3,9 +3,11 @@
 A program for the TPU chips of a topology may be compiled on a machine that has none.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 
@@ -31,3 +33,14 @@ def platform() -> str:
       'tpu'
     """
     return _PLATFORM.get() or jax.default_backend()
+
+
+def traced(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
+    """A function that is traced for a platform, wherever that is done."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        with traced_for(platform):
+            return function(*arguments)
+
+    return run

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 from absl import app, flags
 
+from experiments.benchmarks.compiled_rows import cells, kept, markdown
 from localgrad.base import Block, Model
 from localgrad.blocks import NETWORKS
 from localgrad.cli import shell
@@ -75,35 +76,6 @@ def row_of(method: str, net: str) -> dict[str, Any]:
     return {**found._asdict(), "program": found.program._asdict(), "held": found.held, "fits": found.fits}
 
 
-def cells(name: str, row: dict[str, Any]) -> list[str]:
-    """A row of the table in Markdown."""
-    if "refused" in row:
-        return [name, row["refused"], "", "", "", "", "", ""]
-    program, mib = row["program"], lambda size: f"{size / 2**20:,.1f}"
-    waits = sum(count for op, count in program["in_loop"].items() if op in ("collective-permute", "all-gather"))
-    sends = program["in_loop"].get("collective-permute-start", 0)
-    return [
-        name, f"{row['seconds']:.0f}", mib(row["held"]), mib(row["code"]), str(sends), str(waits),
-        mib(program["copied"]), str(program["host"]),
-    ]  # fmt: skip
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """The JSON and the table."""
-    write_json(path.with_suffix(".json"), result)
-    header = [
-        "method, network", "compiled in s", "a device holds MiB", "code MiB", "sends beside work", "waits for",
-        "largest copy MiB", "host transfers",
-    ]  # fmt: skip
-    lines = [header, ["---"] * len(header), *(cells(name, row) for name, row in result["rows"].items())]
-    about = (
-        f"Programs for {result['target']}, {result['stages']} stages, {result['data_parallel']} data shards of "
-        f"{result['batch_size']} examples, calls of 8 batches: `{result['command']}`, jax {result['jax']}. Sends and "
-        "waits are collectives in the loop over ticks; the largest copy is of one array in that loop. Nothing was run."
-    )
-    path.with_suffix(".md").write_text(about + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-
-
 def main(argv: list[str]) -> int:
     """Compiles what is not in the file yet."""
     if len(argv) > 1:
@@ -114,11 +86,8 @@ def main(argv: list[str]) -> int:
         "target": FLAGS.target, "stages": FLAGS.stages, "data_parallel": FLAGS.data_parallel,
         "batch_size": FLAGS.batch_size, "jax": jax.__version__,
     }  # fmt: skip
-    result = {"command": shell.command_line(), **setting, "rows": {}}
-    if path.with_suffix(".json").exists():
-        before = json.loads(path.with_suffix(".json").read_text())
-        if {key: before[key] for key in setting} == setting:
-            result["rows"] = before["rows"]
+    before = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else None
+    result = {"command": shell.command_line(), **setting, "rows": kept(before, setting)}
     try:
         for net in FLAGS.nets:
             for method in FLAGS.methods:
@@ -126,7 +95,8 @@ def main(argv: list[str]) -> int:
                 if name not in result["rows"]:
                     result["rows"][name] = row_of(method, net)
                     shell.say(table(["", "", *[""] * 6], [cells(name, result["rows"][name])]).strip())
-                    write(path, result)
+                    write_json(path.with_suffix(".json"), result)
+                    path.with_suffix(".md").write_text(markdown(result))
     except (ImportError, KeyError) as error:
         return shell.refuse(str(error))
     return 0

@@ -1,4 +1,4 @@
-"""Trains the same networks on every number of stages and batches a call, and compares the digests.
+"""Trains the same networks on every engine, number of stages and batches a call, and compares the digests.
 
 Float32, Adam with a cosine schedule, clipping by norm; a four-block MLP and a six-block CNN with dropout, a CNN with
 batch norm, and on random texts a three-block BiLSTM with dropout and buckets.  Writes
@@ -6,13 +6,14 @@ batch norm, and on random texts a three-block BiLSTM with dropout and buckets.  
 
     python -m experiments.checks.exactness
 
-Expect equal digests in every cell; fifteen minutes on two cores.  `--nets` checks some networks and leaves the cells of
-the others in the file.
+Expect equal digests in every cell; twenty minutes on two cores.  `--nets` and `--engines` check some and leave the
+cells of the others in the file; the sequential engine, with which all are compared, is always trained.
 """
 
 import json
 import os
 import platform
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from localgrad import al, cnn, init, mlp, params_sha256, sequential, spmd
+from localgrad import al, cnn, init, mlp, mpmd, params_sha256, sequential, spmd
+from localgrad.base import Engine, Model
 from localgrad.blocks import bilstm
 from localgrad.cli import shell
 from localgrad.data import Dataset, get, pixel_stats, source
@@ -30,6 +32,8 @@ from localgrad.report import largest_difference, table
 
 BATCH, WORDS, LENGTH = 32, 500, 24
 PER_CALL = (1, 7, 32)
+HOST_DRIVEN = (1, 2, 3)  # stages of mpmd
+ORDER = ("sequential", "spmd", "mpmd")
 
 
 def digits() -> Dataset:
@@ -59,13 +63,25 @@ NETWORKS = {
 flags.DEFINE_string("out", None, "file to write")
 flags.DEFINE_integer("batches", 224, "batches of each run; a multiple of 1, 7 and 32")
 flags.DEFINE_list("nets", list(NETWORKS), "networks to check")
+flags.DEFINE_list("engines", ["spmd", "mpmd"], "pipelines to check")
 shell.define_process_flags()
 FLAGS = flags.FLAGS
+
+
+def engines(model: Model, stage_counts: Sequence[int]) -> Iterator[tuple[str, int | str, Engine]]:
+    """Names, stages and engines, the one to compare with first."""
+    yield "sequential", "sequential", sequential(model)
+    if "spmd" in FLAGS.engines:
+        yield from (("spmd", stages, spmd(model, stages=stages, bubble=float("nan"))) for stages in stage_counts)
+    if "mpmd" in FLAGS.engines:
+        yield from (("mpmd", stages, mpmd(model, stages=stages)) for stages in HOST_DRIVEN)
 
 
 def main(argv: list[str]) -> int:
     if not FLAGS.nets or not set(FLAGS.nets) <= set(NETWORKS):
         return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are {', '.join(NETWORKS)}.")
+    if not FLAGS.engines or not set(FLAGS.engines) <= {"spmd", "mpmd"}:
+        return shell.refuse(f"--engines={','.join(FLAGS.engines)}: there are spmd, mpmd.")
     shell.devices(6)
     out = Path(FLAGS.out or f"experiments/results/exactness_jax-{jax.__version__}.json")
     about = {
@@ -73,7 +89,8 @@ def main(argv: list[str]) -> int:
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "batches": FLAGS.batches,
     }
-    rows = [row for row in checked_before(out, about) if row["network"] not in FLAGS.nets]
+    again = {"sequential", *FLAGS.engines}
+    rows = [row for row in checked_before(out, about) if row["network"] not in FLAGS.nets or row["engine"] not in again]
     for name in FLAGS.nets:
         network, dataset, stage_counts = NETWORKS[name]
         train = dataset()
@@ -83,8 +100,7 @@ def main(argv: list[str]) -> int:
         spec = jax.ShapeDtypeStruct((BATCH, *train.inputs.shape[1:]), dtype)
         model = al(network(), spec, train.learnt, tx={"f+b": adam, "g+h": adam}, target_width=32)
         states, expected = init(model, jax.random.key(0)), None
-        for stages in (0, *stage_counts):
-            engine = spmd(model, stages=stages, bubble=float("nan")) if stages else sequential(model)
+        for kind, stages, engine in engines(model, stage_counts):
             fed = source(train, batch_size=BATCH, seed=0, mean=mean, std=std, put=engine.put)
             for per_call in PER_CALL:
                 state = engine.load(states, jax.random.key(1))
@@ -97,16 +113,17 @@ def main(argv: list[str]) -> int:
                 apart = largest_difference(trained, expected[1])
                 rows.append(
                     {
-                        "network": name, "stages": stages or "sequential", "per_call": per_call,
+                        "network": name, "engine": kind, "stages": stages, "per_call": per_call,
                         "params_sha256": digest, "equal": digest == expected[0], "difference": apart,
                     }
                 )  # fmt: skip
                 print(rows[-1], flush=True)
+    rows.sort(key=lambda row: (list(NETWORKS).index(row["network"]), ORDER.index(row["engine"])))
     result = {"command": shell.command_line(), **about, "rows": rows}
     out.write_text(json.dumps(result, indent=2) + "\n")
     show = lambda row: "equal" if row["equal"] else f"{row['difference']:.1e}"
-    cells = [[row["network"], row["stages"], row["per_call"], show(row)] for row in rows]
-    print(table(["network", "stages", "batches a call", "digest"], cells))
+    cells = [[row["network"], row["engine"], row["stages"], row["per_call"], show(row)] for row in rows]
+    print(table(["network", "engine", "stages", "batches a call", "digest"], cells))
     print(f"wrote {out}")
     return 0
 
@@ -114,7 +131,10 @@ def main(argv: list[str]) -> int:
 def checked_before(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """The cells of a file that is there, if of the same machine and size: a run replaces its own networks alone."""
     before = json.loads(out.read_text()) if out.exists() else {}
-    return before["rows"] if all(before.get(key) == value for key, value in about.items()) else []
+    if not all(before.get(key) == value for key, value in about.items()):
+        return []
+    kind = lambda row: "sequential" if row["stages"] == "sequential" else "spmd"
+    return [{"engine": kind(row), **row} for row in before["rows"]]  # in files of before there was another pipeline
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def combinations(rng: random.Random, count: int) -> Iterator[Case]:
         "dataset": ["digits", "digits", "wordnet_gloss"], "stages": ["1", "2", "3", "8"],
         "data_parallel": ["1", "2", "3"],
         "cuts": ["0,1", "0,1,3", "0,2,4", "1,2", "0,1,2,3"], "blocks": ["1", "2", "9", "2,1"], "trials": ["1", "2"],
-        "trials_by": ["vmap", "loop"], "frozen": ["0", "1", "5"], "engine": ["auto", "sequential", "spmd"],
+        "trials_by": ["vmap", "loop"], "frozen": ["0", "1", "5"], "engine": ["auto", "sequential", "spmd", "mpmd"],
         "staleness": ["delayed", "locked"], "micro_batches": ["1", "2", "5", "8"], "dtype": ["float32", "float64"],
         "augment": ["crop", "flip", "crop,flip", "crop=99", "rescale=0.5,brightness"],
         "label_noise": ["0.2", "1"], "max_length": ["1", "7"],

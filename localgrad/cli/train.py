@@ -71,8 +71,8 @@ def compile_only(target: str) -> int:
     """Compiles the run's pipeline for accelerators that need not be here, and prints what a device holds and does."""
     try:
         config = config_from_flags()
-        if config.engine == "sequential":
-            raise ValueError("--compile_for is of the pipeline: leave out --engine=sequential.")
+        if config.engine in ("sequential", "mpmd"):
+            raise ValueError(f"--compile_for is of the pipeline as one program: leave out --engine={config.engine}.")
         if config.replay is not None:
             raise ValueError("--compile_for is of the pipeline: leave out --replay, which has none.")
         jax.config.update("jax_platforms", "cpu")  # an accelerator of this machine has nothing to do with it

@@ -4,8 +4,10 @@ from localgrad.pipeline.coupling import least_examples as least_examples
 from localgrad.pipeline.draws import drawn_order as drawn_order
 from localgrad.pipeline.handover import hand_over as hand_over
 from localgrad.pipeline.handover import pipeline_state as pipeline_state
+from localgrad.pipeline.mpmd import mpmd as mpmd
 from localgrad.pipeline.partition import balance as balance
 from localgrad.pipeline.partition import make_plan as make_plan
+from localgrad.pipeline.partition import unpadded as unpadded
 from localgrad.pipeline.replay import check_replay as check_replay
 from localgrad.pipeline.replay import replayed as replayed
 from localgrad.pipeline.schedules import STALENESS as STALENESS

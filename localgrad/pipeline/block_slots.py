@@ -1,4 +1,4 @@
-"""Block states of the stages in slots, by what moves them."""
+"""Block states of the stages and their metrics in slots, by what moves them and by when they are known."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from localgrad.base import BlockState, PyTree
+from localgrad.base import BlockState, PyTree, Spec
 from localgrad.pipeline.mesh import Layout
 from localgrad.pipeline.packing import Slots
 
@@ -68,3 +68,18 @@ class BlockSlots:
 
     def _learnt(self, which: int, tree: Sequence[BlockState]) -> dict[int, tuple[PyTree, PyTree]]:
         return {i: (state.params, state.opt_state) for i, state in zip(self._spans[which], tree, strict=True)}
+
+
+class Values:
+    """Slots of the metrics of a stage's blocks: what is reported when signals arrive, and what of the tick's pass."""
+
+    def __init__(self, metrics: Sequence[Spec], late: Sequence[Sequence[int]], rest: Sequence[Sequence[int]]):
+        self._late, self._rest = late, rest
+        self.late = Slots([{i: metrics[i] for i in span} for span in late])
+        self.rest = Slots([{i: metrics[i] for i in span} for span in rest])
+
+    def unpack(self, which: int, slots: Sequence[jax.Array]) -> tuple[Any, ...]:
+        """The metrics of a stage's blocks, in order."""
+        count = len(self.late.specs)
+        found = self.late.unpack(which, slots[:count]) | self.rest.unpack(which, slots[count:])
+        return tuple(found[i] for i in sorted(found))

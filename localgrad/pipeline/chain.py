@@ -19,14 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import Backward, BlockState, Forward, Key, Message, Plan, PyTree
+from localgrad.base import BlockState, Key, Message, Plan
 from localgrad.keys import fold_in
-from localgrad.pipeline import feeding, ring, schedules, step
+from localgrad.pipeline import feeding, ring, schedules
 from localgrad.pipeline.block_slots import BlockSlots
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
 from localgrad.pipeline.phases import Phases
+from localgrad.pipeline.stage import answer_part, effects_of, learn_at_once, learn_then, pass_part
 
 
 class ChainState(NamedTuple):
@@ -118,7 +119,7 @@ class Chain:
     @cached_property
     def _first(self) -> Slots:
         """Slots of the gradients of what learns at once, and of what is measured then, of each stage."""
-        return self.layout.stage_slots([_told(each) for each in self._phases.passed])
+        return self.layout.stage_slots([effects_of(each) for each in self._phases.passed])
 
     @cached_property
     def _then(self) -> Slots:
@@ -153,22 +154,18 @@ class Chain:
 
             def run(stage: int):
                 def branch(carry: Up) -> Up:
-                    states = self.states.unpack(stage, [*learnt, *carry.moved])
+                    states: Sequence[BlockState] = self.states.unpack(stage, [*learnt, *carry.moved])
                     message = self._receive(stage, given.inbox, part, examples)
                     keys = layout.keys(stage, layout.blocks[stage][0], state.key, batch_id)
                     if self.parts > 1:
                         keys = [fold_in(key, part) for key in keys]
-                    passed = []
-                    for j, i in enumerate(layout.blocks[stage]):
-                        passed.append(step.pass_part(phases.blocks[i], states[j], message, keys[j], state.ok[j]))
-                        message = passed[-1].message
-                    stashes = dict(zip(layout.blocks[stage], [each.stash for each in passed], strict=True))
+                    states, message, stash, effects = pass_part(phases, stage, states, message, keys, state.ok)
                     return Up(
-                        self.states.moved.pack(stage, [each.model_state for each in passed]),
+                        self.states.pack_moved(stage, states),
                         layout.messages.pack(stage + 1, message),
-                        ring.write(carry.kept, place, phases.keep_late(stage, stashes)),
-                        _add(carry.effects, self._first.pack(stage, [_told(each) for each in passed])),
-                    )  # fmt: skip
+                        ring.write(carry.kept, place, phases.late_stashes.pack(stage, stash)),
+                        _add(carry.effects, self._first.pack(stage, effects)),
+                    )
 
                 return branch
 
@@ -190,9 +187,9 @@ class Chain:
                 def branch(carry: Down) -> Down:
                     states = self.states.unpack(stage, [*learnt, *moved])
                     signal = self._signals.unpack(stage, given.inbox)
-                    made, down = phases.answer_kept(stage, states, ring.read(kept, place), signal)
+                    stash = phases.late_stashes.unpack(stage, ring.read(kept, place))
+                    own, down = answer_part(phases, stage, states, stash, signal)
                     below = self._signals.pack(stage - 1, down) if stage else self._signals.fill(self.bubble)
-                    own = {i: (dict(back.grads), dict(back.metrics)) for i, back in made.items()}
                     return Down(below, _add(carry.effects, self._then.pack(stage, own)))
 
                 return branch
@@ -206,20 +203,17 @@ class Chain:
 
     def _learn_at_once(self, real: jax.Array, learnt, moved, effects, ok: jax.Array):
         """The update of the groups that wait for nothing: `(learnt, ok, stopped)`."""
-        layout, blocks = self.layout, self.layout.model.blocks
+        layout = self.layout
         if not any(each.grads for each in self._phases.passed):
             return learnt, ok, layout.idle()
 
         def own(stage: int):
             def run(carry):
-                learnt, ok, why = carry
-                states = list(self.states.unpack(stage, [*learnt, *moved]))
-                for j, (grads, metrics) in enumerate(self._first.unpack(stage, effects)):
-                    if grads:
-                        i = layout.blocks[stage][j]
-                        states[j], sound, stopped = step.take(blocks[i], states[j], grads, metrics, ok[j])
-                        ok, why = ok.at[j].set(sound), why.at[j].set(stopped)
-                return self._pack_learnt(stage, states), ok, why
+                learnt, ok, _ = carry
+                states: Sequence[BlockState] = self.states.unpack(stage, [*learnt, *moved])
+                told = self._first.unpack(stage, effects)
+                states, ok, reports = learn_at_once(self._phases, stage, states, told, ok)
+                return self._pack_learnt(stage, states), ok, layout.by_block([why for _, why in reports.values()])
 
             return run
 
@@ -235,8 +229,8 @@ class Chain:
                 states: Sequence[BlockState] = self.states.unpack(stage, [*learnt, *moved])
                 span, told = layout.blocks[stage], self._first.unpack(stage, effects)
                 reports = {i: (metrics, why[j]) for j, (i, (_, metrics)) in enumerate(zip(span, told, strict=True))}
-                made = {i: Backward(*each) for i, each in self._then.unpack(stage, then).items()}
-                states, ok, reports = self._phases.update(stage, states, made, reports, ok)
+                made = self._then.unpack(stage, then)
+                states, ok, reports = learn_then(self._phases, stage, states, made, reports, ok)
                 values = self.values.pack(stage, tuple(reports[i][0] for i in span))
                 return (
                     self._pack_learnt(stage, states),
@@ -264,10 +258,6 @@ class Chain:
 
     def _ticks(self) -> jax.Array:
         return jnp.arange(self.parts + self.layout.stages - 1, dtype=jnp.int32)
-
-
-def _told(passed: Forward) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
-    return dict(passed.grads), dict(passed.metrics)
 
 
 def _add(total: list[jax.Array], one: list[jax.Array]) -> list[jax.Array]:

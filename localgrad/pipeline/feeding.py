@@ -1,5 +1,7 @@
 """How batches come into an engine: looked at, numbered, and made the first block's message."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -27,6 +29,15 @@ def number(batch_id: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
     """The number of a batch and that of the next: what the batch brings, or what was counted where it says `NEXT`."""
     batch_id = jnp.where(batch_id == NEXT, counted, batch_id)
     return batch_id, jnp.where(batch_id >= 0, batch_id + 1, counted)
+
+
+def numbers(given: Sequence[int], counted: int) -> tuple[list[int], int]:
+    """The numbers of some batches and that of the next, on the host; see `number`."""
+    found = []
+    for batch_id in given:
+        found.append(counted if batch_id == NEXT else int(batch_id))
+        counted = found[-1] + 1
+    return found, counted
 
 
 def enter(model: Model, examples: tuple[jax.Array, jax.Array]) -> Message:

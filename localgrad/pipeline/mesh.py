@@ -132,15 +132,9 @@ def make_mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | N
     Raises:
       ValueError: if there are too few devices.
     """
-    need = stages * data_parallel
-    devices = jax.devices() if devices is None else devices
-    if len(devices) < need:
-        raise ValueError(
-            f"stages={stages} times data_parallel={data_parallel} needs {need} devices; there are {len(devices)}. On a "
-            f'CPU, make virtual ones before the first use of jax: jax.config.update("jax_num_cpu_devices", {need}).'
-        )
+    used = enough_devices(jax.devices() if devices is None else devices, stages, data_parallel)
     axes = (AxisType.Auto, AxisType.Auto)
-    shape, names, used = (data_parallel, stages), ("data", "stage"), devices[:need]
+    shape, names = (data_parallel, stages), ("data", "stage")
     try:
         mesh = jax.make_mesh(shape, names, axis_types=axes, devices=used)
     except AssertionError:  # on TPUs it arranges boxes of chips only; three of eight are none
@@ -148,6 +142,21 @@ def make_mesh(stages: int, data_parallel: int, devices: Sequence[jax.Device] | N
     if mesh.is_multi_process and not only_compiled(mesh):
         _meet(mesh)
     return mesh
+
+
+def enough_devices(devices: Sequence[jax.Device], stages: int, data_parallel: int = 1) -> Sequence[jax.Device]:
+    """The first devices, as many as a pipeline needs.
+
+    Raises:
+      ValueError: if there are too few.
+    """
+    need = stages * data_parallel
+    if len(devices) < need:
+        raise ValueError(
+            f"stages={stages} times data_parallel={data_parallel} needs {need} devices; there are {len(devices)}. On a "
+            f'CPU, make virtual ones before the first use of jax: jax.config.update("jax_num_cpu_devices", {need}).'
+        )
+    return devices[:need]
 
 
 def only_compiled(mesh: Mesh | AbstractMesh) -> bool:

@@ -49,7 +49,8 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
     cuts = tuple(cuts) if cuts is not None else balance(costs, stages)
     spans = list(zip(cuts, cuts[1:], strict=False))
     slots = Slots([states[a:b] for a, b in spans])
-    same_program = len({tuple(text for _, text in programs[a:b]) for a, b in spans}) == 1
+    digests = block_programs(model)
+    same_program = len({digests[a:b] for a, b in spans}) == 1
     same_message = len({str(messages[cut]) for cut in cuts}) == 1
     return Plan(
         cuts=cuts,
@@ -62,6 +63,16 @@ def make_plan(model: Model, stages: int = 1, cuts: Sequence[int] | None = None) 
         schedule=local(stages),
         signal_bytes=tuple(map(state_bytes, given)),
     )
+
+
+def unpadded(plan: Plan) -> Plan:
+    """The same where a device holds its own stage and nothing else."""
+    return plan._replace(slot_bytes=max(plan.stage_bytes), stash_slot_bytes=max(plan.stash_bytes, default=0))
+
+
+def block_programs(model: Model) -> tuple[str, ...]:
+    """Digests of the blocks' training steps: blocks whose digests are equal are one program."""
+    return tuple(text for _, text in _analysed(model)[3])
 
 
 def balance(costs: Sequence[float], stages: int) -> tuple[int, ...]:

@@ -6,14 +6,14 @@ late ones the stage keeps an entry of each batch until then.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from localgrad.base import LEARNT, Backward, BlockState, Forward, Key, Message, PyTree, Spec
 from localgrad.pipeline import step
-from localgrad.pipeline.block_slots import BlockSlots
+from localgrad.pipeline.block_slots import BlockSlots, Values
 from localgrad.pipeline.mesh import Layout
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import state_bytes
@@ -33,21 +33,6 @@ class Entry(NamedTuple):
 
     stash: list[jax.Array]
     reports: Mapping[int, Report | Spec]
-
-
-class Values:
-    """Slots of the metrics of a stage's blocks: what is reported when signals arrive, and what of the tick's pass."""
-
-    def __init__(self, metrics: Sequence[Spec], late: Sequence[Sequence[int]], rest: Sequence[Sequence[int]]):
-        self._late, self._rest = late, rest
-        self.late = Slots([{i: metrics[i] for i in span} for span in late])
-        self.rest = Slots([{i: metrics[i] for i in span} for span in rest])
-
-    def unpack(self, which: int, slots: Sequence[jax.Array]) -> tuple[Any, ...]:
-        """The metrics of a stage's blocks, in order."""
-        count = len(self.late.specs)
-        found = self.late.unpack(which, slots[:count]) | self.rest.unpack(which, slots[count:])
-        return tuple(found[i] for i in sorted(found))
 
 
 class Phases:
@@ -96,23 +81,40 @@ class Phases:
     # --- the pass ---------------------------------------------------------------------------------------------------
 
     def forward(
-        self, stage: int, states: Sequence[BlockState], message: Message, keys: Sequence[Key], ok: jax.Array
+        self,
+        stage: int,
+        states: Sequence[BlockState],
+        message: Message,
+        keys: Sequence[Key],
+        ok: jax.Array,
+        sound: jax.Array | None = None,
     ) -> list[step.Passed]:
-        """The pass of a stage's blocks, and what they learn at once; `ok` is one a block."""
+        """The pass of a stage's blocks, and what they learn at once.
+
+        Args:
+          stage: its number.
+          states, keys, ok: one a block.
+          message: of its first block.
+          sound: whether all below have learnt from the batch, where a block that has stopped stops those above.
+        """
         found: list[step.Passed] = []
         for j, i in enumerate(self.layout.blocks[stage]):
-            asked = asked_in_pass(self.layout.model, i)
-            found.append(step.forward(self.blocks[i], states[j], message, keys[j], ok[j], asked))
-            message = found[-1].message
+            may, asked = ok[j] if sound is None else ok[j] & sound, asked_in_pass(self.layout.model, i)
+            found.append(step.forward(self.blocks[i], states[j], message, keys[j], may, asked))
+            message, sound = found[-1].message, None if sound is None else found[-1].ok
         return found
 
     def keep(self, stage: int, stashes: Mapping[int, PyTree], reports: Mapping[int, Report]) -> list[jax.Array]:
         """The entry of a pass; stashes and reports are those of the stage's late blocks."""
-        return self._entry(stage, self._kept[stage].keep([stashes[i] for i in self.late[stage]]), reports)
+        return self._entry(stage, self.leaves(stage, stashes), reports)
+
+    def leaves(self, stage: int, stashes: Mapping[int, PyTree]) -> list[jax.Array]:
+        """What is kept of the late blocks' stashes; see `answer`."""
+        return self._kept[stage].keep([stashes[i] for i in self.late[stage]])
 
     def keep_late(self, stage: int, stashes: Mapping[int, PyTree]) -> list[jax.Array]:
         """Slots of the late blocks' stashes, until what they learn at once is known; see `with_reports`."""
-        return self.late_stashes.pack(stage, self._kept[stage].keep([stashes[i] for i in self.late[stage]]))
+        return self.late_stashes.pack(stage, self.leaves(stage, stashes))
 
     def with_reports(self, stage: int, slots: Sequence[jax.Array], reports: Mapping[int, Report]) -> list[jax.Array]:
         """The entry of a pass from what `keep_late` gave."""
@@ -140,8 +142,8 @@ class Phases:
     def answer_late(
         self, stage: int, states: Sequence[BlockState], entry: Sequence[jax.Array], signal: PyTree
     ) -> tuple[dict[int, Backward], PyTree]:
-        """What the late blocks of a stage make of a signal, from the top down; and what the lowest hands down."""
-        return self._answer(stage, states, self.entries.unpack(stage, entry).stash, signal)
+        """`answer` of an entry."""
+        return self.answer(stage, states, self.entries.unpack(stage, entry).stash, signal)
 
     def whole_entry(
         self, stage: int, entry: Sequence[jax.Array], states: Sequence[BlockState]
@@ -151,13 +153,10 @@ class Phases:
         whole = lambda i: self._kept[stage].whole(i, kept.stash, states[i - first])
         return {i: (whole(i), kept.reports.get(i)) for i in self.late[stage]}
 
-    def answer_kept(
-        self, stage: int, states: Sequence[BlockState], slots: Sequence[jax.Array], signal: PyTree
+    def answer(
+        self, stage: int, states: Sequence[BlockState], kept: Sequence[jax.Array], signal: PyTree
     ) -> tuple[dict[int, Backward], PyTree]:
-        """The same, of what `keep_late` gave."""
-        return self._answer(stage, states, self.late_stashes.unpack(stage, slots), signal)
-
-    def _answer(self, stage: int, states: Sequence[BlockState], kept: Sequence[jax.Array], signal: PyTree):
+        """What the late blocks of a stage make of a signal, from the top down; and what the lowest hands down."""
         first, found = self.layout.blocks[stage][0], {}
         for i in reversed(self.late[stage]):
             stash = self._kept[stage].whole(i, kept, states[i - first])

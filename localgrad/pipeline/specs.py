@@ -122,6 +122,28 @@ def signal_of(model: Model) -> Signal:
     return kinds[0] if kinds else "none"
 
 
+def late_and_prompt(model: Model, spans: Sequence[Sequence[int]], waits: Sequence[int | None]):
+    """Of each stage, the blocks that learn when a signal comes from another stage, and in the tick of their pass.
+
+    Args:
+      model: any model.
+      spans: block indices of each stage.
+      waits: `Schedule.wait`.
+
+    Returns:
+      `(late, prompt)`, a list of block indices a stage each.
+    """
+    late: list[list[int]] = []
+    prompt: list[list[int]] = []
+    for span, wait in zip(spans, waits, strict=True):
+        waiting = [i for i in span if model.blocks[i].signal != "none"]
+        # What the next block hands down in its pass comes from another stage to the last block of a stage alone.
+        own = [i for i in waiting if model.blocks[i].signal != "next" or i == span[-1]] if wait else []
+        late.append(own)
+        prompt.append([i for i in waiting if i not in own])
+    return late, prompt
+
+
 def asked_in_pass(model: Model, i: int) -> bool:
     """Whether any block waits for what block i hands down in its pass, `Forward.down`."""
     last = i == len(model.blocks) - 1

@@ -66,7 +66,7 @@ def spmd(
         `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
         an unknown `staleness`, or for what belongs to another schedule.
     """
-    pipeline = _pipeline(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous, bubble, uniform)
+    pipeline = pipeline_of(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous, bubble, uniform)
     mesh = make_mesh(stages, data_parallel, devices)
     return engine(dataclasses.replace(pipeline, layout=pipeline.layout._replace(mesh=mesh)))
 
@@ -86,21 +86,21 @@ def plan_of(
     Raises:
       ValueError: as `spmd`, but for too few devices.
     """
-    return _pipeline(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous).plan
+    return pipeline_of(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous).plan
 
 
-def _pipeline(
+def pipeline_of(
     model: Model,
     stages: int,
-    data_parallel: int,
-    cuts: Sequence[int] | None,
-    staleness: str,
-    micro_batches: int | None,
-    asynchronous: str | None,
+    data_parallel: int = 1,
+    cuts: Sequence[int] | None = None,
+    staleness: str = "delayed",
+    micro_batches: int | None = None,
+    asynchronous: str | None = None,
     bubble: float = 0.0,
     uniform: bool | None = None,
 ) -> Local | Chain | Stream:
-    """The schedule of a model on its stages, on no mesh as yet."""
+    """The schedule of a model on its stages, on no mesh as yet; refuses what cannot be, see `spmd`."""
     check_known("staleness", staleness, STALENESS)
     signal = signal_of(model)
     check_asynchronous(model, asynchronous, micro_batches)

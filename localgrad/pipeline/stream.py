@@ -22,11 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import LEARNT, BlockState, Key, Message, Plan, Schedule
-from localgrad.pipeline import feeding, ring, step
+from localgrad.pipeline import feeding, ring
+from localgrad.pipeline.block_slots import Values
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, StateSlots
 from localgrad.pipeline.partition import state_bytes
-from localgrad.pipeline.phases import Phases, Values
+from localgrad.pipeline.phases import Phases
 from localgrad.pipeline.phases import Report as BlockReport
+from localgrad.pipeline.specs import late_and_prompt
+from localgrad.pipeline.stage import advance
 from localgrad.pipeline.stream_parts import Learnt, StreamState, Went, Work
 from localgrad.pipeline.stream_shards import Shards, learn_late_of_shards
 from localgrad.pipeline.stream_signals import Signals
@@ -84,19 +87,8 @@ class Stream:
 
     @cached_property
     def phases(self) -> Phases:
-        top, blocks = self.layout.stages - 1, self.layout.model.blocks
-        late, prompt = [], []
-        for stage, span in enumerate(self.layout.blocks):
-            waiting = [i for i in span if blocks[i].signal != "none"]
-            if self.signal == "top":
-                late.append(waiting)
-            elif self.signal == "next":
-                late.append([i for i in waiting if i == span[-1]])
-            else:
-                late.append(waiting if stage < top else [])
-            prompt.append([i for i in waiting if i not in late[-1]])
-        borrow = self.current or not any(self.schedule.delays)
-        return Phases(self.layout, late, prompt, borrow=borrow)
+        moments = late_and_prompt(self.layout.model, self.layout.blocks, self.schedule.wait)
+        return Phases(self.layout, *moments, borrow=self.current or not any(self.schedule.delays))
 
     @cached_property
     def signals(self) -> Signals:
@@ -167,16 +159,12 @@ class Stream:
         """
         phases = self.phases
         states: Sequence[BlockState] = phases.states.unpack(stage, [*own, *before.slots, *went.moved])
-        passed = phases.forward(stage, states, message, keys, before.ok)
-        states = [each.state for each in passed]
-        stashes, reports, downs = self._by_block(stage, passed)
-        ok = self.layout.by_block([each.ok for each in passed], True)
-        made = phases.answer_prompt(stage, states, stashes, downs)
-        after, ok, merged = phases.update(stage, states, made, reports, ok)
-        sent = self.layout.messages.pack(stage + 1, passed[-1].message), batch_id
-        handed = self.signals.of_pass(stage, downs, made, batch_id, went.handed)
-        new = Went(phases.states.pack_moved(stage, after), sent, went.ring, handed)
-        return self.learnt(stage, after, merged, ok, late=False), new, phases.keep(stage, stashes, reports)
+        found = advance(phases, stage, states, message, keys, before.ok)
+        sent = self.layout.messages.pack(stage + 1, found.sent), batch_id
+        handed = self.signals.of_pass(stage, found.downs, found.made, batch_id, went.handed)
+        new = Went(phases.states.pack_moved(stage, found.states), sent, went.ring, handed)
+        learnt = self.learnt(stage, found.states, found.reports, found.ok, late=False)
+        return learnt, new, phases.keep(stage, found.stashes, found.reports)
 
     # --- the first half: what has arrived ---------------------------------------------------------------------------
 
@@ -253,13 +241,6 @@ class Stream:
         rows = [[i in late for i in span] for span, late in zip(self.layout.blocks, self.phases.late, strict=True)]
         table = np.array([row + [False] * (self._most - len(row)) for row in rows])
         return jnp.asarray(table)[stage]
-
-    def _by_block(self, stage: int, passed: Sequence[step.Passed]) -> tuple[dict, dict, dict]:
-        """Stashes, reports and what is handed down, by block."""
-        span = self.layout.blocks[stage]
-        each = list(zip(span, passed, strict=True))
-        reports = {i: (dict(one.metrics), one.stopped) for i, one in each}
-        return {i: one.stash for i, one in each}, reports, {i: one.down for i, one in each}
 
     def learnt(
         self,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from localgrad.base import Backward, PyTree
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.phases import Phases
+from localgrad.pipeline.stage import handed_down
 
 Handed = tuple[list[jax.Array], jax.Array]  # slots of a signal, and its batch, -1 being none
 
@@ -64,14 +65,10 @@ class Signals:
           batch_id: of the pass.
           before: what it has handed down in this tick.
         """
-        blocks, last = self._phases.layout.blocks[stage], stage == self._phases.layout.stages - 1
-        if self.kind == "top" and last:
-            return self.slots.pack(0, downs[blocks[-1]]), batch_id
-        if self.kind == "next" and stage > 0 and self._phases.late[stage - 1]:
-            return self.slots.pack(stage - 1, downs[blocks[0]]), batch_id
-        if self.kind == "above" and last and stage > 0:
-            return self.slots.pack(stage - 1, made[blocks[0]].down), batch_id
-        return before
+        down = handed_down(self._phases, stage, downs, made)
+        if down is None:
+            return before
+        return self.slots.pack(0 if self.kind == "top" else stage - 1, down), batch_id
 
     def send(self, stage: jax.Array, sent: tuple[list[jax.Array], jax.Array], handed: Handed) -> tuple[Handed, Handed]:
         """Messages to the stage above, signals to where they are waited for: `((inbox, id), (signal, id))`."""

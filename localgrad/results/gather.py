@@ -9,7 +9,7 @@ import numpy as np
 
 from localgrad.base import Plan
 from localgrad.data import Dataset
-from localgrad.pipeline import plan_of, sequential
+from localgrad.pipeline import plan_of, sequential, unpadded
 from localgrad.report import EXITS, ledger, score_of
 from localgrad.report.facts import Epochs, Run
 from localgrad.results.measure import THRESHOLDS, Opened, measure, open_run
@@ -227,7 +227,8 @@ def plan_on(job: Job, placed: Config) -> Plan:
     config = resolve(placed, job.model)
     if config.engine == "sequential":
         return sequential(job.model, delays(config, job.model)).plan
-    return plan_of(job.model, **on_mesh(config))
+    plan = plan_of(job.model, **on_mesh(config))
+    return unpadded(plan) if config.engine == "mpmd" else plan
 
 
 def _of_predictions(opened: Opened, alignment: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
 from localgrad.methods import METHODS, coarse_to_fine, double_buffered, freeze, heads_alone, kernels, layerwise, trials
-from localgrad.pipeline import replayed, sequential, specs, spmd
+from localgrad.pipeline import mpmd, replayed, sequential, specs, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
 from localgrad.training.memory import check_sizes
@@ -147,6 +147,8 @@ def build_engine(config: RunConfig, model: Model) -> Engine:
         return replayed(model, config.replay, config.replay_shares)
     if config.engine == "sequential":
         return sequential(model, delays(config, model), weights=config.asynchronous or "stashed")
+    if config.engine == "mpmd":
+        return mpmd(model, **{name: value for name, value in on_mesh(config).items() if name != "data_parallel"})
     return spmd(model, **on_mesh(config))
 
 

@@ -29,6 +29,8 @@ def resolve(config: C, model: Model) -> C:
         check_replay(model, config.replay, config.replay_shares)
         _check_alone(config, one_process)
     found = _resolved(config, model, one_process)
+    if found.engine == "mpmd":
+        _check_mpmd(found, model)
     if found.engine == "sequential":
         if config.data_parallel > 1 or not one_process:
             raise ValueError(
@@ -60,10 +62,12 @@ def _resolved(config: C, model: Model, one_process: bool) -> C:
     auto = "sequential" if one_device and not _cuts_batches(config, model) else "spmd"
     engine = auto if config.engine == "auto" else config.engine
     parts, cuts = 1, config.cuts
-    if engine == "spmd":
+    if engine != "sequential":
         streams = config.asynchronous is not None and config.micro_batches is None
         parts = 1 if streams else micro_batches_of(model, config.stages, config.data_parallel, config.micro_batches)
-    if engine == "spmd" or _late(config, model) or config.cuts is not None:  # cuts are looked at where none are made
+    if (
+        engine != "sequential" or _late(config, model) or config.cuts is not None
+    ):  # cuts are looked at where none are made
         cuts = make_plan(model, config.stages, config.cuts).cuts
     return dataclasses.replace(config, engine=engine, micro_batches=parts, cuts=cuts)
 
@@ -117,6 +121,22 @@ def check_placement(given: RunConfig, saved: dict[str, Any], model: Model) -> No
         raise ValueError(
             f"{config.workdir} was trained with --engine=sequential, whose batches in flight the pipeline cannot take "
             "over: say --engine=sequential, or --new_delays, which learns from them before it goes on."
+        )
+
+
+def _check_mpmd(config: RunConfig, model: Model) -> None:
+    """Refuses what only `spmd` does."""
+    if config.data_parallel > 1:
+        raise ValueError("--engine=mpmd has one pipeline: leave out --data_parallel, or say --engine=spmd.")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"--engine=mpmd drives the devices of one process, and there are {jax.process_count()}: say --engine=spmd, "
+            "which spans them."
+        )
+    if delays(config, model):
+        raise ValueError(
+            f"--engine=mpmd saves no batches in flight, and on --stages={config.stages} method {model.method!r} learns "
+            "late: say --engine=spmd, or, where the method has it, --staleness=locked."
         )
 
 

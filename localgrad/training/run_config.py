@@ -44,9 +44,10 @@ class RunConfig:
     cuts: tuple[int, ...] | None = _pipeline(None, "block indices at which stages begin and end; None balances them")
     engine: str = _pipeline(
         "auto",
-        "`spmd` is the pipeline, `sequential` the reference on one device, with the delays that the stages "
-        "would have; `auto` takes the pipeline where there is more than one device",
-        choices=("auto", "sequential", "spmd"),
+        "`spmd` is the pipeline, `mpmd` the same with programs of its own for each stage, of one process, "
+        "`sequential` the reference on one device, with the delays that the stages would have; `auto` takes `spmd` "
+        "where there is more than one device",
+        choices=("auto", "sequential", "spmd", "mpmd"),
     )
     staleness: str = _pipeline(
         "delayed",

@@ -20,6 +20,7 @@ ENGINES = {
     "sequential": lg.sequential,
     "pipeline": lambda model: lg.spmd(model, stages=2, bubble=float("nan")),
     "shards": lambda model: lg.spmd(model, stages=1, data_parallel=2),
+    "programs": lambda model: lg.mpmd(model, stages=2),
 }
 RULES = ("early_exit", "al", "scl", "dfa", "bp")  # local losses, the error at the output, the gradient from above
 
@@ -57,7 +58,10 @@ def is_finite(tree) -> bool:
 
 
 # One of each kind of rule and of engine; the others are run with the full suite.
-QUICK = {("sequential", "early_exit"), ("sequential", "bp"), ("pipeline", "al"), ("pipeline", "bp"), ("shards", "dfa")}
+QUICK = {
+    ("sequential", "early_exit"), ("sequential", "bp"), ("pipeline", "al"), ("pipeline", "bp"), ("shards", "dfa"),
+    ("programs", "al"), ("programs", "bp"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -169,6 +173,7 @@ def test_the_error_names_what_block_and_batch():
                 ("pipeline", "early_exit"),
                 ("pipeline", "bp"),
                 ("shards", "early_exit"),
+                ("programs", "dfa"),
             )
         ),
     ],

@@ -282,13 +282,14 @@ def test_a_disk_that_is_full_ends_the_run_in_one_line_and_the_same_command_goes_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signum", "stages", "then"),
+    ("signum", "stages", "then", "engine"),
     [
-        (signal.SIGTERM, 1, 2),
-        pytest.param(signal.SIGINT, 2, 1, marks=pytest.mark.full),
+        (signal.SIGTERM, 1, 2, "spmd"),
+        (signal.SIGTERM, 1, 2, "mpmd"),
+        pytest.param(signal.SIGINT, 2, 1, "auto", marks=pytest.mark.full),
     ],
 )
-def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undisturbed, tmp_path):
+def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, engine, undisturbed, tmp_path):
     """Stopped in the second epoch on one number of stages, and gone on with on another."""
     config = dataclasses.replace(SMALL, workdir=str(tmp_path / "run"), stages=stages, checkpoint_every_steps=6)
     with pytest.raises(Interrupted, match=signum.name) as stopped:
@@ -296,7 +297,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undistur
     assert stopped.value.signum == signum
     assert 0 < stopped.value.step < 27
     said = []
-    summary = go(dataclasses.replace(config, stages=then), said.append)
+    summary = go(dataclasses.replace(config, stages=then, engine=engine), said.append)
     assert f"at batch {stopped.value.step} of 27" in said[0]
     assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
     ours, theirs = (
