@@ -15,7 +15,7 @@ from localgrad.results.seen import seen
 from localgrad.training import Config, prepare, read_config
 from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config_file import config_of, saved_config
-from localgrad.training.plan_file import Planned, planned, read_planned
+from localgrad.training.plan_file import Planned, plan_on, planned, read_planned
 from localgrad.training.run_config import RunConfig
 from localgrad.training.workdir import folder_of, read_json, read_records
 
@@ -75,7 +75,8 @@ def gather(
     with jax.enable_x64(config.dtype == "float64"):
         try:
             job = prepare(read_config(homes[0]), resume=False)
-            run = _with(run, known or planned(job, Config.from_json(saved_config(homes[0]) or saved)))
+            placed = Config.from_json(saved_config(homes[0]) or saved)
+            run = _with(run, known or planned(job, plan_on(job, placed)))
         except (ValueError, OSError, ImportError) as error:
             notes.append(f"The network could not be made again, so that nothing is predicted{without}: {error}")
             return run._replace(notes=tuple(notes))

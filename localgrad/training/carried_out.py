@@ -68,7 +68,7 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
                 log(told)
             workdir.restore_records(run.records_path, run.records, log)
             say = log if position.step else lambda line: None  # the first beginning makes them, and says nothing
-            plan_file.keep(folder, plan_file.as_file(plan_file.planned(job, job.config)), say)
+            plan_file.keep(folder, plan_file.as_file(plan_file.planned(job, job.engine.plan)), say)
             if job.about is not None:
                 workdir.renew(folder / about.NAME, workdir.as_json(job.about.to_json()), say)
         run.telling.open(position.step, {"versions": versions()})

@@ -48,8 +48,8 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
             home / config_file.NAME: workdir.as_json(found["config"]),
             home / "metrics.jsonl": workdir.as_lines(records),
         }
-        made = type(job.config).from_json(found["config"])
-        contents[home / plan_file.NAME] = plan_file.as_file(plan_file.planned(job, made))
+        plan = plan_file.plan_on(job, type(job.config).from_json(found["config"]))
+        contents[home / plan_file.NAME] = plan_file.as_file(plan_file.planned(job, plan))
         if job.about is not None:
             contents[home / about.NAME] = workdir.as_json(job.about.to_json())
         drawn[home] = records

@@ -43,9 +43,8 @@ class Planned(NamedTuple):
     ledger: Ledger
 
 
-def planned(job: Job, config: RunConfig) -> Planned:
-    """A job on the stages of a configuration, which this machine need not have."""
-    plan = plan_on(job, config)
+def planned(job: Job, plan: Plan) -> Planned:
+    """What is known of a job on the stages of a plan."""
     return Planned(
         tuple(block.name for block in job.model.blocks),
         job.model.exits,

@@ -7,7 +7,7 @@ from etils import epath
 
 import localgrad as lg
 from localgrad.training import Config, prepare
-from localgrad.training.plan_file import NAME, as_file, keep, planned, read_planned
+from localgrad.training.plan_file import NAME, as_file, keep, plan_on, planned, read_planned
 
 CONFIG = Config(method="dfa", net="mlp", widths=(8, 8, 8), limit=64, batch_size=32, epochs=3)
 
@@ -15,7 +15,7 @@ CONFIG = Config(method="dfa", net="mlp", widths=(8, 8, 8), limit=64, batch_size=
 @pytest.fixture(scope="module")
 def known():
     job = prepare(CONFIG)
-    return planned(job, Config.from_json({**CONFIG.to_json(), "stages": 3}))
+    return planned(job, plan_on(job, Config.from_json({**CONFIG.to_json(), "stages": 3})))
 
 
 def test_a_plan_of_stages_that_this_machine_need_not_have(known):
