@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from localgrad import classification, data, regression
+from localgrad.data import streams
 from localgrad.data.streams import Stream, check_again, stream_batches, stream_source
 
 SHAPE = (2, 2, 1)
@@ -107,13 +108,19 @@ def test_a_loader_that_shrinks_is_named():
         ([(X, Y + 1)], {}, "run from 1 to 3; expected 0 to 2"),
         ([(X * np.nan, Y)], {}, "nan at"),
         ([(X, Y.astype(str))], {}, "not real numbers"),
-        ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(25, 2\) for inputs .* wants \(25, 1\)"),
+        ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(8, 2\) for inputs .* wants \(8, 1\)"),
         ([{"image": X, "img": X, "label": Y}], {}, r'which columns of train are the inputs.*fields=\("inputs"'),
     ],
 )
 def test_what_a_loader_cannot_give(elements, more, says):
     with pytest.raises(ValueError, match=says):
         stream(elements, **more).look(8)
+
+
+def test_a_loader_that_does_not_end_is_warned_of(monkeypatch):
+    monkeypatch.setattr(streams, "_LONG", -1.0)
+    with pytest.warns(UserWarning, match="train has given 0 examples and goes on: it is counted before training"):
+        assert stream(CUTS).look(10).examples == 25
 
 
 def test_what_can_be_gone_through_once_is_refused():
