@@ -118,7 +118,9 @@ class Stream:
                 f"{self.name}: its inputs are {x.shape}; the model takes (batch, {_listed(self.shape)})."
                 f"{channels_first(x.shape, self.shape)}"
             )
-        if len(y) != len(x):
+        if len(x) == 1 and y.ndim == 0:  # a picture of one channel in front, (1, H, W), which is also a batch of one
+            y = y[None]
+        if y.shape[:1] != x.shape[:1]:
             raise ValueError(f"{self.name}: found labels {y.shape} for {len(x)} inputs; expected one each.")
         return x, y
 

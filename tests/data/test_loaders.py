@@ -54,6 +54,7 @@ def test_hugging_face():
     pictures = datasets.Dataset.from_dict({"image": [x[..., 0] for x in X], "label": Y}, features=features)
     check(pictures)
     check(pictures.with_format("numpy"))
+    check(pictures.with_format("torch"))
     check(pictures.to_iterable_dataset())
     check(pictures.rename_columns({"image": "pixels", "label": "kind"}), fields=("pixels", "kind"))
     with pytest.raises(ValueError, match="train is a DatasetDict of the splits train, test: give one of them, such as"):

@@ -79,6 +79,9 @@ def test_evaluation_masks_what_fills_the_last_batch():
 def test_grey_pictures_need_no_last_axis():
     x, y = next(stream([(X[..., 0], Y)]).chunks(25))
     assert x.shape == X.shape and len(y) == 25
+    x, y = next(stream([(grey[None], label) for grey, label in zip(X[..., 0], Y, strict=True)]).chunks(25))
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(y, Y)
 
 
 class Shrinking:
@@ -105,6 +108,7 @@ def test_a_loader_that_shrinks_is_named():
         ([], {}, "gives no examples"),
         ([(X[:, :1], Y)], {}, r"its inputs are \(25, 1, 2, 1\); the model takes \(batch, 2, 2, 1\)"),
         ([(X, Y[:3])], {}, r"found labels \(3,\) for 25 inputs"),
+        ([(X, 1)], {}, r"found labels \(\) for 25 inputs"),
         ([(X, Y + 1)], {}, "run from 1 to 3; expected 0 to 2"),
         ([(X * np.nan, Y)], {}, "nan at"),
         ([(X, Y.astype(str))], {}, "not real numbers"),
