@@ -39,6 +39,11 @@ def resolve(config: C, model: Model) -> C:
     return found
 
 
+def resolve_saved(config: C, model: Model) -> C:
+    """As `resolve` of a configuration that was saved: how that run lay, wherever this process is."""
+    return _resolved(config, model, one_process=True)
+
+
 def _resolved(config: C, model: Model, one_process: bool) -> C:
     one_device = config.stages == config.data_parallel == 1 and one_process
     auto = "sequential" if one_device and not _cuts_batches(config, model) else "spmd"
@@ -71,7 +76,7 @@ def check_placement(given: RunConfig, saved: dict[str, Any], model: Model) -> No
       ValueError: naming each flag that differs, with both values.
     """
     begun = type(given).from_json(saved)
-    before, config = _resolved(begun, model, one_process=True), resolve(given, model)
+    before, config = resolve_saved(begun, model), resolve(given, model)
     names = ("micro_batches", "data_parallel")
     differing = [(name, getattr(before, name), getattr(config, name)) for name in names]
     differing = [each for each in differing if each[1] != each[2]]

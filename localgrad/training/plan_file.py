@@ -13,7 +13,7 @@ from localgrad.report import Ledger, ledger
 from localgrad.report.ledger import BlockRow, StageRow
 from localgrad.training.builders import on_mesh
 from localgrad.training.job import Job
-from localgrad.training.placement import delays, resolve
+from localgrad.training.placement import delays, resolve_saved
 from localgrad.training.run_config import RunConfig
 from localgrad.training.workdir import as_json, read_json, write_bytes
 
@@ -56,8 +56,8 @@ def planned(job: Job, plan: Plan) -> Planned:
 
 
 def plan_on(job: Job, config: RunConfig) -> Plan:
-    """How the model of a job lies on the stages of a configuration; needs no devices."""
-    config = resolve(config, job.model)
+    """How the model of a job lies on the stages of a saved configuration; needs no devices."""
+    config = resolve_saved(config, job.model)
     if config.engine == "sequential":
         return sequential(job.model, delays(config, job.model)).plan
     return plan_of(job.model, **on_mesh(config))

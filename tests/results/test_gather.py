@@ -141,6 +141,8 @@ def test_a_run_of_a_given_model_has_its_ledger_and_its_timeline(tmp_path):
     lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=said.append)
     assert "plan.json is not as the run left it and is made anew" in said[0]
     assert gather(str(workdir), "own", command_of).plan == plan
+    lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, workdir=workdir, log=said.append)  # on one stage
+    assert len(said) == 3 and "is a finished run" in said[2]
 
 
 def test_a_run_of_a_given_model_has_its_records(tmp_path):
