@@ -59,16 +59,20 @@ def test_what_a_page_shows_runs(page: str, tmp_path: Path) -> None:
         assert first == second
 
 
-@pytest.mark.full
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["off", pytest.param("force", marks=pytest.mark.full)])
+def test_the_site_builds_without_a_warning(run: str, tmp_path: Path) -> None:
+    """Without running its pages, as far as it takes seconds; and as `launch/docs.sh` does."""
     pytest.importorskip("sphinx", reason="of the docs extra")
     pytest.importorskip("myst_nb", reason="of the docs extra")
-    line = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-c", "docs", ".", str(tmp_path)]
+    line = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-D", f"nb_execution_mode={run}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    line += ["-c", "docs", ".", str(tmp_path)]
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     site = (tmp_path / "docs" / "schedules.html").read_text()
-    assert site.count('<div class="schedule">') == 5 and (tmp_path / "docs" / "api.html").exists()
+    assert site.count('<div class="schedule">') == (5 if run == "force" else 0)
+    assert "localgrad.fit" in (tmp_path / "docs" / "api.html").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -29,8 +29,8 @@ from absl import flags
 from localgrad.cli import shell
 from localgrad.evaluation.probes import linear_probe, probe_floors
 from localgrad.report import draw_anytime, form_of, table, unit_of
-from localgrad.results import THRESHOLDS, measure, open_run
-from localgrad.training import Config, prepare, read_config
+from localgrad.results import THRESHOLDS, leaves_early, measure, open_run
+from localgrad.training import Config, Job, prepare, read_config
 from localgrad.training.workdir import write_json
 
 FLAGS = flags.FLAGS
@@ -49,18 +49,27 @@ def define_flags() -> None:
     flags.DEFINE_bool("anytime", False, "the curve of leaving early")
     flags.DEFINE_list("thresholds", ",".join(map(str, THRESHOLDS)), "confidences of leaving early")
     flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
-    shell.define_process_flags()
 
 
-def evaluate(config: Config, thresholds: list[float]) -> dict[str, Any]:
-    """Everything that was asked for of one run, printed and returned."""
-    run = open_run(prepare(config, resume=False))
-    model, task = run.job.model, run.job.model.task
-    if FLAGS.anytime and not run.leaves_early:
+def opened(config: Config) -> Job:
+    """The run of a configuration, of which what is asked for can be found, as far as can be told before predicting.
+
+    Raises:
+      ValueError, FileNotFoundError: it cannot, or as `prepare`.
+    """
+    job = prepare(config, resume=False)
+    if FLAGS.anytime and not leaves_early(job.model):
         raise ValueError(
             f"--anytime leaves at the first exit that is sure of a class, and {config.dataset} is for "
-            f"{task.name}: leave it out."
+            f"{job.model.task.name}: leave it out."
         )
+    return job
+
+
+def evaluate(job: Job, config: Config, thresholds: list[float]) -> dict[str, Any]:
+    """Everything that was asked for of one run, printed and returned."""
+    run = open_run(job)
+    model, task = run.job.model, run.job.model.task
     early = thresholds if FLAGS.anytime else []
     result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": run.step, "batch": len(run.x)}
     result |= measure(run, exits=FLAGS.exits, alignment=FLAGS.alignment, thresholds=early)
@@ -137,8 +146,9 @@ def main(argv: list[str]) -> int:
         return shell.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
     try:
         configs, thresholds, out = checked()
-        shell.devices(1, x64=configs[0].dtype == "float64")
-        results = [evaluate(config, thresholds) for config in configs]
+        shell.own_devices(1, x64=configs[0].dtype == "float64")
+        jobs = [opened(config) for config in configs]
+        results = [evaluate(*each, thresholds) for each in zip(jobs, configs, strict=True)]
         save(results, out)
     except (ValueError, OSError, ImportError) as error:
         return shell.refuse(str(error))

@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "folder of a run, or of an export", required=True)
     flags.DEFINE_bool("best", True, "the best epoch on validation; otherwise the newest checkpoint")
     flags.DEFINE_integer("exit", None, "the exit that predicts, counted from 1; none is the last")
-    flags.DEFINE_float("anytime", None, "leave at the first exit that is so confident, such as 0.9")
+    flags.DEFINE_float("anytime", None, "leave at the first exit that is so confident by its own account, such as 0.9")
     flags.DEFINE_integer("trial", None, "which of several trials, from 0")
     flags.DEFINE_string("out", None, "write the predictions into this file, .csv or .jsonl, and print none")
 

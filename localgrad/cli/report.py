@@ -9,7 +9,10 @@ examples, what differs between the configurations, versions, and the commands th
 
 import importlib.util
 import platform
+from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
+from os import PathLike
 from pathlib import Path
 
 import jax
@@ -39,26 +42,26 @@ def main(argv: list[str]) -> int:
     try:
         out = checked_out(FLAGS.out)
         shell.quiet()
-        runs = [
-            gather(
-                folder,
-                name,
-                config_flags.command_of,
-                evaluate=FLAGS.evaluate,
-                alignment=FLAGS.alignment,
-                log=shell.say,
-            )
-            for folder, name in zip(folders, names_of(folders), strict=True)
-        ]
-        for run in runs:
-            for note in run.notes:
-                shell.say(f"{run.workdir}: {note}")
-        page = render(runs, defaults=Config().to_json(), command=shell.command_line(), made_by=made_by())
-        write_bytes(out, page.encode())
+        write_page(folders, out, evaluate=FLAGS.evaluate, alignment=FLAGS.alignment)
     except (ValueError, OSError, ImportError) as error:
         return shell.refuse(str(error))
-    shell.say(f"wrote {out}")
     return 0
+
+
+def write_page(folders: Sequence[str], out: PathLike, *, evaluate: bool = True, alignment: bool = False) -> None:
+    """Writes the page of some runs, and says where it is and what is not on it.
+
+    Raises:
+      ValueError, OSError: as `gather`, or the page cannot be written.
+    """
+    gathered = partial(gather, command=config_flags.command_of, evaluate=evaluate, alignment=alignment, log=shell.say)
+    runs = [gathered(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
+    for run in runs:
+        for note in run.notes:
+            shell.say(f"{run.workdir}: {note}")
+    page = render(runs, defaults=Config().to_json(), command=shell.command_line(), made_by=made_by())
+    write_bytes(out, page.encode())
+    shell.say(f"wrote {out}")
 
 
 def checked_out(name: str) -> Path:

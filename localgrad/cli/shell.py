@@ -15,6 +15,7 @@ from localgrad import processes
 
 FLAGS = flags.FLAGS
 _OWN = ("coordinator", "process_id", "data_dir")  # flags in which the processes of a run may differ
+_PROCESSES = ("coordinator", "num_processes", "process_id")
 _HELP = ("h", "help", "helpshort", "helpfull")
 headed: dict[str, str] = {}  # the heading in `--help` of each flag that has one
 _DEVICES = 1024  # as many as a CPU may pretend to be; far more of them take minutes to make, or do not fit a number
@@ -39,6 +40,14 @@ def _parsed(argv: list[str]) -> list[str]:
     try:
         return FLAGS(argv)
     except flags.Error as error:
+        flag = getattr(error, "flagname", None)
+        if flag in _PROCESSES:
+            sys.exit(
+                refuse(
+                    f"--{flag}: this command is one process. Let `localgrad train` train with several, once for each "
+                    "method, and `localgrad report` set the runs side by side."
+                )
+            )
         said = str(error).replace(" ?", "?").rstrip(".")
         sys.exit(refuse(f"{said}{'' if said.endswith('?') else '.'} --help lists the flags."))
 
@@ -51,7 +60,7 @@ def define_process_flags() -> None:
     flags.DEFINE_float(
         "patience", processes.PATIENCE, "seconds to wait for the others to come, and later for their signs of life"
     )
-    headed.update(dict.fromkeys(("coordinator", "num_processes", "process_id", "patience"), "Several processes"))
+    headed.update(dict.fromkeys((*_PROCESSES, "patience"), "Several processes"))
 
 
 def help_text(command: str) -> str:

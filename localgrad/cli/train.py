@@ -14,6 +14,7 @@ import jax
 from absl import flags
 
 from localgrad.cli import config_flags, shell
+from localgrad.cli.report import write_page
 from localgrad.machines import compile_for, format_compiled
 from localgrad.pipeline import balance, block_seconds, completing_seconds
 from localgrad.report import format_ledger, format_seconds
@@ -31,6 +32,7 @@ from localgrad.training.builders import build_model, on_mesh
 from localgrad.training.config_file import saved_plugins
 from localgrad.training.inputs import read_inputs
 from localgrad.training.memory import check_memory
+from localgrad.training.workdir import folder_of
 
 # Of a command that names no method: this form of al learns from the first epoch on, where the method's default form
 # spends most of a short run on its codes and is at chance until they are there.
@@ -44,6 +46,7 @@ def define_flags() -> None:
     config_flags.define()
     flags.DEFINE_bool("dry_run", False, "print the plan and stop")
     flags.DEFINE_bool("measure", False, "with --dry_run: what blocks take by the clock, and the --cuts that balance it")
+    flags.DEFINE_bool("report", False, "write the page of `localgrad report` into the workdir: report.html")
     flags.DEFINE_string(
         "compile_for",
         None,
@@ -91,6 +94,8 @@ def main(argv: list[str]) -> int:
         return shell.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
     if FLAGS.measure and not FLAGS.dry_run:
         return shell.refuse("--measure prints what blocks take by the clock and trains nothing: say --dry_run too.")
+    if FLAGS.report and FLAGS.coordinator is not None:
+        return shell.refuse("--report is of one process: leave it out, and run `localgrad report WORKDIR` afterwards.")
     if FLAGS.compile_for:
         return compile_only(FLAGS.compile_for)
     try:
@@ -122,4 +127,13 @@ def main(argv: list[str]) -> int:
         return 128 + stop.signum
     if summary:
         shell.say(format_summary(summary, config.workdir, jobs[0].model.task))
+    return _page(config.workdir) if FLAGS.report else 0
+
+
+def _page(workdir: str) -> int:
+    """Writes the page of a run that is done into its workdir, and returns the exit status."""
+    try:
+        write_page([workdir], folder_of(workdir) / "report.html")
+    except (ValueError, OSError, ImportError) as error:
+        return shell.refuse(f"the run is done, and its page could not be made: {error}", code=1)
     return 0

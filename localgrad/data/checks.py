@@ -116,6 +116,22 @@ def checked_targets(targets: Any, what: str, task: Task, x_spec: jax.ShapeDtypeS
     return found if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(wanted)
 
 
+def channels_first(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """A hint for pictures whose channels stand in front of height and width; "" for all others.
+
+    Args:
+      found: shape of an example's inputs, or of a batch of them.
+      wanted: shape of an example's.
+
+    Examples:
+      >>> channels_first((9, 3, 8, 8), (8, 8, 3))[:24], channels_first((8, 8, 3), (8, 8, 1))
+      (' Its channels come first', '')
+    """
+    if len(wanted) != 3 or found[-3:] != (wanted[2], *wanted[:2]) or found[-3:] == wanted:
+        return ""
+    return " Its channels come first, as PyTorch has them: give them last, images.permute(0, 2, 3, 1) of a batch."
+
+
 def _at_hand(array: np.ndarray | jax.Array) -> bool:
     """Whether this process can read the values: not those of a traced array, nor those on other machines."""
     return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)

@@ -1,5 +1,9 @@
 """The 1,797 handwritten digits that come with scikit-learn: 8x8 pixels of 0 to 16, ten classes."""
 
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from localgrad.data.dataset import Dataset
@@ -24,12 +28,29 @@ def load(name: str, split: str, data_dir: object = None) -> Dataset:
     if name != "digits":
         raise ValueError(f"digits has one form; got {name}.")
 
+    pixels, labels = _published()
+    rows = _rows(labels)[split]
+    images = pixels[rows].astype(np.uint8).reshape(-1, 8, 8, 1)
+    return checked("digits", images, labels[rows], 10, where="sklearn.datasets.load_digits")
+
+
+@cache
+def _published() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels `(N, 64)` and labels `(N,)`, as `sklearn.datasets.load_digits` has them.
+
+    The file is read without the import of scikit-learn, which takes longer than all else before a first epoch's
+    programs; should a version keep it elsewhere, it is asked for it.
+    """
+    found = find_spec("sklearn")
+    folders = [] if found is None else found.submodule_search_locations or []
+    for folder in folders:
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.exists():
+            rows = np.loadtxt(path, delimiter=",", dtype=np.int64)
+            return rows[:, :-1], rows[:, -1]
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    rows = _rows(bunch.target)[split]
-    images = bunch.images[rows].astype(np.uint8)[..., None]
-    return checked("digits", images, bunch.target[rows], 10, where="sklearn.datasets.load_digits")
+    return load_digits(return_X_y=True)
 
 
 def _rows(labels: np.ndarray) -> dict[str, np.ndarray]:

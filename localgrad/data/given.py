@@ -1,13 +1,13 @@
 """Training and validation data as a program gives them: arrays, a Dataset, a loader, a folder, a file."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.data.checks import as_array
+from localgrad.data.checks import as_array, channels_first
 from localgrad.data.columns import as_column, pair_of
 from localgrad.data.dataset import Dataset
 from localgrad.data.files import expanded
@@ -44,6 +44,11 @@ def as_split(
     """
     if isinstance(given, str | os.PathLike):
         given = _read(given, shape, task, fields, like)
+    if isinstance(given, Mapping) and given and all(map(_is_set, given.values())):
+        raise ValueError(
+            f"{name} is a {type(given).__name__} of the splits {', '.join(map(str, given))}: give one of them, such as "
+            f"data[{next(iter(given))!r}]."
+        )
     if not isinstance(given, Dataset) and _is_arrays(given):
         x, y = pair_of(given, fields, name)
         given = Dataset(name, np.asarray(as_array(x, f"{name}: inputs")), as_column(y, task), task=task)
@@ -60,7 +65,10 @@ def as_split(
         )
     split = looked_at(given._replace(inputs=inputs, task=task, classes=None))
     if split.inputs.shape[1:] != shape:
-        raise ValueError(f"{name}: an example of its inputs is {split.inputs.shape[1:]}; the model takes {shape}.")
+        hint = channels_first(split.inputs.shape, shape)
+        raise ValueError(
+            f"{name}: an example of its inputs is {split.inputs.shape[1:]}; the model takes {shape}.{hint}"
+        )
     if jnp.issubdtype(dtype, jnp.integer):
         if not np.issubdtype(split.inputs.dtype, np.integer):
             raise ValueError(f"{name}: its inputs are {split.inputs.dtype}; the model takes {jnp.dtype(dtype)}.")
@@ -84,6 +92,11 @@ def _read(
     if not found.exists():
         raise FileNotFoundError(f"{found} is not there: give a folder of pictures, or a CSV file.")
     raise ValueError(f"{found} is a file of another kind: give a folder of pictures, or a CSV file.")
+
+
+def _is_set(given: Any) -> bool:
+    """Whether it is a whole set of examples and not a column of them, as what a Hugging Face dataset has by split."""
+    return isinstance(given, Iterable) and hasattr(given, "column_names")
 
 
 def _is_arrays(given: Any) -> bool:

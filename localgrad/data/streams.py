@@ -5,7 +5,10 @@ pair `(x, y)` or a dict, of a batch of any size or of one example.  Examples are
 model's size; the order, shuffled or not, is the loader's own.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad import base
-from localgrad.data.checks import as_array
+from localgrad.data.checks import as_array, channels_first
 from localgrad.data.columns import as_column, pair_of
 from localgrad.data.dataset import Dataset
 from localgrad.data.evaluation import filled_up
@@ -24,6 +27,7 @@ from localgrad.data.scaling import normalised, scaling, targets
 from localgrad.tasks import Task
 
 Chunk = tuple[np.ndarray, np.ndarray]
+_LONG = 60.0  # seconds of counting after which somebody may wonder whether there is an end
 
 
 class Look(NamedTuple):
@@ -64,17 +68,17 @@ class Stream:
         waiting: list[Chunk] = []
         count = 0
         for element in self.loader:
-            x, y = self._checked(*pair_of(element, self.fields, self.name))
+            x, y = self._as_batch(*pair_of(element, self.fields, self.name))
             while count + len(x) >= size:
                 rest = size - count
                 waiting.append((x[:rest], y[:rest]))
-                yield _joined(waiting)
+                yield self._checked(waiting)
                 x, y, waiting, count = x[rest:], y[rest:], [], 0
             if len(x):
                 waiting.append((x, y))
                 count += len(x)
         if waiting:
-            yield _joined(waiting)
+            yield self._checked(waiting)
 
     def look(self, size: int) -> Look:
         """Goes through all of it once, `size` examples at a time.
@@ -83,7 +87,15 @@ class Stream:
           ValueError: it is empty.
         """
         count, total, squares, kind = 0, np.zeros(()), np.zeros(()), None
+        patience: float | None = time.monotonic() + _LONG
         for x, _ in self.chunks(size):
+            if patience is not None and time.monotonic() > patience:
+                warnings.warn(
+                    f"{self.name} has given {count} examples and goes on: it is counted before training, in one pass. "
+                    "A loader that repeats itself has no end: give one that makes one pass.",
+                    stacklevel=2,
+                )
+                patience = None
             rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
             total, squares = total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
             count, kind = count + len(x), x.dtype
@@ -94,7 +106,7 @@ class Stream:
         variance = squares / rows_each - mean**2
         return Look(count, kind, mean, np.sqrt(np.where(variance > 1e-12 * (1 + mean**2), variance, 1.0)))
 
-    def _checked(self, x: Any, y: Any) -> Chunk:
+    def _as_batch(self, x: Any, y: Any) -> Chunk:
         """A batch of both; a single example is a batch of one."""
         x, y = np.asarray(as_array(x, f"{self.name}: inputs")), np.asarray(as_array(y, f"{self.name}: labels"))
         if len(self.shape) == 3 and self.shape[-1] == 1 and x.shape[-2:] == self.shape[:-1]:
@@ -102,13 +114,35 @@ class Stream:
         if x.shape == self.shape:
             x, y = x[None], y[None]
         if x.shape[1:] != self.shape or not x.ndim:
-            raise ValueError(f"{self.name}: its inputs are {x.shape}; the model takes (batch, {_listed(self.shape)}).")
-        found = looked_at(Dataset(self.name, x, as_column(y, self.task), task=self.task))
+            raise ValueError(
+                f"{self.name}: its inputs are {x.shape}; the model takes (batch, {_listed(self.shape)})."
+                f"{channels_first(x.shape, self.shape)}"
+            )
+        if len(x) == 1 and y.ndim == 0:  # a picture of one channel in front, (1, H, W), which is also a batch of one
+            y = y[None]
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(f"{self.name}: found labels {y.shape} for {len(x)} inputs; expected one each.")
+        return x, y
+
+    def _checked(self, parts: Sequence[Chunk]) -> Chunk:
+        """Parts of a batch as one whose numbers were looked at, which takes long for each example alone."""
+        xs, ys = zip(*parts, strict=True)
+        y = as_column(np.concatenate(ys), self.task)
+        found = looked_at(Dataset(self.name, np.concatenate(xs), y, task=self.task))
         return found.inputs, found.labels
 
 
+def _endless(loader: Any) -> bool:
+    """Whether a loader says of itself that it has no end, as those of tf.data and of grain do after `repeat()`."""
+    cardinality = getattr(loader, "cardinality", None)
+    try:
+        return int(cardinality()) == -1 if callable(cardinality) else len(loader) >= sys.maxsize
+    except (TypeError, ValueError, OverflowError, NotImplementedError):
+        return False
+
+
 def check_again(loader: Any, name: str) -> None:
-    """Refuses what can be gone through only once, or not at all.
+    """Refuses what can be gone through only once, never to its end, or not at all.
 
     Raises:
       ValueError: naming it, and what to give.
@@ -119,6 +153,10 @@ def check_again(loader: Any, name: str) -> None:
         raise ValueError(
             f"{name} is a {type(loader).__name__}, which can be gone through only once, and every epoch goes through "
             "it: give what makes it, such as the list, the DataLoader or the dataset itself."
+        )
+    if _endless(loader):
+        raise ValueError(
+            f"{name} is a {type(loader).__name__} without an end, and an epoch is one pass: leave out its repeat()."
         )
 
 
@@ -206,11 +244,6 @@ def _fetch(kind: np.dtype | None, batch_size: int) -> Callable[..., tuple[jax.Ar
 
     fetch.batch_size = batch_size  # type: ignore[attr-defined]
     return fetch
-
-
-def _joined(parts: list[Chunk]) -> Chunk:
-    xs, ys = zip(*parts, strict=True)
-    return np.concatenate(xs), np.concatenate(ys)
 
 
 def _listed(shape: tuple[int, ...]) -> str:

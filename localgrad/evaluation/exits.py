@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from localgrad.base import BlockState, Model
@@ -82,6 +81,7 @@ def temperatures(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     References:
       Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, section 4.2
     """
+    from scipy.optimize import minimize_scalar  # here: training alone needs none of it
 
     def one(scores: np.ndarray) -> float:
         def loss(log_t: float) -> float:

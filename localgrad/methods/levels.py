@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.linalg
 
 from localgrad.base import Block, PyTree
 from localgrad.blocks.flax import from_linen
@@ -161,6 +160,8 @@ def hadamard(count: int, width: int) -> jax.Array:
       >>> hadamard(3, 4).tolist()
       [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]]
     """
+    import scipy.linalg  # here: it takes a fifth of a second, and few codes are these
+
     order = 1 << (max(count, width) - 1).bit_length()
     return jnp.asarray(scipy.linalg.hadamard(order, dtype=np.int8)[:count, :width])
 

@@ -18,16 +18,20 @@ _COMPILE_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
-    """Remembers what a function says of the last few models; a model is the same if all its parts are."""
-    known: collections.deque[tuple[Model, _T]] = collections.deque(maxlen=4)
+    """Remembers what a function says of the last few models; a model is the same if all its parts are.
+
+    What is traced with 64-bit types, or with another generator of keys, is another matter.
+    """
+    known: collections.deque[tuple[Model, Any, _T]] = collections.deque(maxlen=4)
 
     @functools.wraps(function)
     def wrapped(model: Model) -> _T:
-        for other, found in known:
-            if all(ours is theirs for ours, theirs in zip(model, other, strict=True)):
+        types = jax.dtypes.canonicalize_dtype(np.float64), jax.eval_shape(lambda: jax.random.key(0)).dtype
+        for other, of_types, found in known:
+            if of_types == types and all(ours is theirs for ours, theirs in zip(model, other, strict=True)):
                 return found
-        known.append((model, function(model)))
-        return known[-1][1]
+        known.append((model, types, function(model)))
+        return known[-1][2]
 
     return wrapped
 
@@ -81,9 +85,21 @@ def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], li
             f"multiple of {shards}."
         )
 
+    states, messages = _specs(model) if shards * parts == 1 else _specs_of(model, shards * parts)
+    return [*states], [*messages]
+
+
+@once_a_model  # half of what a run traces before its first batch, else
+def _specs(model: Model) -> tuple[list[Spec], list[Spec]]:
+    return _specs_of(model, 1)
+
+
+def _specs_of(model: Model, parts: int) -> tuple[list[Spec], list[Spec]]:
+    """`specs`, of a batch that is cut into so many parts."""
+
     def shard(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         shape = list(spec.shape)
-        shape[model.batch_axis] //= shards * parts
+        shape[model.batch_axis] //= parts
         return jax.ShapeDtypeStruct(tuple(shape), spec.dtype)
 
     key = key_spec(model)

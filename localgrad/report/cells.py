@@ -10,7 +10,7 @@ from localgrad.report.svg import colour, svg, text
 
 
 def grid(values: np.ndarray, *, title: str, rows: Sequence[str], columns: Sequence[str], cell: str, log: bool) -> str:
-    """Numbers as cells, the darker the larger; the pointer tells each.
+    """Numbers as cells, the stronger their colour the larger; the pointer tells each.
 
     Args:
       values: `(rows, columns)`; what is not finite is left empty.

@@ -21,7 +21,7 @@ class Figure(NamedTuple):
     Attributes:
       title: its heading.
       drawn: an `svg` element.
-      legend: `(name, colour, dashed)` of each line.
+      legend: `(name, colour, style)` of each line; the style is solid, dashed or dotted.
       scale: the names of the first and the last of many lines, whose colours are a scale; () where each has a legend.
       says: a sentence below it.
       wide: it may be wider than the page, and is moved within its frame.
@@ -29,7 +29,7 @@ class Figure(NamedTuple):
 
     title: str
     drawn: str
-    legend: tuple[tuple[str, str, bool], ...] = ()
+    legend: tuple[tuple[str, str, str], ...] = ()
     scale: tuple[str, ...] = ()
     says: str = ""
     wide: bool = False
@@ -82,7 +82,7 @@ def compared(runs: Sequence[Run]) -> list[Figure]:
     ]
     anytime = [line for run, shade in zip(runs, shades, strict=True) for line in _anytime(run, shade, run.name)]
     found.append(_figure("Leaving early", anytime, "MFLOP an example", "test accuracy, %"))
-    legend = tuple((run.name, shade, False) for run, shade in zip(runs, shades, strict=True))
+    legend = tuple((run.name, shade, "solid") for run, shade in zip(runs, shades, strict=True))
     return [figure._replace(legend=legend) for figure in found if figure.drawn]
 
 
@@ -93,7 +93,7 @@ def costs(run: Run) -> list[Figure]:
         rows = run.ledger.blocks
         names = [f"block {i + 1} ({row.name})" for i, row in enumerate(rows)]
         sizes = [("effective", [row.effective for row in rows]), ("affiliated", [row.affiliated for row in rows])]
-        legend = tuple((name, colour(i, 2), False) for i, (name, _) in enumerate(sizes))
+        legend = tuple((name, colour(i, 2), "solid") for i, (name, _) in enumerate(sizes))
         drawn = bars(names, sizes, title="Parameters by block", y="parameters")
         found.append(Figure("Parameters by block", drawn, legend))
         flops = [("step", [row.flops / 1e6 for row in rows])]
@@ -182,10 +182,13 @@ def _figure(title: str, lines: Sequence[Line], x: str, y: str, log: bool = False
     """A chart with a legend, or, of many lines, with a scale of colours."""
     drawn = chart(lines, title=title, x=x, y=y, log=log)
     if many > _MANY:
-        rest = tuple((line.name, line.colour, line.dashed) for line in lines[many:])
-        return Figure(title, drawn, rest, (lines[0].name, lines[many - 1].name))
-    legend = tuple((line.name, line.colour, line.dashed) for line in lines) if len(lines) > 1 else ()
-    return Figure(title, drawn, legend)
+        return Figure(title, drawn, tuple(map(_key, lines[many:])), (lines[0].name, lines[many - 1].name))
+    return Figure(title, drawn, tuple(map(_key, lines)) if len(lines) > 1 else ())
+
+
+def _key(line: Line) -> tuple[str, str, str]:
+    """A line as the legend has it."""
+    return line.name, line.colour, "dotted" if line.dots else "dashed" if line.dashed else "solid"
 
 
 def _cells(title: str, epochs: np.ndarray, values: np.ndarray, names: Sequence[str]) -> Figure:
@@ -194,7 +197,7 @@ def _cells(title: str, epochs: np.ndarray, values: np.ndarray, names: Sequence[s
     mean = values[chosen].mean(axis=2).T
     columns = [f"{epoch:g}" for epoch in epochs[chosen]]
     drawn = grid(mean, title=title, rows=names, columns=columns, cell="loss", log=True)
-    return Figure(title, drawn, says="The darker, the larger the loss, by its logarithm.", wide=True)
+    return Figure(title, drawn, says="The stronger the colour, the larger the loss, by its logarithm.", wide=True)
 
 
 def _split(runs: Sequence[Run]) -> str:

@@ -7,12 +7,13 @@ import zlib
 import numpy as np
 
 
-def data_address(picture: np.ndarray) -> str:
+def data_address(picture: np.ndarray, white: int = 255) -> str:
     """A picture as the `data:` address of a PNG.
 
     Args:
       picture: `(H, W)` or `(H, W, C)` of one or three channels; what is not uint8 is scaled from its least number to
         its largest.
+      white: of uint8 the number that is shown as white, such as the largest of a whole set that goes to 16 alone.
 
     Raises:
       ValueError: for another shape.
@@ -24,6 +25,8 @@ def data_address(picture: np.ndarray) -> str:
     if picture.dtype != np.uint8:
         low, high = float(np.min(picture)), float(np.max(picture))
         picture = np.round(255 * (picture - low) / ((high - low) or 1.0)).astype(np.uint8)
+    elif 0 < white < 255:
+        picture = np.minimum(np.round(picture * (255 / white)), 255).astype(np.uint8)
     height, width, channels = picture.shape
     rows = b"".join(b"\0" + row.tobytes() for row in picture)  # each begins with the number of its filter, none
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)

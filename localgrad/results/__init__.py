@@ -3,5 +3,6 @@
 from localgrad.results.gather import gather as gather
 from localgrad.results.gather import names_of as names_of
 from localgrad.results.measure import THRESHOLDS as THRESHOLDS
+from localgrad.results.measure import leaves_early as leaves_early
 from localgrad.results.measure import measure as measure
 from localgrad.results.measure import open_run as open_run

@@ -7,18 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from localgrad.base import Plan
 from localgrad.data import Dataset
-from localgrad.pipeline import plan_of, sequential, unpadded
-from localgrad.report import EXITS, ledger, score_of
+from localgrad.report import EXITS, score_of
 from localgrad.report.facts import Epochs, Run
 from localgrad.results.measure import THRESHOLDS, Opened, measure, open_run
 from localgrad.results.seen import seen
-from localgrad.training import Config, Job, prepare, read_config
-from localgrad.training.builders import on_mesh
+from localgrad.training import Config, prepare, read_config
 from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config_file import config_of, saved_config
-from localgrad.training.placement import delays, resolve
+from localgrad.training.plan_file import Planned, plan_on, planned, read_planned
 from localgrad.training.run_config import RunConfig
 from localgrad.training.workdir import folder_of, read_json, read_records
 
@@ -65,19 +62,23 @@ def gather(
     again = command(config) if isinstance(config, Config) else _call(config)
     run = Run(name, workdir, saved, again, _versions(summary, homes[0]), epochs, summary)
     notes = [] if summary else ["The run is not finished: it has no summary."]
+    known = read_planned(folder_of(homes[0]))
+    if known is not None:
+        run = _with(run, known)
+    without = "" if known is not None else ", without ledger and timeline"
     if not isinstance(config, Config):
         notes.append(
-            "The model was given to localgrad.fit in a program, and there are no names to make it of: its records are "
-            "all that is shown, without ledger, timeline and examples."
+            "The model was given to localgrad.fit in a program, and there are no names to make it of: what is shown is "
+            f"what the run wrote{without}, and nothing is predicted anew."
         )
         return run._replace(notes=tuple(notes))
     with jax.enable_x64(config.dtype == "float64"):
         try:
             job = prepare(read_config(homes[0]), resume=False)
-            run = run._replace(**_of_model(job, Config.from_json(saved_config(homes[0]) or saved)))
-            run = run._replace(epochs=epochs._replace(percent=job.model.task.scores[epochs.score].percent))
+            placed = Config.from_json(saved_config(homes[0]) or saved)
+            run = _with(run, known or planned(job, plan_on(job, placed)))
         except (ValueError, OSError, ImportError) as error:
-            notes.append(f"The network could not be made again, so there is no ledger and no timeline: {error}")
+            notes.append(f"The network could not be made again, so that nothing is predicted{without}: {error}")
             return run._replace(notes=tuple(notes))
         if evaluate:
             try:
@@ -210,25 +211,17 @@ def _versions(summary: dict[str, Any], home: str) -> dict[str, str]:
     return {} if found is None else found["versions"]
 
 
-def _of_model(job: Job, placed: Config) -> dict[str, Any]:
-    """What is known of a run without a number: its blocks, its plan on the stages that it had, and its ledger."""
-    plan = plan_on(job, placed)
-    return {
-        "blocks": tuple(block.name for block in job.model.blocks),
-        "exits": job.model.exits,
-        "plan": plan,
-        "ledger": ledger(job.model, job.specs, plan, job.total_steps),
-        "batches": job.total_steps,
-    }
-
-
-def plan_on(job: Job, placed: Config) -> Plan:
-    """How the model of a job lies on the stages of a configuration; needs no devices."""
-    config = resolve(placed, job.model)
-    if config.engine == "sequential":
-        return sequential(job.model, delays(config, job.model)).plan
-    plan = plan_of(job.model, **on_mesh(config))
-    return unpadded(plan) if config.engine == "mpmd" else plan
+def _with(run: Run, known: Planned) -> Run:
+    """A run with what is known of it without a number that it computed."""
+    percent = known.percent.get(run.epochs.score, run.epochs.percent)
+    return run._replace(
+        blocks=known.blocks,
+        exits=known.exits,
+        plan=known.plan,
+        ledger=known.ledger,
+        batches=known.batches,
+        epochs=run.epochs._replace(percent=percent),
+    )
 
 
 def _of_predictions(opened: Opened, alignment: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from localgrad.base import BlockState
+from localgrad.base import BlockState, Model
 from localgrad.evaluation.alignment import aligner
 from localgrad.evaluation.exits import anytime, anytime_flops, collect, measure_exits, temperatures
 from localgrad.training import Config, Job, prepare, restore
@@ -38,8 +38,12 @@ class Opened(NamedTuple):
     @property
     def leaves_early(self) -> bool:
         """Whether an exit can be sure of a class."""
-        task = self.job.model.task
-        return task.classes is not None and not task.per_token
+        return leaves_early(self.job.model)
+
+
+def leaves_early(model: Model) -> bool:
+    """Whether an exit of a model can be sure of a class."""
+    return model.task.classes is not None and not model.task.per_token
 
 
 def open_run(job: Job, log: Callable[[str], None] = print) -> Opened:

@@ -31,19 +31,20 @@ def seen(scores: np.ndarray, dataset: Dataset, count: int = 12) -> Seen:
     np.add.at(confusion, (labels, predicted), 1)
     confidence = softmax(scores.astype(np.float64), axis=1).max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
+    white = int(dataset.inputs.max()) if dataset.inputs.dtype == np.uint8 and len(wrong) else 255
     worst = [
-        Example(int(i), names[labels[i]], names[predicted[i]], float(confidence[i]), *_shown(dataset, i))
+        Example(int(i), names[labels[i]], names[predicted[i]], float(confidence[i]), *_shown(dataset, i, white))
         for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     ]
     return Seen(confusion, names, tuple(worst))
 
 
-def _shown(dataset: Dataset, i: int) -> tuple[str, str]:
-    """An input as a picture's address, or else as words."""
+def _shown(dataset: Dataset, i: int, white: int) -> tuple[str, str]:
+    """An input as a picture's address, or else as words; bytes of a split go up to `white`."""
     given = np.asarray(dataset.inputs[i])
     if dataset.words is not None:
         words = [dataset.words[number] for number in given if number]
         return "", " ".join(words[:_WORDS]) + (" ..." if len(words) > _WORDS else "")
     if given.ndim == 3 and given.shape[-1] in (1, 3):
-        return data_address(given), ""
+        return data_address(given, white), ""
     return "", ", ".join(f"{number:.4g}" for number in given.ravel()[:_WORDS])

@@ -7,7 +7,7 @@ import jax
 
 from localgrad.base import BlockState, DivergedError
 from localgrad.prediction import about
-from localgrad.training import config_file, workdir
+from localgrad.training import config_file, plan_file, workdir
 from localgrad.training.job import Job, check_still
 from localgrad.training.lock import owned
 from localgrad.training.loop import Loop, versions
@@ -67,8 +67,9 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
             if told:
                 log(told)
             workdir.restore_records(run.records_path, run.records, log)
+            say = log if position.step else lambda line: None  # the first beginning makes them, and says nothing
+            plan_file.keep(folder, plan_file.as_file(plan_file.planned(job, job.engine.plan)), say)
             if job.about is not None:
-                say = log if position.step else lambda line: None  # the first beginning makes it, and says nothing
                 workdir.renew(folder / about.NAME, workdir.as_json(job.about.to_json()), say)
         run.telling.open(position.step, {"versions": versions()})
         position, states = run.to_the_end(position, meta.get("seconds", 0.0))

@@ -9,7 +9,7 @@ from etils import epath
 
 from localgrad.prediction import about
 from localgrad.report import shows_curves
-from localgrad.training import config_file, workdir
+from localgrad.training import config_file, plan_file, workdir
 from localgrad.training.job import Job, checkpoints_of
 from localgrad.training.lock import owned
 from localgrad.training.records import curves, made_on, past_its_best
@@ -48,6 +48,8 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
             home / config_file.NAME: workdir.as_json(found["config"]),
             home / "metrics.jsonl": workdir.as_lines(records),
         }
+        plan = plan_file.plan_on(job, type(job.config).from_json(found["config"]))
+        contents[home / plan_file.NAME] = plan_file.as_file(plan_file.planned(job, plan))
         if job.about is not None:
             contents[home / about.NAME] = workdir.as_json(job.about.to_json())
         drawn[home] = records

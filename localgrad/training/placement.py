@@ -44,16 +44,21 @@ def resolve(config: C, model: Model) -> C:
     return found
 
 
+def resolve_saved(config: C, model: Model) -> C:
+    """As `resolve` of a configuration that was saved: how that run lay, wherever this process is."""
+    return _resolved(config, model, one_process=True)
+
+
 def _check_alone(config: RunConfig, one_process: bool) -> None:
     """Refuses to replay over stages or shards.
 
     Raises:
       ValueError: naming the flag.
     """
-    if config.engine == "spmd" or config.stages > 1 or config.data_parallel > 1 or not one_process:
+    if config.engine in ("spmd", "mpmd") or config.stages > 1 or config.data_parallel > 1 or not one_process:
         raise ValueError(
             "--replay has no pipeline: there all stages have their turns at once, and with --replay one block at a "
-            "time has one. Leave out --stages, --data_parallel, --engine=spmd and the other processes, or --replay."
+            "time has one. Leave out --stages, --data_parallel, --engine and the other processes, or --replay."
         )
 
 
@@ -91,7 +96,7 @@ def check_placement(given: RunConfig, saved: dict[str, Any], model: Model) -> No
       ValueError: naming each flag that differs, with both values.
     """
     begun = type(given).from_json(saved)
-    before, config = _resolved(begun, model, one_process=True), resolve(given, model)
+    before, config = resolve_saved(begun, model), resolve(given, model)
     names = ("micro_batches", "data_parallel")
     differing = [(name, getattr(before, name), getattr(config, name)) for name in names]
     differing = [each for each in differing if each[1] != each[2]]

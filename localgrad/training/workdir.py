@@ -12,7 +12,8 @@ from typing import Any
 from etils import epath
 
 _OWN = (
-    "config.json", "model.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png", "checkpoints", ".lock",
+    "config.json", "model.json", "plan.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png",
+    "checkpoints", ".lock",
 )  # fmt: skip
 
 

@@ -45,6 +45,8 @@ def test_a_plan_from_the_command_line(tmp_path):
         ),
         (["evaluate"], "--workdir"),
         (["predict", "--workdir=nowhere", "picture.png"], "error: nowhere is not the workdir of a run"),
+        (["compare", "--methods=al,bp", "--coordinator=auto"], "error: --coordinator: this command is one process."),
+        (["train", "--report", "--coordinator=auto"], "error: --report is of one process: leave it out"),
         (["data", "prepare", "magic/a/b/c"], "error: dataset 'magic/a/b/c': expected `name`"),
     ],
 )

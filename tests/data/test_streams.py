@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from localgrad import classification, data, regression
+from localgrad.data import streams
 from localgrad.data.streams import Stream, check_again, stream_batches, stream_source
 
 SHAPE = (2, 2, 1)
@@ -78,6 +79,9 @@ def test_evaluation_masks_what_fills_the_last_batch():
 def test_grey_pictures_need_no_last_axis():
     x, y = next(stream([(X[..., 0], Y)]).chunks(25))
     assert x.shape == X.shape and len(y) == 25
+    x, y = next(stream([(grey[None], label) for grey, label in zip(X[..., 0], Y, strict=True)]).chunks(25))
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(y, Y)
 
 
 class Shrinking:
@@ -104,16 +108,23 @@ def test_a_loader_that_shrinks_is_named():
         ([], {}, "gives no examples"),
         ([(X[:, :1], Y)], {}, r"its inputs are \(25, 1, 2, 1\); the model takes \(batch, 2, 2, 1\)"),
         ([(X, Y[:3])], {}, r"found labels \(3,\) for 25 inputs"),
+        ([(X, 1)], {}, r"found labels \(\) for 25 inputs"),
         ([(X, Y + 1)], {}, "run from 1 to 3; expected 0 to 2"),
         ([(X * np.nan, Y)], {}, "nan at"),
         ([(X, Y.astype(str))], {}, "not real numbers"),
-        ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(25, 2\) for inputs .* wants \(25, 1\)"),
+        ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(8, 2\) for inputs .* wants \(8, 1\)"),
         ([{"image": X, "img": X, "label": Y}], {}, r'which columns of train are the inputs.*fields=\("inputs"'),
     ],
 )
 def test_what_a_loader_cannot_give(elements, more, says):
     with pytest.raises(ValueError, match=says):
         stream(elements, **more).look(8)
+
+
+def test_a_loader_that_does_not_end_is_warned_of(monkeypatch):
+    monkeypatch.setattr(streams, "_LONG", -1.0)
+    with pytest.warns(UserWarning, match="train has given 0 examples and goes on: it is counted before training"):
+        assert stream(CUTS).look(10).examples == 25
 
 
 def test_what_can_be_gone_through_once_is_refused():

@@ -19,6 +19,12 @@ def test_a_reader_of_png_gives_the_picture_back(shape):
     np.testing.assert_array_equal(np.round(255 * found), picture[..., 0] if shape[2:] == (1,) else picture)
 
 
+def test_bytes_that_go_to_sixteen_are_no_black_picture():
+    dim = np.array([[0, 4], [8, 16]], np.uint8)
+    assert data_address(dim, 16) == data_address(np.array([[0, 64], [128, 255]], np.uint8))
+    assert data_address(dim, 0) == data_address(dim)
+
+
 def test_floats_are_scaled_and_other_shapes_refused():
     assert data_address(np.array([[0.0, 0.5], [1.0, 1.0]])) == data_address(np.array([[0, 128], [255, 255]], np.uint8))
     with pytest.raises(ValueError, match=r"got \(2, 2, 7\)"):

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+import localgrad as lg
 from localgrad.cli.config_flags import command_of
 from localgrad.report.page import render
 from localgrad.results import gather, names_of
@@ -13,6 +14,8 @@ from localgrad.training import Config, prepare_all
 from localgrad.training import run as train
 from localgrad.training.own_config import OwnConfig
 from localgrad.training.workdir import write_json, write_records
+
+from ..training import own
 
 TRIALS = 2
 
@@ -100,7 +103,10 @@ def test_data_that_are_gone_leave_the_curves(trained, tmp_path):
     shutil.copy(trained[0] / "trial0" / "metrics.jsonl", folder)
     found = gather(str(folder), "run", command_of)
     assert found.epochs.loss.shape == (2, 2, 1) and found.ledger is None
-    assert "no ledger and no timeline" in found.notes[1]
+    assert "nothing is predicted, without ledger and timeline" in found.notes[1]
+    shutil.copy(trained[0] / "trial0" / "plan.json", folder)
+    found = gather(str(folder), "run", command_of)
+    assert found.ledger is not None and found.plan.cuts == (0, 2) and found.measured == {}
 
 
 def test_records_that_do_not_fit_are_left_out():
@@ -117,6 +123,26 @@ def test_names_tell_runs_apart():
     assert names_of(["a/x", "b/x", "c/y"]) == ["a/x", "b/x", "c/y"]
     with pytest.raises(ValueError, match="a run is shown once"):
         names_of(["a/x", "a/x/"])
+
+
+def test_a_run_of_a_given_model_has_its_ledger_and_its_timeline(tmp_path):
+    workdir = tmp_path / "run"
+    done = lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=lambda line: None)
+    plan = lg.spmd(own.model(), stages=2).plan
+    found = gather(str(workdir), "own", command_of)
+    assert found.plan == plan and found.exits == (1, 2)
+    assert found.ledger == lg.ledger(own.model(), done.states, plan, batches=2)
+    page = render([found], defaults={})
+    assert "Timeline of the pipeline" in page and "Parameters by block" in page and "Top" in page
+    (workdir / "plan.json").write_text("{")
+    found = gather(str(workdir), "own", command_of)
+    assert found.ledger is None and "without ledger and timeline" in found.notes[-1]
+    said = []
+    lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=said.append)
+    assert "plan.json is not as the run left it and is made anew" in said[0]
+    assert gather(str(workdir), "own", command_of).plan == plan
+    lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, workdir=workdir, log=said.append)  # on one stage
+    assert len(said) == 3 and "is a finished run" in said[2]
 
 
 def test_a_run_of_a_given_model_has_its_records(tmp_path):

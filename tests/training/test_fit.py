@@ -42,7 +42,8 @@ def undisturbed(tmp_path_factory):
 def test_it_learns_and_writes_what_a_run_writes(undisturbed):
     folder = undisturbed.workdir
     assert set(os.listdir(folder)) == {
-        "config.json", "model.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png", "checkpoints",
+        "config.json", "model.json", "plan.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png",
+        "checkpoints",
     }  # fmt: skip
     summary = undisturbed.summary
     assert summary["steps"] == 15 and summary["net"] == "Layer-Top" and summary["method"] == "early_exit"

@@ -53,7 +53,8 @@ def undisturbed(tmp_path_factory):
 def test_a_run_writes_what_the_readme_says(undisturbed):
     folder, summary = undisturbed
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "model.json", "metrics.jsonl", "calls.jsonl", "curves.png", "summary.json", "checkpoints",
+        "config.json", "model.json", "plan.json", "metrics.jsonl", "calls.jsonl", "curves.png", "summary.json",
+        "checkpoints",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,7 @@
-"""The path of somebody who never saw this library: own modules, own pictures, a kill, other processes, files."""
+"""The path of somebody who has the wheel and nothing else: own modules, own pictures, a kill, other processes, files.
+
+The wheel is built and installed into a fresh environment, with whatever it depends on from the network.
+"""
 
 import json
 import os
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..quick import QUICK
+from ..wheels import build_wheel
 
 MODULES = textwrap.dedent('''
     import flax.linen as nn, jax, jax.numpy as jnp, optax
@@ -69,11 +72,31 @@ USE = textwrap.dedent("""
 """)
 
 
-def run(folder, *words, kill_at=None):
-    """Runs Python in a folder; with `kill_at` it is killed once a checkpoint of that step or a later one is whole."""
-    environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(folder), os.getcwd()])}
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """The folder of the programs of a fresh environment with the wheel alone."""
+    folder = tmp_path_factory.mktemp("environment")
+    wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=300)
+    line = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", str(wheel)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1500)
+    if "No matching distribution found" in done.stderr or "NewConnectionError" in done.stderr:
+        pytest.skip("the network has no packages to install")
+    assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+def run(environment, folder, program, *words, kill_at=None):
+    """Runs a program in a folder; with `kill_at` it is killed once a checkpoint of that step or later is whole."""
+    own = ("PYTHONPATH", "XLA_FLAGS")  # of the tests
+    variables = {name: value for name, value in os.environ.items() if name not in own}
     process = subprocess.Popen(
-        [sys.executable, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [environment / program, *words],
+        cwd=folder,
+        env={**variables, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 500
     while kill_at is not None and process.poll() is None and time.monotonic() < deadline:
@@ -86,39 +109,53 @@ def run(folder, *words, kill_at=None):
     return process.returncode, out, err
 
 
-@pytest.mark.slow
-@pytest.mark.full
-def test_the_path_of_a_stranger(tmp_path):
+def said(environment, folder, program, *words):
+    """What a program says that ends well."""
+    status, out, err = run(environment, folder, program, *words)
+    assert status == 0, err
+    return out
+
+
+def lay_out(folder):
+    """Own modules, the program that trains them, the one that uses them, and own pictures."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 96)
     x = (80 * y[:, None, None, None] + rng.integers(0, 60, (96, 8, 8, 1))).astype(np.uint8)
+    folder.mkdir()
     for name, text in (("modules.py", MODULES), ("train.py", TRAIN), ("use.py", USE)):
-        (tmp_path / name).write_text(text)
-    undisturbed = tmp_path / "undisturbed"
-    undisturbed.mkdir()
-    for folder in (tmp_path, undisturbed):
-        np.savez(folder / "pictures.npz", x=x, y=y)
-    for name in ("modules.py", "train.py"):
-        (undisturbed / name).write_text((tmp_path / name).read_text())
+        (folder / name).write_text(text)
+    np.savez(folder / "pictures.npz", x=x, y=y)
+    for value, name in ((30, "dark"), (190, "light")):
+        Image.fromarray(np.full((12, 12), value, np.uint8)).save(folder / f"{name}.png")
+    return folder
 
-    status, *_ = run(tmp_path, "train.py", kill_at=6)
-    assert status == -signal.SIGKILL and not (tmp_path / "run" / "summary.json").exists()
-    status, out, err = run(tmp_path, "train.py")
-    assert status == 0, err
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_the_path_of_a_stranger(environment, tmp_path):
+    folder, undisturbed = lay_out(tmp_path / "own"), lay_out(tmp_path / "undisturbed")
+    program = "import localgrad, sys; print(localgrad.__file__.startswith(sys.prefix))"
+    assert said(environment, folder, "python", "-c", program) == "True\n"
+
+    status, *_ = run(environment, folder, "python", "train.py", kill_at=6)
+    assert status == -signal.SIGKILL and not (folder / "run" / "summary.json").exists()
+    out = said(environment, folder, "python", "train.py")
     assert "resuming run at batch" in out
     digest = out.split("digest")[1].strip()
-    status, out, err = run(undisturbed, "train.py")
-    assert status == 0 and out.split("digest")[1].strip() == digest, err
+    assert said(environment, undisturbed, "python", "train.py").split("digest")[1].strip() == digest
 
-    (tmp_path / "pictures.npz").unlink()  # the data are gone
-    status, out, err = run(tmp_path, "use.py")
-    assert status == 0, err
-    assert "best" in out
-    (tmp_path / "modules.py").unlink()  # and so is the code
-    for value, name in ((30, "dark"), (190, "light")):
-        Image.fromarray(np.full((12, 12), value, np.uint8)).save(tmp_path / f"{name}.png")
-    command = ("-m", "localgrad", "predict", "--workdir=exported", "--out=said.jsonl", "dark.png", "light.png")
-    status, out, err = run(tmp_path, *command)
-    assert status == 0, err
-    rows = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    (folder / "pictures.npz").unlink()  # the data are gone
+    assert "best" in said(environment, folder, "python", "use.py")
+    (folder / "modules.py").unlink()  # and so is the code
+    words = ("predict", "--workdir=exported", "--out=said.jsonl", "dark.png", "light.png")
+    said(environment, folder, "localgrad", *words)
+    rows = [json.loads(line) for line in (folder / "said.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in rows] == ["dark", "light"] and rows[0]["exit"] == 2
+
+    small = ("--net=mlp", "--widths=8,8", "--dataset=digits", "--limit=128", "--epochs=1", "--workdir=compared")
+    said(environment, folder, "localgrad", "compare", "--methods=early_exit,bp", *small)
+    rows = json.loads((folder / "compared" / "compare.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["early_exit", "bp"] and rows[1]["alignment"] > 0.99
+    said(environment, folder, "localgrad", "report", "run", "compared/bp", "--out=page.html")
+    page = (folder / "page.html").read_text()
+    assert page.count("<figcaption>Timeline of the pipeline</figcaption>") == 2 and "ConvNeXt-Attention" in page
