@@ -1,28 +1,24 @@
 """From a configuration and its data to a network, a model, an engine and a source: one builder each."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
-from localgrad.methods import METHODS, coarse_to_fine, double_buffered, freeze, heads_alone, kernels, layerwise, trials
-from localgrad.pipeline import mpmd, replayed, sequential, specs, spmd
+from localgrad.methods import METHODS, coarse_to_fine, double_buffered, freeze, heads_alone, layerwise, trials
+from localgrad.pipeline import mpmd, replayed, sequential, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
 from localgrad.training.memory import check_sizes
-from localgrad.training.optimizers import make_optimizer
 from localgrad.training.options import bind, call
 from localgrad.training.placement import delays
+from localgrad.training.recipes import build_optimizers, check_decay
 from localgrad.training.run_config import RunConfig
-
-Transform = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
 
 
 def build_network(config: Config, inputs: Inputs) -> list[Block]:
@@ -66,7 +62,7 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         raise ValueError(
             f"views={views} of an example differ by their augmentation: give --augment, for example crop,flip."
         )
-    optimizer, feedback = _optimizers(config, inputs)
+    optimizer, feedback = build_optimizers(config, inputs)
     dtype = jnp.dtype(config.long_dtype if inputs.train.words is None else jnp.int32)
     x_spec = jax.ShapeDtypeStruct((config.batch_size, *inputs.train.inputs.shape[1:]), dtype)
     method, task = METHODS[config.method], inputs.train.learnt
@@ -79,7 +75,7 @@ def build_model(config: Config, inputs: Inputs) -> Model:
     if "image_scale" in inspect.signature(method.make).parameters:
         options["image_scale"] = _image_scale(config, inputs)
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
-    _check_decay(config, model)
+    check_decay(config, model)
     if config.coarse_labels:
         model = coarse_to_fine(model, [_groups(text, model) for text in config.coarse_labels])
     model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
@@ -210,61 +206,3 @@ def _image_scale(config: Config, inputs: Inputs) -> tuple[tuple[float, ...], tup
 def _arguments(config: Config, of: str) -> dict[str, Any]:
     """The fields that a method or a network is given by name."""
     return {name: getattr(config, name) for name, about in OPTIONS.items() if about.argument_of == of}
-
-
-def _optimizers(config: Config, inputs: Inputs) -> tuple[Transform, Transform | None]:
-    """The optimizer of the weights, and that of feedback that learns; None where it has none of its own."""
-    epoch = max(1, inputs.epoch_steps // (config.double_buffered or 1))  # updates
-    shared: dict[str, Any] = {
-        "steps": (config.greedy_epochs or config.epochs) * epoch,
-        "epoch": epoch,
-        "decay_times_rate": config.decay_times_rate,
-        "decayed": _decayed(config),
-        "clip_norm": config.clip_norm,
-        "warmup": config.warmup_epochs * epoch,
-    }
-    own = _falling(config, config.schedule)
-    weights = make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay, **own, **shared)
-    return weights, _feedback_optimizer(config, shared)
-
-
-def _feedback_optimizer(config: Config, shared: dict[str, Any]) -> Transform | None:
-    """The optimizer of what learns beside the weights: as theirs, but for what has a flag; None if nothing has one."""
-    names = ("optimizer", "learning_rate", "schedule", "weight_decay")
-    given = {name: getattr(config, f"feedback_{name}") for name in names}
-    own = {name: value for name, value in given.items() if value is not None}
-    if own and not METHODS[config.method].beside:
-        flag = f"--feedback_{next(iter(own))}"
-        known = ", ".join(name for name, method in METHODS.items() if method.beside)
-        raise ValueError(
-            f"{flag} is for methods in which feedback, a critic or the like learns ({known}); "
-            f"{config.method!r} has none."
-        )
-    if not own:
-        return None
-    chosen = {name: own.get(name, getattr(config, name)) for name in names}
-    falling = _falling(config, chosen.pop("schedule"))
-    return make_optimizer(chosen.pop("optimizer"), chosen.pop("learning_rate"), **chosen, **falling, **shared)
-
-
-def _falling(config: Config, schedule: str) -> dict[str, Any]:
-    """A schedule, and the numbers that it has flags for."""
-    steps = {"step_epochs": config.step_epochs, "step_factor": config.step_factor}
-    return {"schedule": schedule, **(steps if schedule == "step" else {})}
-
-
-def _decayed(config: Config) -> Callable[[Any], Any] | None:
-    """The mask of what decays."""
-    named = {"recipe": METHODS[config.method].decays, "kernels": (), "all": None}
-    groups = named.get(config.decay_on, tuple(config.decay_on.split("+")))
-    return None if groups is None else kernels(*groups)
-
-
-def _check_decay(config: Config, model: Model) -> None:
-    """Refuses to decay groups that the method does not have."""
-    groups = sorted({group for state in specs(model)[0] for group in state.params})
-    if config.decay_on not in ("recipe", "kernels", "all") and not set(config.decay_on.split("+")) <= set(groups):
-        raise ValueError(
-            f"--decay_on={config.decay_on}: choose recipe, kernels or all, or some of the groups of parameters that "
-            f"method {config.method!r} has, joined by +: {', '.join(groups)}."
-        )
