@@ -29,22 +29,26 @@ from localgrad.blocks import cnn, mlp
 from localgrad.cli import shell
 from localgrad.data import batches
 
+flags.DEFINE_integer("blocks", 8, "of each network")
 flags.DEFINE_integer("stages", 8, "and devices; at most as many as blocks")
+flags.DEFINE_list("nets", ["mlp", "cnn"], "networks to measure")
 flags.DEFINE_integer("width", 256, "of the MLP; the CNN has a sixteenth")
 flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
 shell.define_process_flags()
 FLAGS = flags.FLAGS
 
-BLOCKS, BATCH, CALL = 8, 32, 8
+BATCH, CALL = 32, 8
+OPTIMIZED = "*cpu_after_optimizations.txt"
 ENGINES: dict[str, Callable[..., Engine]] = {"spmd": spmd, "mpmd": mpmd}
 
 
 def networks() -> dict[str, tuple[list[Block], tuple[int, ...]]]:
     """By name, the blocks and the shape of an example."""
-    return {
-        "mlp": (mlp((FLAGS.width,) * BLOCKS), (FLAGS.width,)),
-        "cnn": (cnn((FLAGS.width // 16,) * BLOCKS), (16, 16, 3)),
+    known = {
+        "mlp": (mlp((FLAGS.width,) * FLAGS.blocks), (FLAGS.width,)),
+        "cnn": (cnn((max(1, FLAGS.width // 16),) * FLAGS.blocks), (16, 16, 3)),
     }
+    return {net: known[net] for net in FLAGS.nets}
 
 
 def instructions(text: str) -> int:
@@ -70,8 +74,7 @@ def largest_device(found: list[tuple[str, int]], stages: int) -> int:
 
 def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Path) -> dict[str, Any]:
     """One engine: what its first call costs beside the second, and what its devices hold."""
-    for path in folder.iterdir():
-        path.unlink()
+    before = set(folder.glob(OPTIMIZED))
     engine = make(model, stages=FLAGS.stages)
     xs, ys = np.zeros((CALL, *model.x_spec.shape), np.float32), np.zeros((CALL, BATCH), np.int32)
     fed, state, seconds = engine.put(batches(xs, ys)), engine.load(states, jax.random.key(1)), []
@@ -79,7 +82,7 @@ def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Pat
         began = time.process_time()
         state, _ = jax.block_until_ready(engine.run(state, fed))
         seconds.append(time.process_time() - began)
-    texts = sorted(folder.glob("*cpu_after_optimizations.txt"))
+    texts = sorted(set(folder.glob(OPTIMIZED)) - before)
     programs = [(path.name.split(".")[1].removeprefix("jit_"), instructions(path.read_text())) for path in texts]
     ours = [each for each in programs if each[0] in ("call", "_enter", "_forward", "_report")]
     return {
@@ -93,8 +96,10 @@ def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Pat
 
 def main(argv: list[str]) -> int:
     """Measures and writes."""
-    if not 1 <= FLAGS.stages <= BLOCKS:
-        return shell.refuse(f"--stages={FLAGS.stages}: expected 1 to {BLOCKS}, as many as there are blocks.")
+    if not 1 <= FLAGS.stages <= FLAGS.blocks:
+        return shell.refuse(f"--stages={FLAGS.stages}: expected 1 to {FLAGS.blocks}, as many as there are blocks.")
+    if not set(FLAGS.nets) <= {"mlp", "cnn"}:
+        return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are mlp, cnn.")
     given = os.environ.get("XLA_FLAGS", "")
     with tempfile.TemporaryDirectory() as dump:
         own = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_(call|_enter|_forward|_report)"
@@ -121,7 +126,7 @@ def main(argv: list[str]) -> int:
         "state on a device KiB, at most", "padding, of all devices",
     ]  # fmt: skip
     note = (
-        f"`al`, {BLOCKS} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of {BATCH}, jax "
+        f"`al`, {FLAGS.blocks} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of {BATCH}, jax "
         f"{jax.__version__}. On each device of `spmd` is the program of all stages, and a state as large as the "
         "largest stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this "
         "machine's cores."
