@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.engines
 
-`al` on an MLP and a CNN of eight blocks, eight virtual CPU devices, calls of eight batches.  Seconds are processor time
-of the first call less that of the second: tracing, lowering and compiling, without a cache.  Instructions are those of
-the optimized programs that a device runs, as XLA writes them down; bytes are of its state.  Nothing here is speed:
-eight devices share this machine's cores.  Writes experiments/results/bench_engines.md and .json; two minutes on two
-cores.
+`early_exit` on an MLP, whose blocks are equal, and on a CNN, whose blocks are not, eight of each, eight virtual CPU
+devices, calls of eight batches.  Seconds are processor time of the first call less that of the second: tracing,
+lowering and compiling, without a cache.  Instructions are those of the optimized programs that a device runs, as XLA
+writes them down; bytes are of its state.  Nothing here is speed: eight devices share this machine's cores.  Writes
+experiments/results/bench_engines.md and .json; two minutes on two cores.
 """
 
 import os
@@ -23,12 +23,14 @@ import optax
 from absl import app, flags
 
 from experiments import tables
-from localgrad import al, init, mpmd, spmd
+from localgrad import init, mpmd, spmd
 from localgrad.base import Block, Engine, Model
 from localgrad.blocks import cnn, mlp
 from localgrad.cli import shell
 from localgrad.data import batches
+from localgrad.methods import METHODS
 
+flags.DEFINE_string("method", "early_exit", "a local method")
 flags.DEFINE_integer("blocks", 8, "of each network")
 flags.DEFINE_integer("stages", 8, "and devices; at most as many as blocks")
 flags.DEFINE_list("nets", ["mlp", "cnn"], "networks to measure")
@@ -108,7 +110,8 @@ def main(argv: list[str]) -> int:
         jax.config.update("jax_enable_compilation_cache", False)
         rows = {}
         for name, (network, shape) in networks().items():
-            model = al(network, jax.ShapeDtypeStruct((BATCH, *shape), jnp.float32), 10, tx=optax.adam(1e-3))
+            spec = jax.ShapeDtypeStruct((BATCH, *shape), jnp.float32)
+            model = METHODS[FLAGS.method](network, spec, 10, lambda scale: optax.adam(1e-3 * scale))
             states = init(model, jax.random.key(0))
             for kind, make in ENGINES.items():
                 rows[f"{name}, {kind}"] = measured(model, states, make, Path(dump))
@@ -126,10 +129,10 @@ def main(argv: list[str]) -> int:
         "state on a device KiB, at most", "padding, of all devices",
     ]  # fmt: skip
     note = (
-        f"`al`, {FLAGS.blocks} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of {BATCH}, jax "
-        f"{jax.__version__}. On each device of `spmd` is the program of all stages, and a state as large as the "
-        "largest stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this "
-        "machine's cores."
+        f"`{FLAGS.method}`, {FLAGS.blocks} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of "
+        f"{BATCH}, jax {jax.__version__}. On each device of `spmd` is the program of all stages (of equal ones, of one), "
+        "and a state as large as the largest stage's; on each device of `mpmd` are its own programs and state, each "
+        "compiled for that device. No speed: the devices share this machine's cores."
     )
     tables.write("bench_engines", header, cells, {"rows": rows}, note)
     return 0
