@@ -130,7 +130,7 @@ def main(argv: list[str]) -> int:
     ]  # fmt: skip
     note = (
         f"`{FLAGS.method}`, {FLAGS.blocks} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of "
-        f"{BATCH}, jax {jax.__version__}. On each device of `spmd` is the program of all stages (of equal ones, of one), "
+        f"{BATCH}, jax {jax.__version__}. On each device of `spmd` is the program of all stages (of one, if equal) "
         "and a state as large as the largest stage's; on each device of `mpmd` are its own programs and state, each "
         "compiled for that device. No speed: the devices share this machine's cores."
     )
