@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.engines
 
-`al` on an MLP and a CNN of eight blocks, eight virtual CPU devices, calls of eight batches.  Seconds are processor time
-of the first call less that of the second: tracing, lowering and compiling, without a cache.  Instructions are those of
-the optimized programs that a device runs, as XLA writes them down; bytes are of its state.  Nothing here is speed:
-eight devices share this machine's cores.  Writes experiments/results/bench_engines.md and .json; two minutes on two
-cores.
+`early_exit` on an MLP, whose blocks are equal, and on a CNN, whose blocks are not, eight of each, eight virtual CPU
+devices, calls of eight batches.  Seconds are processor time of the first call less that of the second: tracing,
+lowering and compiling, without a cache.  Instructions are those of the optimized programs that a device runs, as XLA
+writes them down; bytes are of its state.  Nothing here is speed: eight devices share this machine's cores.  Writes
+experiments/results/bench_engines.md and .json; two minutes on two cores.
 """
 
 import os
@@ -23,28 +23,34 @@ import optax
 from absl import app, flags
 
 from experiments import tables
-from localgrad import al, init, mpmd, spmd
+from localgrad import init, mpmd, spmd
 from localgrad.base import Block, Engine, Model
 from localgrad.blocks import cnn, mlp
 from localgrad.cli import shell
 from localgrad.data import batches
+from localgrad.methods import METHODS
 
+flags.DEFINE_string("method", "early_exit", "a local method")
+flags.DEFINE_integer("blocks", 8, "of each network")
 flags.DEFINE_integer("stages", 8, "and devices; at most as many as blocks")
+flags.DEFINE_list("nets", ["mlp", "cnn"], "networks to measure")
 flags.DEFINE_integer("width", 256, "of the MLP; the CNN has a sixteenth")
 flags.DEFINE_string("out", "experiments/results", "folder of the JSON and the markdown table")
 shell.define_process_flags()
 FLAGS = flags.FLAGS
 
-BLOCKS, BATCH, CALL = 8, 32, 8
+BATCH, CALL = 32, 8
+OPTIMIZED = "*cpu_after_optimizations.txt"
 ENGINES: dict[str, Callable[..., Engine]] = {"spmd": spmd, "mpmd": mpmd}
 
 
 def networks() -> dict[str, tuple[list[Block], tuple[int, ...]]]:
     """By name, the blocks and the shape of an example."""
-    return {
-        "mlp": (mlp((FLAGS.width,) * BLOCKS), (FLAGS.width,)),
-        "cnn": (cnn((FLAGS.width // 16,) * BLOCKS), (16, 16, 3)),
+    known = {
+        "mlp": (mlp((FLAGS.width,) * FLAGS.blocks), (FLAGS.width,)),
+        "cnn": (cnn((max(1, FLAGS.width // 16),) * FLAGS.blocks), (16, 16, 3)),
     }
+    return {net: known[net] for net in FLAGS.nets}
 
 
 def instructions(text: str) -> int:
@@ -70,8 +76,7 @@ def largest_device(found: list[tuple[str, int]], stages: int) -> int:
 
 def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Path) -> dict[str, Any]:
     """One engine: what its first call costs beside the second, and what its devices hold."""
-    for path in folder.iterdir():
-        path.unlink()
+    before = set(folder.glob(OPTIMIZED))
     engine = make(model, stages=FLAGS.stages)
     xs, ys = np.zeros((CALL, *model.x_spec.shape), np.float32), np.zeros((CALL, BATCH), np.int32)
     fed, state, seconds = engine.put(batches(xs, ys)), engine.load(states, jax.random.key(1)), []
@@ -79,7 +84,7 @@ def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Pat
         began = time.process_time()
         state, _ = jax.block_until_ready(engine.run(state, fed))
         seconds.append(time.process_time() - began)
-    texts = sorted(folder.glob("*cpu_after_optimizations.txt"))
+    texts = sorted(set(folder.glob(OPTIMIZED)) - before)
     programs = [(path.name.split(".")[1].removeprefix("jit_"), instructions(path.read_text())) for path in texts]
     ours = [each for each in programs if each[0] in ("call", "_enter", "_forward", "_report")]
     return {
@@ -93,8 +98,10 @@ def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Pat
 
 def main(argv: list[str]) -> int:
     """Measures and writes."""
-    if not 1 <= FLAGS.stages <= BLOCKS:
-        return shell.refuse(f"--stages={FLAGS.stages}: expected 1 to {BLOCKS}, as many as there are blocks.")
+    if not 1 <= FLAGS.stages <= FLAGS.blocks:
+        return shell.refuse(f"--stages={FLAGS.stages}: expected 1 to {FLAGS.blocks}, as many as there are blocks.")
+    if not set(FLAGS.nets) <= {"mlp", "cnn"}:
+        return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are mlp, cnn.")
     given = os.environ.get("XLA_FLAGS", "")
     with tempfile.TemporaryDirectory() as dump:
         own = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_(call|_enter|_forward|_report)"
@@ -103,7 +110,8 @@ def main(argv: list[str]) -> int:
         jax.config.update("jax_enable_compilation_cache", False)
         rows = {}
         for name, (network, shape) in networks().items():
-            model = al(network, jax.ShapeDtypeStruct((BATCH, *shape), jnp.float32), 10, tx=optax.adam(1e-3))
+            spec = jax.ShapeDtypeStruct((BATCH, *shape), jnp.float32)
+            model = METHODS[FLAGS.method](network, spec, 10, lambda scale: optax.adam(1e-3 * scale))
             states = init(model, jax.random.key(0))
             for kind, make in ENGINES.items():
                 rows[f"{name}, {kind}"] = measured(model, states, make, Path(dump))
@@ -121,10 +129,10 @@ def main(argv: list[str]) -> int:
         "state on a device KiB, at most", "padding, of all devices",
     ]  # fmt: skip
     note = (
-        f"`al`, {BLOCKS} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of {BATCH}, jax "
-        f"{jax.__version__}. On each device of `spmd` is the program of all stages, and a state as large as the "
-        "largest stage's; on each device of `mpmd` are its own programs and state. No speed: the devices share this "
-        "machine's cores."
+        f"`{FLAGS.method}`, {FLAGS.blocks} blocks on {FLAGS.stages} virtual CPU devices, calls of {CALL} batches of "
+        f"{BATCH}, jax {jax.__version__}. On each device of `spmd` is the program of all stages (of one, if equal) "
+        "and a state as large as the largest stage's; on each device of `mpmd` are its own programs and state, each "
+        "compiled for that device. No speed: the devices share this machine's cores."
     )
     tables.write("bench_engines", header, cells, {"rows": rows}, note)
     return 0

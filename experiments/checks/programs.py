@@ -3,8 +3,8 @@
     python -m experiments.checks.programs
 
 Thin networks on 16 x 16 images, 32 x 32 for `vgg19`, cut into three blocks; three batches, Adam with clipping by norm,
-dropout and batch norm where the network has them.  Writes experiments/results/check_programs.json and .md, network by
-network: a cell is `equal` where all digests are, and otherwise the largest difference of any number.  Expect `equal`
+dropout and batch norm where the network has them.  Writes experiments/results/check_programs.json and .md, pair by
+pair: a cell is `equal` where all digests are, and otherwise the largest difference of any number.  Expect `equal`
 everywhere; the status says whether it was.  Pairs that cannot be are refused, with the reason in the JSON.  `--nets`
 and `--methods` check some and leave the others' cells in the files; two cores, five to twenty minutes a network.
 """
@@ -126,10 +126,9 @@ def main(argv: list[str]) -> int:
             cell = cell_of(method, net)
             shell.say(f"{net} {method}: {cell}")
             if cell is not None:
-                rows.setdefault(net, {})[method] = cell
+                rows.setdefault(net, {})[method], by[net] = cell, tables.provenance()
+                write(rows, by)
         jax.clear_caches()
-        by[net] = tables.provenance()
-        write(rows, by)
     return 0 if all(sound(rows.get(net, {}).get(method)) for net in FLAGS.nets for method in FLAGS.methods) else 1
 
 

@@ -32,7 +32,12 @@ def number(batch_id: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def numbers(given: Sequence[int], counted: int) -> tuple[list[int], int]:
-    """The numbers of some batches and that of the next, on the host; see `number`."""
+    """The numbers of some batches and that of the next, on the host; see `number`.
+
+    Examples:
+      >>> numbers([NEXT, 7, NEXT], 3)
+      ([3, 7, 8], 9)
+    """
     found = []
     for batch_id in given:
         found.append(counted if batch_id == NEXT else int(batch_id))

@@ -84,3 +84,14 @@ def test_depth_benchmark(tmp_path):
     assert result["ticks_counted"] == {"1": 4, "2": 5, "4": 7}  # n + l - 1
     assert set(result["modelled_s"]) == {"2", "4"}
     assert (tmp_path / "bench_depth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_benchmark_of_engines(tmp_path):
+    size = ("--blocks=3", "--stages=3", "--width=16", "--nets=mlp")
+    done = command(*size, f"--out={tmp_path}", program="experiments.benchmarks.engines")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "bench_engines.json").read_text())
+    one, many = result["rows"]["mlp, spmd"], result["rows"]["mlp, mpmd"]
+    assert one["programs"] == 1 and 0 < many["instructions"] < one["instructions"]
+    assert many["held_bytes"] == many["stage_bytes"] == one["stage_bytes"]
+    assert "xla_dump_to" not in result.get("XLA_FLAGS", "")
