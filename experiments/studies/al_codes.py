@@ -2,10 +2,13 @@
 
     python -m experiments.studies.al_codes                                  # 4, 16 and 64 blocks; digits, one CPU core
     python -m experiments.studies.al_codes --rows="4 blocks,16 blocks" --trials=3
+    python -m experiments.studies.al_codes --rows="64 blocks fixed,64 blocks first lecun" --trials=3  # those alone
 
 MLPs of blocks of 128 on digits, profile `neco`, codes of 128, Adam 1e-3, batch 64; test accuracy after 1, 6 and 12
 epochs.  Expect the exits of the published form at chance above the first few, and those of codes made before training
-to rise together, the higher the later.  Compiling 64 blocks takes most of the time, a minute or two a row.
+to rise together, the higher the later.  Features of blocks that He's normal draws grow with the depth, and saturate the
+hidden sigmoids of deep bridges: with bridges and decoders drawn by LeCun's normal (`lecun`), and with twice the updates
+(`batch 32`), expect the last exits sooner.  Compiling 64 blocks takes most of the time, a minute or two a row.
 """
 
 from pathlib import Path
@@ -27,12 +30,14 @@ tables.define_flags("al_codes")
 FLAGS = flags.FLAGS
 
 TITLE = "Associated Learning by the number of blocks and by how its codes are made: digits, blocks of 128"
-WIDTH, BATCH, RATE, EPOCHS, SHOWN = 128, 64, 1e-3, 12, (1, 6, 12)
-FORMS: dict[str, dict[str, Any]] = {
-    "learned": {"codes": "learned"},
-    "first": {"codes": "first"},
-    "first then learning": {"codes": "first", "codes_learn_on": True},
-    "fixed": {"codes": "fixed"},
+WIDTH, RATE, EPOCHS, SHOWN = 128, 1e-3, 12, (1, 6, 12)
+FORMS: dict[str, tuple[int, dict[str, Any]]] = {  # batch size and options
+    "learned": (64, {"codes": "learned"}),
+    "first": (64, {"codes": "first"}),
+    "first lecun": (64, {"codes": "first", "kernel_init": "lecun"}),
+    "first lecun batch 32": (32, {"codes": "first", "kernel_init": "lecun"}),
+    "first then learning": (64, {"codes": "first", "codes_learn_on": True}),
+    "fixed": (64, {"codes": "fixed"}),
 }
 
 
@@ -41,11 +46,11 @@ def exits_of(depth: int) -> list[int]:
     return sorted({1, *(max(1, depth * quarter // 4) for quarter in (1, 2, 3, 4))})
 
 
-def measured(depth: int, options: dict[str, Any], trials: int, width: int, epochs: int) -> dict[str, Any]:
+def measured(depth: int, batch: int, options: dict[str, Any], trials: int, width: int, epochs: int) -> dict[str, Any]:
     """A row: accuracy by epoch and exit over trials, the seconds that codes take, and what a step costs."""
     train, test = (lg.data.get("digits", split) for split in ("train", "test"))
     mean, std = lg.data.pixel_stats(train)
-    x_spec = jax.ShapeDtypeStruct((BATCH, *train.inputs.shape[1:]), jnp.float32)
+    x_spec = jax.ShapeDtypeStruct((batch, *train.inputs.shape[1:]), jnp.float32)
     model = lg.al(lg.mlp((width,) * depth), x_spec, 10, tx=optax.adam(RATE), target_width=width, **options)
     engine, exits = lg.sequential(model), exits_of(depth)
     predict = jax.jit(lambda states, x: jnp.stack([model.predict(states, x, exit) for exit in exits]))
@@ -53,7 +58,7 @@ def measured(depth: int, options: dict[str, Any], trials: int, width: int, epoch
     right: dict[int, list[list[float]]] = {epoch: [] for epoch in shown}
     digests = []
     for seed in range(trials):
-        source = lg.data.source(train, batch_size=BATCH, seed=seed, mean=mean, std=std, put=engine.put)
+        source = lg.data.source(train, batch_size=batch, seed=seed, mean=mean, std=std, put=engine.put)
         first, own_key = jax.random.split(jax.random.key(seed))
         state = engine.load(lg.init(model, first), own_key)
         for epoch in range(1, epochs + 1):
@@ -87,7 +92,7 @@ def accuracies(predict: Any, states: Any, test: Any, mean: Any, std: Any) -> lis
 
 def main(argv: list[str]) -> int:
     depths = (4,) if FLAGS.smoke else (4, 16, 64)
-    rows = {f"{depth} blocks {form}": (depth, options) for depth in depths for form, options in FORMS.items()}
+    rows = {f"{depth} blocks {form}": (depth, *form_of) for depth in depths for form, form_of in FORMS.items()}
     try:
         shell.devices(1)
         chosen = chosen_rows(rows, FLAGS.rows)

@@ -55,6 +55,7 @@ def al(
     profile: str = DEFAULT_PROFILE,
     target_width: int | Sequence[int] = 128,
     bridge: Sequence[int] | None = None,
+    kernel_init: str | None = None,
     pool: int | None = None,
     stops: bool = True,
     association: str = "all",
@@ -77,6 +78,8 @@ def al(
       target_width: width n of every t_i; or a width for each block, such as NECO's on its convolutional network,
         `(256, 256, 256, 256, 1280, 1280)` of `vanilla_cnn` in blocks of 1, 1, 1, 1, 1 and 3 layers.
       bridge: hidden widths of the bridge in units of n, in place of the profile's.
+      kernel_init: how the kernels of b, g and h are drawn in place of the profile's way: `he`'s normal, or `lecun`'s,
+        of half the variance; deep bridges are less saturated with the latter.
       pool: the bridge averages images down to at most so many features first; None leaves them as they are.
       stops: False lets gradients flow between blocks, which are then one local block (ICLR table 6, w/o grad. stops).
       target_rate: what the updates of g and h are multiplied by, whatever `tx` is; None is the profile's (`neco`: 2).
@@ -99,7 +102,7 @@ def al(
         that leave blocks without a gradient, or codes that cannot be made before training.
     """
     network, task = check(network, classes, "al", pool)
-    form = checked_profile(profile, bridge)
+    form = checked_profile(profile, bridge, kernel_init)
     widths = _checked_widths(target_width, len(network))
     rate = form.target_rate if target_rate is None else target_rate
     if not 0 < rate < math.inf:

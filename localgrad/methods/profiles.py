@@ -46,10 +46,11 @@ PROFILES: dict[str, Profile] = {
     "iclr_head": Profile(True, (), "tanh", "tanh", "linear", "tanh", cross_entropy, 1.0, LECUN, 0.2),
 }
 DEFAULT_PROFILE = "neco"  # experiments/results/al_profiles.json
+INITIALIZERS: dict[str, Initializer] = {"he": HE, "lecun": LECUN}
 
 
-def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profile:
-    """A profile by name, with another bridge if one is given.
+def checked_profile(profile: str, bridge: Sequence[int] | None = None, kernel_init: str | None = None) -> Profile:
+    """A profile by name, with another bridge and another initialisation of b, g and h if they are given.
 
     Raises:
       ValueError: naming those that there are.
@@ -60,4 +61,8 @@ def checked_profile(profile: str, bridge: Sequence[int] | None = None) -> Profil
         not isinstance(bridge, Sequence) or not all(isinstance(u, int) and u > 0 for u in bridge)
     ):
         raise ValueError(f"bridge is a sequence of positive whole numbers, in units of the target width; got {bridge}.")
-    return PROFILES[profile] if bridge is None else PROFILES[profile]._replace(bridge=tuple(bridge))
+    if kernel_init is not None and kernel_init not in INITIALIZERS:
+        raise ValueError(f"unknown kernel_init {kernel_init!r} of method 'al'; there are {', '.join(INITIALIZERS)}.")
+    form = PROFILES[profile]
+    form = form if bridge is None else form._replace(bridge=tuple(bridge))
+    return form if kernel_init is None else form._replace(kernel_init=INITIALIZERS[kernel_init])

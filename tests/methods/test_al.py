@@ -301,12 +301,22 @@ def test_bridges() -> None:
     assert widths(bridge=(2, 3)) == [2 * WIDTH, 3 * WIDTH, WIDTH]
 
 
-@pytest.mark.parametrize(("profile", "variance"), [("neco", 2.0), ("iclr", 1.0), ("iclr_head", 1.0)])
-def test_kernels_are_drawn_as_the_profile_says(profile: str, variance: float) -> None:
+@pytest.mark.parametrize(
+    ("options", "variance"),
+    [
+        ({"profile": "neco"}, 2.0),
+        ({"profile": "iclr"}, 1.0),
+        ({"profile": "iclr_head"}, 1.0),
+        ({"profile": "neco", "kernel_init": "lecun"}, 1.0),
+        ({"profile": "iclr_head", "kernel_init": "he"}, 2.0),
+    ],
+    ids=str,
+)
+def test_kernels_are_drawn_as_the_profile_says_or_as_one_asks(options: dict[str, Any], variance: float) -> None:
     """NECO draws b, g and h by He's normal, of variance 2 / fan-in; f is the network's own affair."""
     width, features, depth = 150, 200, 2
     spec = jax.ShapeDtypeStruct((BATCH, features), jnp.float32)
-    model = al(mlp((features,) * depth), spec, CLASSES, tx=optax.sgd(0.1), profile=profile, target_width=width)
+    model = al(mlp((features,) * depth), spec, CLASSES, tx=optax.sgd(0.1), target_width=width, **options)
     for i, state in enumerate(init(model, KEY)):
         for group in "bgh":
             layers = state.params[group].values()
@@ -351,6 +361,7 @@ def test_the_message_has_the_dtype_of_the_input() -> None:
         ({"target_width": (4, 0)}, r"target_width must be at least 1; got \(4, 0\)"),
         ({"target_width": (4, 5)}, r"target_width is one number, or one a block, of 1; got \(4, 5\)"),
         ({"target_rate": 0.0}, "target_rate must be positive and finite; got 0.0"),
+        ({"kernel_init": "xavier"}, "unknown kernel_init 'xavier' of method 'al'; there are he, lecun"),
         ({"target_rate": float("nan")}, "target_rate must be positive and finite; got nan"),
     ],
 )

@@ -24,6 +24,16 @@ def test_convolution_benchmark(tmp_path):
     assert all(row["ratio"] > 0 for row in rows.values())
 
 
+def test_codes_benchmark(tmp_path):
+    done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.benchmarks.codes")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "bench_codes.json").read_text())["rows"]
+    for bridge in ("bridge of the profile", "one-layer bridge"):
+        learned, frozen = (rows[f"{form}, {bridge}"] for form in ("learned", "first"))
+        assert frozen["flops_a_step"] < learned["flops_a_step"]
+        assert len(frozen["seconds_a_step"]) == 2 and frozen["to_learned"]["median"] > 0
+
+
 @pinned
 @pytest.mark.parametrize(
     ("net", "more"),
