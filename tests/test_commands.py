@@ -25,7 +25,7 @@ NOT_RUN = {
     "--plugin=mine": "wants the modules of docs/own.md, whose test runs them",
     "--compile_for": "wants the compiler for TPUs",
     "--net=resnet20": "hours",
-    "--trials=3": "a quarter of an hour; tests of a comparison run smaller ones",
+    "--trials=3": "a quarter of an hour; the tests of comparisons run smaller ones",
 }
 PARSE = """
 import importlib, json, sys
