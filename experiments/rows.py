@@ -25,6 +25,8 @@ def chosen_rows(rows: Iterable[str], words: Sequence[str] | None) -> list[str]:
     rows = list(rows)
     if words is None:
         return rows
+    if not words:
+        raise ValueError(f"--rows= names none; the rows are {', '.join(rows)}.")
     with_words = lambda entry: [row for row in rows if set(entry.split()) <= set(row.split())]
     named = {entry: [entry] if entry in rows else with_words(entry) for entry in words}
     for entry, those in named.items():

@@ -144,7 +144,7 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
 
     jax.config.update("jax_num_cpu_devices", 8)
     jax.devices()
-    real = shell.devices
+    real = shell.devices, shell.own_devices
 
     def devices(count: int, *, x64: bool = False) -> None:
         """Those of this process are there already."""
@@ -153,7 +153,7 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
         if x64:
             jax.config.update("jax_enable_x64", True)
 
-    shell.devices = devices
+    shell.devices = shell.own_devices = devices
     program = importlib.import_module(cases[numbers[0]].program)
     getattr(program, "define_flags", lambda: None)()  # a study defines its own with its import
     with out.open("a") as file:
@@ -177,7 +177,7 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
                 print(said, err, sep="\n")
             print(json.dumps(found), file=file, flush=True)
             shutil.rmtree(base, ignore_errors=True)
-    shell.devices = real
+    shell.devices, shell.own_devices = real
 
 
 def watch(numbers: list[int], options: argparse.Namespace, scratch: Path, worker: int) -> subprocess.Popen:
@@ -218,12 +218,13 @@ def run_all(cases: dict[int, Case], options: argparse.Namespace, scratch: Path) 
     while running:
         time.sleep(1)
         for i, process in list(running.items()):
+            over = process.poll() is not None  # before what it told is read: it may tell its last in between
             done, open_ = ended(scratch, i)
             results |= done
             late = any(time.time() - when > 10 * options.patience for when in open_.values())
-            if process.poll() is None and not late:
+            if not over and not late:
                 continue
-            if process.poll() is None:
+            if not over:
                 process.kill()
                 process.wait()
             for number in open_:

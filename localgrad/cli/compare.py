@@ -83,7 +83,7 @@ def check_jobs(jobs: Sequence[Any]) -> None:
     """Refuses runs that this machine has no memory for."""
     gc.collect()  # the run before
     for job in jobs:
-        check_memory(job.model, job.config.stages)
+        check_memory(job.model, job.config)
 
 
 def write(trained: Sequence[Trained], workdir: str) -> None:

@@ -122,6 +122,8 @@ def checked() -> tuple[list[Config], list[float], Path]:
     Raises:
       ValueError, FileNotFoundError: for a flag that cannot be, or a workdir without a run.
     """
+    if not FLAGS.workdir:
+        raise ValueError("--workdir= names no folder: give that of a run, or those of several with commas between.")
     configs = [read_config(folder) for folder in FLAGS.workdir]
     for config in configs:
         if config.trials > 1:

@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
         shell.devices(count, x64=config.dtype == "float64")
         jobs = prepare_all(config)
         for job in () if FLAGS.dry_run else jobs:  # a plan may be of another machine
-            check_memory(job.model, config.stages)
+            check_memory(job.model, job.config)
     except (ValueError, OSError, ImportError) as error:
         return shell.refuse(str(error))
     if FLAGS.dry_run:
