@@ -7,8 +7,8 @@
 MLPs of blocks of 128 on digits, profile `neco`, codes of 128, Adam 1e-3, batch 64; test accuracy after 1, 6 and 12
 epochs.  Expect the exits of the published form at chance above the first few, and those of codes made before training
 to rise together, the higher the later.  Features of blocks that He's normal draws grow with the depth, and saturate the
-hidden sigmoids of deep bridges: with bridges and decoders drawn by LeCun's normal (`lecun`), and with twice the updates
-(`batch 32`), expect the last exits sooner.  Compiling 64 blocks takes most of the time, a minute or two a row.
+hidden sigmoids of deep bridges: with bridges and decoders drawn by LeCun's normal (`lecun`), and with more updates
+(`batch 32`, `batch 16`), expect the last exits sooner.  Compiling 64 blocks takes most of the time, a minute or two a row.
 """
 
 from pathlib import Path
@@ -36,6 +36,7 @@ FORMS: dict[str, tuple[int, dict[str, Any]]] = {  # batch size and options
     "first": (64, {"codes": "first"}),
     "first lecun": (64, {"codes": "first", "kernel_init": "lecun"}),
     "first lecun batch 32": (32, {"codes": "first", "kernel_init": "lecun"}),
+    "first lecun batch 16": (16, {"codes": "first", "kernel_init": "lecun"}),
     "first then learning": (64, {"codes": "first", "codes_learn_on": True}),
     "fixed": (64, {"codes": "fixed"}),
 }
