@@ -8,7 +8,7 @@ MLPs of blocks of 128 on digits, profile `neco`, codes of 128, Adam 1e-3, batch 
 epochs.  Expect the exits of the published form at chance above the first few, and those of codes made before training
 to rise together, the higher the later.  Features of blocks that He's normal draws grow with the depth, and saturate the
 hidden sigmoids of deep bridges: with bridges and decoders drawn by LeCun's normal (`lecun`), and with more updates
-(`batch 32`, `batch 16`), expect the last exits sooner.  Compiling 64 blocks takes most of the time, a minute or two a row.
+(`batch 32`, `batch 16`), expect the last exits sooner.  Compiling 64 blocks takes a minute or two a row.
 """
 
 from pathlib import Path
