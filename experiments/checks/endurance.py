@@ -28,10 +28,6 @@ from experiments import tables
 from localgrad.cli import shell
 from localgrad.training import Config, EpochEnd, manifest, prepare_all, run
 
-flags.DEFINE_integer("epochs", 200, "epochs to train, at least 10", lower_bound=10)
-flags.DEFINE_integer("manifests", 20, "times that a checkpoint's manifest is written", lower_bound=1)
-flags.DEFINE_string("out", "experiments/results/check_endurance.json", "file to write")
-shell.define_process_flags()
 FLAGS = flags.FLAGS
 
 RUN = Config(
@@ -110,4 +106,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("epochs", 200, "epochs to train, at least 10", lower_bound=10)
+    flags.DEFINE_integer("manifests", 20, "times that a checkpoint's manifest is written", lower_bound=1)
+    flags.DEFINE_string("out", "experiments/results/check_endurance.json", "file to write")
+    shell.define_process_flags()
     app.run(main)

@@ -29,7 +29,7 @@ def drawn_order(shares: Sequence[float]) -> Order:
     Examples:
       >>> order = drawn_order((1, 1, 2))
       >>> [int(order(jax.random.key(0), n)) for n in range(10)]
-      [1, 2, 2, 2, 2, 2, 1, 0, 0, 2]
+      [2, 1, 1, 2, 1, 2, 0, 0, 0, 1]
     """
     if not shares or not all(0 < share < float("inf") for share in shares):
         raise ValueError(f"shares are positive numbers, one a block; got {tuple(shares)}.")
