@@ -181,7 +181,8 @@ def test_layers_of_a_critic() -> None:
     assert kernels(of(layers=0)) == {"Dense_0": (4 * 4 * 3, CLASSES)}
 
 
-@pytest.mark.parametrize("stages", [pytest.param(1, marks=pytest.mark.full), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.full
+@pytest.mark.parametrize("stages", [1, 3])
 def test_the_whole_law(stages: int, random_states: Callable) -> None:
     """Delayed engines equal the sequential one with their delays; `locked` equals none."""
     model = tiny({"f+head": optax.sgd(0.1, momentum=0.9, nesterov=True), "critic": optax.adam(1e-2)})

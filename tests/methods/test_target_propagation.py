@@ -191,8 +191,9 @@ def test_inverses_keep_their_published_rate() -> None:
         assert [sorted(block.tx) for block in model.blocks] == [now, ["f", "inverse"], ["head"]]
 
 
-@pytest.mark.parametrize("make", [dtp, pytest.param(direct_tp, marks=pytest.mark.full)])
-@pytest.mark.parametrize("stages", [pytest.param(1, marks=pytest.mark.full), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.full
+@pytest.mark.parametrize("make", [dtp, direct_tp])
+@pytest.mark.parametrize("stages", [1, 3])
 def test_the_whole_law(make: Callable, stages: int, random_states: Callable) -> None:
     model = tiny(make, tx={"f+head": optax.sgd(0.1, momentum=0.9), "inverse": optax.adam(1e-2)})
     check_model(model, states=random_states(model), stages=stages)
