@@ -146,14 +146,18 @@ def work(numbers: list[int], cases: dict[int, Case], options: argparse.Namespace
     jax.devices()
     real = shell.devices, shell.own_devices
 
-    def devices(count: int, *, x64: bool = False) -> None:
+    def own_devices(count: int, *, x64: bool = False) -> None:
         """Those of this process are there already."""
-        if count > 8 or shell.FLAGS.coordinator is not None:
+        if count > 8:
             raise ValueError(f"{count} devices in a process that has 8 (the case wants one of its own).")
         if x64:
             jax.config.update("jax_enable_x64", True)
 
-    shell.devices = shell.own_devices = devices
+    def devices(count: int, *, x64: bool = False) -> None:
+        """The same, of a program that may be several processes."""
+        own_devices(9 if shell.FLAGS.coordinator is not None else count, x64=x64)
+
+    shell.devices, shell.own_devices = devices, own_devices
     program = importlib.import_module(cases[numbers[0]].program)
     getattr(program, "define_flags", lambda: None)()  # a study defines its own with its import
     with out.open("a") as file:
