@@ -1,6 +1,7 @@
 """Things by name, for command lines: tables of methods, networks, data sets, schedules; anyone can add a row."""
 
 import re
+from collections import UserDict
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z]\w*")
 
 
-class Table(dict[str, T]):
+class Table(UserDict[str, T]):
     """Rows by name, all of one type, in the order in which they were added.
 
     Args:
@@ -17,12 +18,12 @@ class Table(dict[str, T]):
       rows: those of the library.
 
     Raises:
-      TypeError: at `table[name] = row`, for what is no row.
+      TypeError: for what is no row, however it is put in.
     """
 
     def __init__(self, row: type[T], register: str, rows: Mapping[str, T]):
-        super().__init__(rows)
         self._row, self._register = row, register
+        super().__init__(rows)
 
     def __setitem__(self, name: str, row: T) -> None:
         if not isinstance(row, self._row):

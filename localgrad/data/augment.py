@@ -183,7 +183,7 @@ def _named(given: str, pad: int, padding: str) -> Augment:
     Raises:
       ValueError: see `augmentation`.
     """
-    name, _, text = given.partition("=")
+    name, equals, text = given.partition("=")
     table: dict[str, tuple[Callable[..., Augment], type]] = {
         "crop": (lambda amount=pad: crop(amount, padding), int),
         "flip": (flip, str),
@@ -194,7 +194,7 @@ def _named(given: str, pad: int, padding: str) -> Augment:
     if name not in table:
         raise ValueError(f"unknown augmentation {name!r}; expected any of {sorted(table)}, joined by commas")
     make, kind = table[name]
-    if not text and "=" not in given:
+    if not equals:
         return make()
     try:
         amount = kind(text)

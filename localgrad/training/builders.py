@@ -80,9 +80,7 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         model = coarse_to_fine(model, [_groups(text, model) for text in config.coarse_labels])
     model = freeze(heads_alone(model) if config.heads_alone else model, config.frozen)
     model = _one_after_another(config, inputs, model)
-    if config.double_buffered is not None:
-        _check_double_buffered(config)
-        model = double_buffered(model, config.double_buffered)
+    model = _with_two_versions(config, model)
     if config.trials > 1:
         model = trials(model, config.trials)
     check_sizes(model)
@@ -103,18 +101,21 @@ def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:
     return found
 
 
-def _check_double_buffered(config: Config) -> None:
-    """Refuses fewer batches than a gradient needs to come down.
+def _with_two_versions(config: Config, model: Model) -> Model:
+    """The model that learns once in several batches, where that is asked for.
 
     Raises:
-      ValueError: naming the flag.
+      ValueError: for fewer batches than a gradient needs to come down, naming the flag.
     """
+    if config.double_buffered is None:
+        return model
     least = 2 * (config.stages - 1) if config.asynchronous is not None else 1
-    if config.double_buffered is not None and config.double_buffered < least:
+    if config.double_buffered < least:
         raise ValueError(
             f"--double_buffered={config.double_buffered}: a gradient comes down {config.stages} stages in {least} "
             f"batches; give at least {least}, or fewer --stages."
         )
+    return double_buffered(model, config.double_buffered)
 
 
 def _groups(text: str, model: Model) -> tuple[int, ...]:
