@@ -30,12 +30,12 @@ def finite(tree: PyTree) -> jax.Array:
 
 
 def some_of(x: jax.Array) -> jax.Array:
-    """The first elements of an array: where a rate or a factor is not finite, they are not either.
+    """The first elements of an array's first row: where a rate or a factor is not finite, they are not either.
 
     To look at all new parameters before the old ones are given up takes a copy of them, a third of the time of a
     step; what is wrong with single ones is found after each call, see `with_parameters_checked`.
     """
-    return x.reshape(-1)[:16]
+    return x[(0,) * (x.ndim - 1)][:16] if x.ndim else x.reshape(1)  # a reshaped matrix would be copied on a TPU
 
 
 def with_parameters_checked(metrics: Metrics, sound: Sequence[jax.Array]) -> Metrics:

@@ -1,5 +1,7 @@
 """One layout for trees of different shapes, so that devices with different stages hold arrays of the same shape."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -12,10 +14,12 @@ from localgrad.base import PyTree, Spec
 
 
 class Slots:
-    """Lays each of several trees into one common list of 1-D arrays.
+    """Lays each of several trees into one common list of arrays.
 
     Within a dtype the leaves of each tree are ranked by size; slot j is as large as the largest j-th leaf over the
-    trees.  A leaf is found again by slice and reshape, so nothing is raveled together.  Keys are kept as their data.
+    trees.  It has that leaf's shape, so that nothing is reshaped where trees are alike: accelerators lay a matrix out
+    in tiles, and copy it to make it a vector.  A leaf of another shape fills the slot's corner if it fits there, else
+    its beginning, and is found again by slice and reshape: nothing is raveled together.  Keys are kept as their data.
 
     Attributes:
       specs: shape and dtype of each slot.
@@ -35,24 +39,25 @@ class Slots:
                 holders = [(which, order[rank]) for which, order in enumerate(ranked) if rank < len(order)]
                 for which, leaf in holders:
                     self._places[which][leaf] = len(self.specs)
-                size = max(_size(raw[which][leaf]) for which, leaf in holders)
-                self.specs.append(jax.ShapeDtypeStruct((size,), dtype))
+                shape = _shape_of([raw[which][leaf].shape for which, leaf in holders])
+                self.specs.append(jax.ShapeDtypeStruct(shape, dtype))
 
     def pack(self, which: int, tree: PyTree, xp: ModuleType = jnp) -> list[jax.Array]:
         """Lays tree `which` into slots; unused room is zero.  `xp` is `jnp` in traced code, `numpy` on the host."""
         slots: list[Any] = [None] * len(self.specs)
         for leaf, value in enumerate(jax.tree.leaves(tree)):
-            slot, flat = self._places[which][leaf], xp.reshape(to_data(value), (-1,))
-            slots[slot] = xp.pad(flat, (0, self.specs[slot].shape[0] - flat.shape[0]))
+            slot = self._places[which][leaf]
+            slots[slot] = _laid(to_data(value), self.specs[slot].shape, xp)
         return [
             xp.zeros(spec.shape, spec.dtype) if slot is None else slot
             for slot, spec in zip(slots, self.specs, strict=True)
         ]
 
     def unpack(self, which: int, slots: Sequence[jax.Array]) -> PyTree:
-        """Gives tree `which` back from its slots, whose last axis is the slot's; leading axes are kept."""
+        """Gives tree `which` back from its slots, whose last axes are the slot's; leading axes are kept."""
         leaves, treedef = self._trees[which]
-        found = [_like(leaf, slots[self._places[which][i]]) for i, leaf in enumerate(leaves)]
+        places = [self._places[which][i] for i in range(len(leaves))]
+        found = [_like(leaf, slots[j], self.specs[j].shape) for leaf, j in zip(leaves, places, strict=True)]
         return jax.tree.unflatten(treedef, found)
 
     def fill(self, value: float = 0.0) -> list[jax.Array]:
@@ -73,10 +78,33 @@ def to_data(leaf: jax.Array) -> jax.Array:
     return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
-def _like(leaf: Spec, slot: jax.Array) -> jax.Array:
-    """The leading part of a slot, as an array like `leaf` behind the slot's own leading axes."""
-    data = jax.eval_shape(to_data, leaf)
-    array = slot[..., : _size(data)].reshape((*slot.shape[:-1], *data.shape))
+def _shape_of(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of a slot for leaves of these shapes: the most frequent one of the largest, at least a vector."""
+    largest = max(map(math.prod, shapes))
+    frequent = Counter(sorted(shape for shape in shapes if math.prod(shape) == largest)).most_common(1)
+    return frequent[0][0] or (1,)
+
+
+def _in_corner(shape: tuple[int, ...], slot: tuple[int, ...]) -> bool:
+    """Whether an array of this shape is no longer than the slot along any of its axes."""
+    return len(shape) == len(slot) and all(a <= b for a, b in zip(shape, slot, strict=True))
+
+
+def _laid(array: jax.Array, slot: tuple[int, ...], xp: ModuleType) -> jax.Array:
+    """An array in a slot of this shape; what is left over is zero."""
+    if _in_corner(array.shape, slot):
+        return xp.pad(array, [(0, b - a) for a, b in zip(array.shape, slot, strict=True)])
+    flat = xp.reshape(array, (-1,))
+    return xp.reshape(xp.pad(flat, (0, math.prod(slot) - flat.shape[0])), slot)
+
+
+def _like(leaf: Spec, laid: jax.Array, slot: tuple[int, ...]) -> jax.Array:
+    """The array like `leaf` that was laid in a slot of this shape, behind the slot's own leading axes."""
+    data, lead = jax.eval_shape(to_data, leaf), laid.shape[: laid.ndim - len(slot)]
+    if _in_corner(data.shape, slot):
+        array = laid[(..., *map(slice, data.shape))]
+    else:
+        array = laid.reshape((*lead, -1))[..., : math.prod(data.shape)].reshape((*lead, *data.shape))
     return jax.random.wrap_key_data(array, impl=_impl(leaf)) if is_key(leaf) else array
 
 
@@ -87,9 +115,7 @@ def _impl(leaf: Spec) -> Any:
     return told[0]
 
 
-def _size(leaf: Spec) -> int:
-    return int(np.prod(leaf.shape))
-
-
 def _by_size(leaves: Sequence[Spec], dtype: np.dtype) -> list[int]:
-    return sorted((i for i, x in enumerate(leaves) if x.dtype == dtype), key=lambda i: -_size(leaves[i]))
+    """The leaves of this dtype, largest first; those of one size in the order of their shapes, so that shapes meet."""
+    rank = lambda i: (-math.prod(leaves[i].shape), leaves[i].shape)
+    return sorted((i for i, x in enumerate(leaves) if x.dtype == dtype), key=rank)

@@ -1,5 +1,6 @@
 """Slots: every tree comes back from the common layout bit for bit, and the layout is no larger than promised."""
 
+import math
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ def test_size(seed: int) -> None:
         sizes = [sorted((x.size for x in jax.tree.leaves(tree) if x.dtype == dtype), reverse=True) for tree in trees]
         longest = max(map(len, sizes))
         expected = np.max([np.pad(row, (0, longest - len(row))) for row in sizes], 0).tolist() if longest else []
-        assert [spec.shape[0] for spec in slots.specs if spec.dtype == dtype] == expected
+        assert [math.prod(spec.shape) for spec in slots.specs if spec.dtype == dtype] == expected
     for which, tree in enumerate(trees):
         packed = slots.pack(which, tree, np)
         used = sum(np.count_nonzero(x) for x in jax.tree.leaves(tree))
@@ -72,8 +73,29 @@ def test_size(seed: int) -> None:
 
 def test_one_tree_is_not_padded() -> None:
     tree = {"w": np.ones((3, 4), np.float32), "b": np.ones((4,), np.float32), "count": np.ones((), np.int32)}
-    assert [spec.shape for spec in Slots([tree]).specs] == [(12,), (4,), (1,)]
+    assert [spec.shape for spec in Slots([tree]).specs] == [(3, 4), (4,), (1,)]
     assert Slots([tree, tree]).specs == Slots([tree]).specs
+
+
+def test_a_slot_has_the_shape_of_its_largest_leaf() -> None:
+    """Leaves of one size meet those of their own shape; of several shapes of one size the most frequent is taken."""
+    first = {"w": np.ones((3, 4)), "v": np.ones((4, 3)), "b": np.ones(4)}
+    same = {"a": np.ones((4, 3)), "b": np.ones((3, 4))}
+    assert [spec.shape for spec in Slots([first, same]).specs] == [(3, 4), (4, 3), (4,)]
+    other, third = {"a": np.ones((2, 6)), "b": np.ones((4, 3))}, {"a": np.ones((3, 4)), "b": np.ones((5, 1))}
+    assert [spec.shape for spec in Slots([first, other, third]).specs] == [(3, 4), (4, 3), (4,)]
+
+
+def test_a_smaller_leaf_fills_a_corner_or_the_beginning() -> None:
+    trees = [np.ones(shape, np.float32) for shape in ((3, 4), (3, 2), (1, 6), (5,))]
+    slots = Slots(trees)
+    laid = [slots.pack(which, tree, np)[0] for which, tree in enumerate(trees)]
+    corner, beginning, vector = np.zeros((3, 4)), np.zeros(12), np.zeros(12)
+    corner[:, :2], beginning[:6], vector[:5] = 1, 1, 1
+    for found, expected in zip(laid, [np.ones(12), corner, beginning, vector], strict=True):
+        np.testing.assert_array_equal(found, expected.reshape(3, 4))
+    for which, tree in enumerate(trees):
+        assert_same(slots.unpack(which, [jnp.asarray(laid[which])]), tree)
 
 
 @pytest.mark.parametrize("lead", [(2,), (3, 1)])
