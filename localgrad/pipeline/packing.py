@@ -13,13 +13,17 @@ import numpy as np
 from localgrad.base import PyTree, Spec
 
 
+_TILE = 128  # numbers that a TPU keeps side by side
+
+
 class Slots:
     """Lays each of several trees into one common list of arrays.
 
     Within a dtype the leaves of each tree are ranked by size; slot j is as large as the largest j-th leaf over the
-    trees.  It has that leaf's shape, so that nothing is reshaped where trees are alike: accelerators lay a matrix out
-    in tiles, and copy it to make it a vector.  A leaf of another shape fills the slot's corner if it fits there, else
-    its beginning, and is found again by slice and reshape: nothing is raveled together.  Keys are kept as their data.
+    trees.  Accelerators lay a matrix out in tiles, and copy it to make it a vector; so a slot has that leaf's shape,
+    and nothing is reshaped where trees are alike, but where tiles would be filled badly: there it is 1-D.  A leaf of
+    another shape fills the slot's corner if it fits there, else its beginning, and is found again by slice and reshape:
+    nothing is raveled together.  Keys are kept as their data.
 
     Attributes:
       specs: shape and dtype of each slot.
@@ -79,10 +83,15 @@ def to_data(leaf: jax.Array) -> jax.Array:
 
 
 def _shape_of(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of a slot for leaves of these shapes: the most frequent one of the largest, at least a vector."""
+    """The shape of a slot for leaves of these shapes: the most frequent one of the largest, or a vector."""
     largest = max(map(math.prod, shapes))
-    frequent = Counter(sorted(shape for shape in shapes if math.prod(shape) == largest)).most_common(1)
-    return frequent[0][0] or (1,)
+    frequent = Counter(sorted(shape for shape in shapes if math.prod(shape) == largest)).most_common(1)[0][0]
+    return frequent if _fills_tiles(frequent) else (largest,)
+
+
+def _fills_tiles(shape: tuple[int, ...]) -> bool:
+    """Whether a TPU's tiles, which are 128 wide along the last axis, hold a quarter more than the array at most."""
+    return len(shape) > 1 and -(-shape[-1] // _TILE) * _TILE <= 1.25 * shape[-1]
 
 
 def _in_corner(shape: tuple[int, ...], slot: tuple[int, ...]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from localgrad.pipeline.packing import Slots
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.uint8, np.bool_]
-SHAPES = [(), (1,), (3,), (2, 3), (4, 1, 2), (0, 3), (7,)]
+SHAPES = [(), (1,), (3,), (2, 3), (4, 1, 2), (0, 3), (7,), (2, 128), (1, 2, 128), (128, 2)]
 
 
 def random_tree(rng: np.random.Generator, leaves: int) -> Any:
@@ -73,27 +73,40 @@ def test_size(seed: int) -> None:
 
 def test_one_tree_is_not_padded() -> None:
     tree = {"w": np.ones((3, 4), np.float32), "b": np.ones((4,), np.float32), "count": np.ones((), np.int32)}
-    assert [spec.shape for spec in Slots([tree]).specs] == [(3, 4), (4,), (1,)]
+    assert [spec.shape for spec in Slots([tree]).specs] == [(12,), (4,), (1,)]
     assert Slots([tree, tree]).specs == Slots([tree]).specs
+
+
+def ones(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.ones(shape, np.float32) for shape in shapes]
+
+
+def shapes_of(*trees: Any) -> list[tuple[int, ...]]:
+    return [spec.shape for spec in Slots(trees).specs]
 
 
 def test_a_slot_has_the_shape_of_its_largest_leaf() -> None:
     """Leaves of one size meet those of their own shape; of several shapes of one size the most frequent is taken."""
-    first = {"w": np.ones((3, 4)), "v": np.ones((4, 3)), "b": np.ones(4)}
-    same = {"a": np.ones((4, 3)), "b": np.ones((3, 4))}
-    assert [spec.shape for spec in Slots([first, same]).specs] == [(3, 4), (4, 3), (4,)]
-    other, third = {"a": np.ones((2, 6)), "b": np.ones((4, 3))}, {"a": np.ones((3, 4)), "b": np.ones((5, 1))}
-    assert [spec.shape for spec in Slots([first, other, third]).specs] == [(3, 4), (4, 3), (4,)]
+    first = ones((128, 256), (256, 128), (4,))
+    assert shapes_of(first, ones((256, 128), (128, 256))) == [(128, 256), (256, 128), (4,)]
+    others = ones((64, 512), (256, 128)), ones((128, 256), (5, 128))
+    assert shapes_of(first, *others) == [(128, 256), (256, 128), (4,)]
+
+
+@pytest.mark.parametrize("shape", [(128, 10), (3, 3, 32, 32), (8, 129), (4, 128, 200), (5, 1)])
+def test_a_shape_that_would_fill_tiles_badly_is_not_kept(shape: tuple[int, ...]) -> None:
+    assert shapes_of(ones(shape)) == [(math.prod(shape),)]
+    assert shapes_of(ones((*shape[:-1], 500))) == [(*shape[:-1], 500)]
 
 
 def test_a_smaller_leaf_fills_a_corner_or_the_beginning() -> None:
-    trees = [np.ones(shape, np.float32) for shape in ((3, 4), (3, 2), (1, 6), (5,))]
+    trees = ones((3, 128), (3, 2), (1, 129), (5,))
     slots = Slots(trees)
     laid = [slots.pack(which, tree, np)[0] for which, tree in enumerate(trees)]
-    corner, beginning, vector = np.zeros((3, 4)), np.zeros(12), np.zeros(12)
-    corner[:, :2], beginning[:6], vector[:5] = 1, 1, 1
-    for found, expected in zip(laid, [np.ones(12), corner, beginning, vector], strict=True):
-        np.testing.assert_array_equal(found, expected.reshape(3, 4))
+    corner, beginning, vector = np.zeros((3, 128)), np.zeros(384), np.zeros(384)
+    corner[:, :2], beginning[:129], vector[:5] = 1, 1, 1
+    for found, expected in zip(laid, [np.ones(384), corner, beginning, vector], strict=True):
+        np.testing.assert_array_equal(found, expected.reshape(3, 128))
     for which, tree in enumerate(trees):
         assert_same(slots.unpack(which, [jnp.asarray(laid[which])]), tree)
 
