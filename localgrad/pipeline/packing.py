@@ -12,7 +12,6 @@ import numpy as np
 
 from localgrad.base import PyTree, Spec
 
-
 _TILE = 128  # numbers that a TPU keeps side by side
 
 

@@ -11,6 +11,7 @@ from localgrad.training.fitting import fit as fit
 from localgrad.training.job import EpochEnd as EpochEnd
 from localgrad.training.job import Job as Job
 from localgrad.training.job import prepare as prepare
+from localgrad.training.json_lines import JsonLines as JsonLines
 from localgrad.training.loading import load as load
 from localgrad.training.loading import load_states as load_states
 from localgrad.training.lock import InUseError as InUseError
@@ -20,7 +21,6 @@ from localgrad.training.run import run as run
 from localgrad.training.stopping import Interrupted as Interrupted
 from localgrad.training.summary import format_summary as format_summary
 from localgrad.training.summary import make_ledger as make_ledger
-from localgrad.training.trackers import JsonLines as JsonLines
 from localgrad.training.trackers import TensorBoard as TensorBoard
 from localgrad.training.trackers import Tracker as Tracker
 from localgrad.training.trackers import WeightsAndBiases as WeightsAndBiases

@@ -11,6 +11,7 @@ from localgrad.prediction import about
 from localgrad.report import shows_curves
 from localgrad.training import config_file, plan_file, workdir
 from localgrad.training.job import Job, checkpoints_of
+from localgrad.training.json_lines import JsonLines
 from localgrad.training.lock import owned
 from localgrad.training.records import curves, made_on, past_its_best
 from localgrad.training.run_config import RunConfig
@@ -86,6 +87,8 @@ def repair(folder: epath.Path, done: Finished, log: Callable[[str], None]) -> No
         path = home / "curves.png"
         return not path.exists() or not shows_curves(path.read_bytes(), done.records[home])
 
+    for home, records in done.records.items():
+        JsonLines(home / workdir.CALLS, log).review(records[-1]["step"])  # which tells of what no one can make again
     wrong = [path for path, content in done.contents.items() if differs(path, content)]
     unseen = [home for home in done.records if undrawn(home)]
     if not wrong and not unseen:

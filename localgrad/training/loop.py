@@ -57,7 +57,7 @@ class Loop:
         late = any(job.engine.plan.schedule.delays)
         self._late = late or job.config.replay is not None  # what is in flight, or in buffers, belongs to the run
         self._evaluate = make_scorer(job.model)
-        self.telling = Telling(job)
+        self.telling = Telling(job, log)
         self._enough = False  # a callback asked for an end
 
     def close(self) -> None:

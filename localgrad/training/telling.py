@@ -1,16 +1,17 @@
 """Whom a run tells how it goes: its trackers, and jax's profiler in its window."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from localgrad.base import BlockState, Metrics
 from localgrad.training.job import Job
+from localgrad.training.json_lines import JsonLines
 from localgrad.training.rows import Rows
 from localgrad.training.trace import Trace
-from localgrad.training.trackers import JsonLines, TensorBoard, Tracker
-from localgrad.training.workdir import folder_of
+from localgrad.training.trackers import TensorBoard, Tracker
+from localgrad.training.workdir import CALLS, folder_of
 
 
 class Telling:
@@ -18,10 +19,11 @@ class Telling:
 
     Args:
       job: the run.
+      log: takes a line of text for the user.
     """
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, job: Job, log: Callable[[str], None]):
+        self._job, self._log = job, log
         self._trackers: list[Tracker] = []
         self._trace = Trace(None, "")
         self._rows = Rows(job.model, job.engine.plan, job.source.steps_per_epoch)
@@ -33,7 +35,7 @@ class Telling:
         job, folder = self._job, folder_of(self._job.config.workdir)
         events = folder / "tensorboard"
         own = [TensorBoard(events)] if job.config.tensorboard else []
-        self._trackers = [JsonLines(folder / "calls.jsonl"), *own, *job.trackers]
+        self._trackers = [JsonLines(folder / CALLS, self._log), *own, *job.trackers]
         self._trace = Trace(job.config.trace, events)
         known = {**job.config.to_json(), **facts, "blocks": [block.name for block in job.model.blocks]}
         for tracker in self._trackers:

@@ -1,19 +1,18 @@
 """Trackers: who is told how a run goes, a row a call of the engine and a row an epoch.
 
-A tracker is anything with the four methods of `Tracker`.  The loop writes to any number of them; `calls.jsonl` is
-always one.  What a run computes never depends on them.
+A tracker is anything with the four methods of `Tracker`.  The loop writes to any number of them;
+`JsonLines` is always one.  What a run computes never depends on them.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from localgrad.training.workdir import append_records, as_lines, folder_of, is_local, parse_json, write_bytes
-
-Row = Mapping[str, Any]
+from localgrad.training.json_lines import Row
+from localgrad.training.workdir import folder_of
 
 
 @runtime_checkable
@@ -52,43 +51,6 @@ def flat(row: Row, blocks: Sequence[str] = ()) -> dict[str, float]:
         elif isinstance(value, list | bool | int | float):
             found[name] = float(np.mean(value))
     return found
-
-
-class JsonLines:
-    """A file with one row a call, as JSON; rows of an epoch stand in `metrics.jsonl`.
-
-    Args:
-      path: the file; of a run that goes on, its rows up to there are kept.
-    """
-
-    def __init__(self, path: str | PathLike):
-        self.path = folder_of(path)
-        self._waiting: list[dict[str, Any]] = []
-
-    def start(self, run: Row, step: int) -> None:
-        kept = []
-        for line in self.path.read_bytes().split(b"\n") if self.path.exists() else []:
-            try:
-                row = parse_json(line)
-                if row["step"] <= step:
-                    kept.append(row)
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by a kill
-        write_bytes(self.path, as_lines(kept))
-
-    def call(self, row: Row) -> None:
-        self._waiting.append(dict(row))
-        if is_local(self.path):
-            self.close()
-
-    def epoch(self, row: Row) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Writes what waits: an object of a cloud cannot grow, and is written once an epoch."""
-        if self._waiting:
-            append_records(self.path, self._waiting, lasting=False)
-            self._waiting = []
 
 
 class TensorBoard:

@@ -11,8 +11,9 @@ from typing import Any
 
 from etils import epath
 
+CALLS = "calls.jsonl"
 _OWN = (
-    "config.json", "model.json", "plan.json", "metrics.jsonl", "calls.jsonl", "summary.json", "curves.png",
+    "config.json", "model.json", "plan.json", "metrics.jsonl", CALLS, "summary.json", "curves.png",
     "checkpoints", ".lock",
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from localgrad.training import JsonLines, TensorBoard, Tracker, WeightsAndBiases
+from localgrad.training import TensorBoard, Tracker, WeightsAndBiases
 from localgrad.training.trace import Trace
 
 RUN = {"seed": 0, "blocks": ["conv", "dense"]}
@@ -25,18 +25,6 @@ def told(tracker):
     tracker.epoch(row(10, validation_accuracy=[90.0, 80.0], validation_exit_accuracy=[70.0, 85.0], best="max"))
     tracker.close()
     return tracker
-
-
-def test_rows_of_calls_go_on_where_a_run_goes_on(tmp_path):
-    path = tmp_path / "calls.jsonl"
-    assert isinstance(told(JsonLines(path)), Tracker)
-    with path.open("a") as file:
-        file.write('{"step": 11, "torn')
-    again = JsonLines(path)
-    again.start(RUN, 5)
-    again.call(row(9))
-    again.close()
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 9]
 
 
 def test_wandb_and_whatever_speaks_as_it_does():
