@@ -3,11 +3,11 @@ r"""Trains a network with a local learning rule.
     localgrad train --method=al --profile=iclr_head --net=mlp --dataset=digits --stages=4 --epochs=40 \
       --learning_rate=3e-3 --workdir=runs/digits
 
-The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops.  Several processes train
-one network when each is started with `--coordinator=HOST:PORT --num_processes=N --process_id=I`, or, where the cluster
-says those itself (TPU pods, SLURM), with `--coordinator=auto`.  Without `--method` and `--profile` it is `al` in its
-form `iclr_head`.  `--compile_for=tpu:v5e:2x4` compiles the pipeline for chips that need not be here, and says what one
-of them holds and does.
+The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops; it looks at the workdir
+only where one is given.  Several processes train one network when each is started with `--coordinator=HOST:PORT
+--num_processes=N --process_id=I`, or, where the cluster says those itself (TPU pods, SLURM), with `--coordinator=auto`.
+Without `--method` and `--profile` it is `al` in its form `iclr_head`.  `--compile_for=tpu:v5e:2x4` compiles the pipeline
+for chips that need not be here, and says what one of them holds and does.
 """
 
 import jax
@@ -65,9 +65,14 @@ def config_from_flags() -> Config:
     values = config_flags.values()
     if not FLAGS["method"].present and values["profile"] is None:
         values["profile"] = _FIRST_PROFILE
-    if not FLAGS["plugin"].present:
+    if not FLAGS["plugin"].present and in_a_workdir():
         values["plugin"] = saved_plugins(values["workdir"])
     return Config(**values)
+
+
+def in_a_workdir() -> bool:
+    """Whether the command is of a workdir: a plan is so only where one is given."""
+    return not FLAGS.dry_run or FLAGS["workdir"].present
 
 
 def compile_only(target: str) -> int:
@@ -102,7 +107,7 @@ def main(argv: list[str]) -> int:
         config = config_from_flags()
         count = 1 if config.engine == "sequential" else config.stages * config.data_parallel
         shell.devices(count, x64=config.dtype == "float64")
-        jobs = prepare_all(config)
+        jobs = prepare_all(config, resume=in_a_workdir())
         for job in () if FLAGS.dry_run else jobs:  # a plan may be of another machine
             check_memory(job.model, job.config)
     except (ValueError, OSError, ImportError) as error:

@@ -19,15 +19,20 @@ from localgrad.training.run_config import RunConfig
 from localgrad.training.summary import merge, summaries
 
 
-def prepare_all(config: Config) -> list[Job]:
+def prepare_all(config: Config, *, resume: bool = True) -> list[Job]:
     """The jobs of a run: one, or one a trial where trials are trained one after another.
+
+    Args:
+      config: the run.
+      resume: as for `prepare`.
 
     Raises:
       ValueError, FileNotFoundError: as `prepare`, before any compilation.
     """
-    check_workdir(config)
+    if resume:
+        check_workdir(config)
     if config.trials == 1 or config.trials_by == "vmap":
-        return [prepare(config)]
+        return [prepare(config, resume=resume)]
     return [
         prepare(
             dataclasses.replace(
@@ -37,7 +42,8 @@ def prepare_all(config: Config) -> list[Job]:
                 workdir=str(workdir.folder_of(config.workdir) / f"trial{trial}"),
                 grow_from=_of_trial(config.grow_from, trial),
                 begin_from=_of_trial(config.begin_from, trial),
-            )
+            ),
+            resume=resume,
         )
         for trial in range(config.trials)
     ]

@@ -55,6 +55,15 @@ def test_a_file_in_place_of_the_workdir_is_refused(tmp_path):
     assert done.returncode == 2 and "is a file; give a folder" in done.stderr
 
 
+def test_a_plan_of_no_workdir_in_particular_looks_at_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "latest").write_text("")
+    assert command("train", "--widths=8,8", "--dry_run", program="localgrad").returncode == 0
+    done = command("train", "--widths=8,8", program="localgrad")
+    assert done.returncode == 2 and "is a file; give a folder" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_says_where_and_ends_with_status_1(tmp_path):
     done = command(
