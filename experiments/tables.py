@@ -60,7 +60,7 @@ def run_rows(
         shell.devices(1)
         if FLAGS.trials < 1:
             raise ValueError(f"--trials must be at least 1; got {FLAGS.trials}.")
-        Path(FLAGS.out).mkdir(parents=True, exist_ok=True)  # found out before hours of training
+        place(FLAGS.out, folder=True)
         chosen = chosen_rows(rows, FLAGS.rows)
         kept = kept_rows(Path(FLAGS.out) / f"{name}.json", title, [row for row in rows if row not in chosen])
     except (ValueError, OSError) as error:
@@ -191,12 +191,27 @@ def _commit() -> str | None:
     return found.stdout.strip()
 
 
+def place(name: str, *, folder: bool) -> Path:
+    """Where results are written, a folder or a file; made now, so that it is found out before hours of work.
+
+    Raises:
+      SystemExit: it cannot be made, with a line that says so.
+    """
+    path = Path(name)
+    try:
+        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+        if path.is_dir() != folder and path.exists():
+            raise IsADirectoryError(f"it is a folder; give a file, such as {path / 'result.json'}")
+    except OSError as error:
+        raise SystemExit(shell.refuse(f"--out={name}: {error}.")) from None
+    return path
+
+
 def write(
     name: str, header: Sequence[str], cells: Sequence[Sequence[Any]], result: Mapping[str, Any], note: str
 ) -> None:
     """Writes `NAME.json`, with the command, the machine and the versions, and `NAME.md`, a table; prints the table."""
-    folder = Path(FLAGS.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place(FLAGS.out, folder=True)
     about = provenance()
     (folder / f"{name}.json").write_text(json.dumps({**about, **result}, indent=2) + "\n")
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]

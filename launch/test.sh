@@ -18,7 +18,9 @@ export JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
 "$bin/ruff" format --check .
 "$bin/mypy"
 "$bin/python" -m pytest -n 2 --dist loadfile -m "not slow and not full"
-"$bin/python" -m pytest -n 2 -m "slow and not full" --durations=12  # by test and not by file: they share nothing
+# By test and not by file: they share nothing.  What compares no bits of two programs is compiled quickly.
+"$bin/python" -m pytest -n 2 -m "slow and not full and not bits" --durations=12
+"$bin/python" -m pytest -n 2 -m "bits and not full" --durations=5
 if newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3); then
   environment .venv-newest "$newest" "[test,tpu]"  # tpu: the compiler alone, for chips that need not be here
   .venv-newest/bin/python -m pytest -n 2 -m "not full" \

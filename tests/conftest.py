@@ -25,8 +25,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiles quickly under `-m "not slow ..."`; slow tests are compiled as users' programs are."""
-    if "not slow" in config.getoption("markexpr"):
+    """Compiles quickly under `-m "not slow ..."` and `-m "... not bits"`; all else as users' programs are compiled."""
+    if any(none in config.getoption("markexpr") for none in ("not slow", "not bits")):
         os.environ.update(QUICK)
         jax.config.update("jax_disable_most_optimizations", True)  # it was read with the import
 

@@ -11,7 +11,6 @@ that cannot be says why.  The numbers are of the compiled program; predictions a
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from absl import app, flags
 
+from experiments import tables
 from experiments.benchmarks.compiled_rows import cells, kept, markdown
 from localgrad.base import Block, Model
 from localgrad.blocks import NETWORKS
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return shell.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
     jax.config.update("jax_platforms", "cpu")
-    path = Path(FLAGS.out) / f"compiled_{FLAGS.target.replace(':', '_')}"
+    path = tables.place(FLAGS.out, folder=True) / f"compiled_{FLAGS.target.replace(':', '_')}"
     setting = {
         "target": FLAGS.target, "stages": FLAGS.stages, "data_parallel": FLAGS.data_parallel,
         "batch_size": FLAGS.batch_size, "jax": jax.__version__,

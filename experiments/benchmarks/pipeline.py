@@ -283,6 +283,7 @@ def main(argv: list[str]) -> int:
     for flag, given, known in (("nets", FLAGS.nets, MODELS), ("methods", FLAGS.methods, METHODS)):
         if not given or not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+    tables.place(FLAGS.out, folder=True)
     for net in FLAGS.nets:
         if not rows(net):
             there = ", ".join(network(net).methods or METHODS)

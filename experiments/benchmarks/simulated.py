@@ -11,11 +11,11 @@ Writes experiments/results/bench_simulated.md, .json and .png in a few seconds.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
+from experiments import tables
 from localgrad.base import Schedule
 from localgrad.cli import shell
 from localgrad.pipeline import schedules
@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
     """Counts, writes the table and draws the figure."""
     if len(argv) > 1:
         return shell.refuse(f"unexpected arguments {argv[1:]}: every option is a --flag=value.")
-    sizes, path = [int(stages) for stages in FLAGS.stages], Path(FLAGS.out) / "bench_simulated"
+    sizes = [int(stages) for stages in FLAGS.stages]
+    path = tables.place(FLAGS.out, folder=True) / "bench_simulated"
     rows = {
         name: {stages: row_of(make(stages), FLAGS.batches) for stages in sizes} for name, (make, _) in SCHEDULES.items()
     }

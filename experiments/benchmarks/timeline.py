@@ -313,8 +313,7 @@ def main(argv: list[str]) -> int:
         "seconds": found[0]["seconds"],
         "busy_share": [sum(bar.end - bar.begin for bar in own) / (end - begin) for own in stages.values()],
     }
-    folder = Path(FLAGS.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = tables.place(FLAGS.out, folder=True)
     path = folder / f"pipeline_timeline_{FLAGS.method}.json"
     path.write_text(json.dumps({"traceEvents": trace(stages, bars, parts), "otherData": about}) + "\n")
     where = "virtual devices" if FLAGS.virtual else "processes of one core"

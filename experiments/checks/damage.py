@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import app, flags, logging
 
+from experiments import tables
 from localgrad.report import shows_curves
 from localgrad.training import Config, Interrupted, Job, prepare_all, run
 
@@ -156,7 +157,7 @@ def write(out: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)  # the checkpoint library tells a lot
-    rows, out = [], Path(FLAGS.out)
+    rows, out = [], tables.place(FLAGS.out, folder=False)
     with tempfile.TemporaryDirectory() as name:
         origin = make_origin(Path(name))
         for state, file, kind, seed in cases(origin, FLAGS.flips, FLAGS.others, FLAGS.first):

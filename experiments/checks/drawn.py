@@ -9,7 +9,6 @@ minute a pipeline on two cores.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,7 +33,7 @@ def main(argv: list[str]) -> int:
         return shell.refuse(f"--count={FLAGS.count} must be at least 1, and --first={FLAGS.first} at least 0.")
     shell.devices(DEVICES, x64=True)
     jax.config.update("jax_disable_most_optimizations", True)  # the law holds with and without; compiles faster
-    path = Path(FLAGS.out)
+    path = tables.place(FLAGS.out, folder=False)
     rows: dict[str, Any] = json.loads(path.read_text())["rows"] if FLAGS.first and path.exists() else {}
     for number, one in enumerate(drawn(FLAGS.count, FLAGS.first), FLAGS.first):
         rows[str(number)] = {**one._asdict(), "difference": apart(one)}

@@ -81,6 +81,7 @@ def manifest_seconds(checkpoint: Path, times: int) -> float:
 
 
 def main(argv: list[str]) -> int:
+    out = tables.place(FLAGS.out, folder=False)
     shell.devices(RUN.stages)
     with tempfile.TemporaryDirectory(prefix="localgrad-") as folder:
         config = dataclasses.replace(RUN, epochs=FLAGS.epochs, workdir=folder)
@@ -98,7 +99,7 @@ def main(argv: list[str]) -> int:
         "manifest": {"seconds": cost, "share of an epoch": cost / epoch},
         "by": tables.provenance(),
     }
-    Path(FLAGS.out).write_text(json.dumps(result, indent=1) + "\n")
+    out.write_text(json.dumps(result, indent=1) + "\n")
     for name, row in found.items():
         shell.say(f"{name}: {row['early']:.4g} early, {row['late']:.4g} late{'' if row['flat'] else ': it grows'}")
     shell.say(f"manifest: {cost * 1000:.1f} ms, {cost / epoch:.1%} of an epoch; wrote {FLAGS.out}")

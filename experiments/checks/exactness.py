@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from absl import app, flags
 
+from experiments import tables
 from localgrad import al, cnn, init, mlp, mpmd, params_sha256, sequential, spmd
 from localgrad.base import Engine, Model
 from localgrad.blocks import bilstm
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> int:
     if not FLAGS.engines or not set(FLAGS.engines) <= {"spmd", "mpmd"}:
         return shell.refuse(f"--engines={','.join(FLAGS.engines)}: there are spmd, mpmd.")
     shell.devices(6)
-    out = Path(FLAGS.out or f"experiments/results/exactness_jax-{jax.__version__}.json")
+    out = tables.place(FLAGS.out or f"experiments/results/exactness_jax-{jax.__version__}.json", folder=False)
     about = {
         "cores": len(os.sched_getaffinity(0)),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},

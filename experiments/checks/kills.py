@@ -29,6 +29,7 @@ from typing import Any
 import jax
 from absl import app, flags
 
+from experiments import tables
 from experiments.checks import process_runs
 
 _COMMON = (
@@ -181,7 +182,7 @@ def write(out: Path, trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    out, trials = Path(FLAGS.out), []
+    out, trials = tables.place(FLAGS.out, folder=False), []
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "localgrad_kills_cache"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     with tempfile.TemporaryDirectory() as folder:

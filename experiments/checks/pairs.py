@@ -67,6 +67,7 @@ def main(argv: list[str]) -> int:
     for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, THIN)):
         if not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
+    tables.place(FLAGS.out, folder=True)
     shell.devices(STAGES, x64=True)
     jax.config.update("jax_disable_most_optimizations", True)  # the law holds with and without; compiles faster
     table, by = checked_before()

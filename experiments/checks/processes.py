@@ -28,6 +28,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from experiments import tables
 from experiments.checks import process_runs
 from experiments.checks.process_runs import RUN, Process
 
@@ -326,7 +327,7 @@ def undisturbed(folder: Path, count: int) -> str:
 
 def main(argv: list[str]) -> int:
     signal.signal(signal.SIGHUP, lambda *_: None)  # nohup has it ignored, and what is started would ignore it too
-    out = Path(FLAGS.out)
+    out = tables.place(FLAGS.out, folder=False)
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as base:
         expected = cache(partial(undisturbed, Path(base)))

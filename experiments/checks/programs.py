@@ -10,7 +10,6 @@ and `--methods` check some and leave the others' cells in the files; two cores, 
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -118,7 +117,7 @@ def main(argv: list[str]) -> int:
         if not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")
     shell.devices(max(STAGES))
-    path = Path(FLAGS.out) / "check_programs.json"
+    path = tables.place(FLAGS.out, folder=True) / "check_programs.json"
     before = json.loads(path.read_text()) if path.exists() else {"rows": {}, "by": {}}
     rows, by = before["rows"], before["by"]
     for net in FLAGS.nets:

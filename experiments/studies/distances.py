@@ -91,7 +91,7 @@ def along(summary: dict[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    Path(FLAGS.out).mkdir(parents=True, exist_ok=True)
+    tables.place(FLAGS.out, folder=True)
     base = {"net": FLAGS.net, "dataset": FLAGS.dataset, "epochs": FLAGS.epochs, "limit": FLAGS.limit, "batch_size": 128}
     rows = {method: {**base, "method": method} for method in FLAGS.methods}
     columns = {

@@ -72,7 +72,7 @@ def config_from_flags() -> Config:
 
 def in_a_workdir() -> bool:
     """Whether the command is of a workdir: a plan is so only where one is given."""
-    return not FLAGS.dry_run or FLAGS["workdir"].present
+    return not FLAGS.dry_run or bool(FLAGS["workdir"].present)
 
 
 def compile_only(target: str) -> int:

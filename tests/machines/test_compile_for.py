@@ -18,6 +18,7 @@ compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason
 
 @compiler
 @pytest.mark.slow
+@pytest.mark.bits
 def test_local_methods_send_beside_their_work_and_gather_nothing_in_the_loop():
     model = lg.al(lg.cnn((4, 4)), SPEC, 3, tx=optax.sgd(0.1), target_width=8)
     found = compile_for(model, TPU, stages=2, batches=3)
@@ -31,6 +32,7 @@ def test_local_methods_send_beside_their_work_and_gather_nothing_in_the_loop():
 
 @compiler
 @pytest.mark.slow
+@pytest.mark.bits
 def test_what_a_device_holds_does_not_grow_with_depth():
     held = []
     for depth in (2, 4):

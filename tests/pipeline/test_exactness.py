@@ -15,6 +15,7 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
 
 # A part of the table; experiments/results/exactness_*.json hold the whole of it.
 @pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("name", "stages", "per_call"),
     [
@@ -38,6 +39,7 @@ def test_float32_digests_are_equal(name, stages, per_call):
 
 
 @pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("staleness", "stages"),
     [

@@ -42,6 +42,7 @@ def digest_of(engine: Engine, name: str, per_call: int, count: int = 14) -> str:
 
 # A part of the table; experiments/results/check_programs.md holds the whole of it.
 @pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("name", "stages", "per_call"),
     [

@@ -224,6 +224,7 @@ def footprint(depth, count=2):
 
 
 @pytest.mark.slow
+@pytest.mark.bits
 def test_memory_grows_with_depth_by_the_state_alone():
     """1 % on the newest jax.  On 0.10.2 each block adds what its temporaries add to the arena: at most MARGIN bytes."""
     (small, small_state), (large, large_state) = footprint(3), footprint(8)
@@ -238,6 +239,7 @@ MARGIN = 128 * 1024  # two (256, 64) float32 arrays: the messages s and t
 
 
 @pytest.mark.slow
+@pytest.mark.bits
 def test_memory_does_not_grow_with_the_number_of_batches():
     (few, _), (many, _) = footprint(2, 2), footprint(2, 64)
     assert many - few <= 64 * 64  # the metrics of each batch

@@ -89,6 +89,7 @@ def test_float64_agrees_to_1e_12(net: str, method: str, stages: int, x64: None, 
 
 
 @pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "stages", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(3, marks=pytest.mark.full)]
 )
