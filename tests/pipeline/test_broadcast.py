@@ -194,6 +194,7 @@ def test_stage_s_is_late_by_s_1_minus_s(stages: int, x64: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.bits
 def test_a_stash_is_kept_until_it_is_used_and_no_longer(random_states: Callable) -> None:
     """With NaN, everything is poisoned before it is written and after it is read; any other time would show."""
     model = model_of()

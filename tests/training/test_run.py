@@ -351,6 +351,7 @@ def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "fields",
     [{"method": "dkp"}, {"method": "bp", "asynchronous": "stashed"}, {"method": "bp", "asynchronous": "current"}],
