@@ -24,6 +24,7 @@ def test_convolution_benchmark(tmp_path):
     assert all(row["ratio"] > 0 for row in rows.values())
 
 
+@pytest.mark.full
 def test_codes_benchmark(tmp_path):
     done = command("--smoke", "--repetitions=2", f"--out={tmp_path}", program="experiments.benchmarks.codes")
     assert done.returncode == 0, done.stderr
