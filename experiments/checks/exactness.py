@@ -6,7 +6,7 @@ batch norm, and on random texts a three-block BiLSTM with dropout and buckets.  
 
     python -m experiments.checks.exactness
 
-Expect equal digests in every cell; twenty minutes on two cores.  `--nets` and `--engines` check some and leave the
+Expect equal digests in every cell; half an hour on two cores.  `--nets` and `--engines` check some and leave the
 cells of the others in the file; the sequential engine, with which all are compared, is always trained.
 """
 
