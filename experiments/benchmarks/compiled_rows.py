@@ -33,7 +33,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     about = (
         f"Programs for {result['target']}, {result['stages']} stages, {result['data_parallel']} data shards of "
         f"{result['batch_size']} examples, calls of 8 batches: `{result['command']}`, jax {result['jax']}. Sends and "
-        "waits are collectives in the loop over ticks; the largest copy is of one array in that loop. Nothing was run."
+        "waits are collectives in the loop over ticks; the largest copy is of one array in that loop, "
+        "within a device's main memory. Nothing was run."
     )
     return about + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

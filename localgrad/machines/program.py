@@ -20,7 +20,8 @@ class Program(NamedTuple):
       in_loop: collectives and copies within the loop over ticks, by name, how many; `NAME-start` is one that work
         goes on beside, `NAME` one that is waited for.
       outside: the same, once a call.
-      copied: bytes of the largest copy in the loop that is no part of a collective.
+      copied: bytes of the largest copy in the loop, within a device's main memory, that is no part of a collective;
+        what goes into a TPU's fast memory, `S(1)` in the text, or comes from there is a read or a write.
       host: transfers to and from the host.
     """
 
@@ -44,8 +45,9 @@ def read(text: str) -> Program:
             host += "is_host_transfer=true" in line or does in ("infeed", "outfeed")
             if does.removesuffix("-start") in (*COLLECTIVES, "copy"):
                 (loop if name in within else outside)[does] += 1
-            if name in within and does in ("copy", "copy-start"):
-                copied = max(copied, size_of(line.partition("=")[2]))
+            shapes = line.partition("=")[2].partition(f" {found[1]}(")[0]
+            if name in within and does in ("copy", "copy-start") and "S(1)" not in shapes:
+                copied = max(copied, size_of(shapes))
     return Program(dict(sorted(loop.items())), dict(sorted(outside.items())), copied, host)
 
 

@@ -23,6 +23,8 @@ TEXT = """HloModule jit_call
   %q = f32[8,4]{1,0} collective-permute-done(%p)
   %k = f32[4]{0} call(%y), to_apply=%inner.1
   %big = f32[16,4]{1,0:T(8,128)} copy(%z)
+  %fetched = f32[32,4]{1,0:T(8,128)S(1)} copy(%z)
+  %f = (f32[64,4]{1,0:T(8,128)}, f32[64,4]{1,0:T(8,128)S(1)}, u32[]) copy-start(%fetched)
   ROOT %t = (s32[], f32[4]{0}) tuple(%i, %k)
 }
 
@@ -41,7 +43,7 @@ ENTRY %main.4 (a: f32[4]) -> f32[4] {
 
 def test_what_stands_in_the_loop_and_what_does_not():
     found = read(TEXT)
-    assert found.in_loop == {"collective-permute-start": 1, "copy": 2}
+    assert found.in_loop == {"collective-permute-start": 1, "copy": 3, "copy-start": 1}
     assert found.outside == {"all-gather": 1, "copy": 1}
     assert (found.copied, found.host) == (16 * 4 * 4, 1)
 
