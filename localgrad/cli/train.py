@@ -5,9 +5,10 @@ r"""Trains a network with a local learning rule.
 
 The same command again resumes where the run stopped.  `--dry_run` prints the plan and stops; it looks at the workdir
 only where one is given.  Several processes train one network when each is started with `--coordinator=HOST:PORT
---num_processes=N --process_id=I`, or, where the cluster says those itself (TPU pods, SLURM), with `--coordinator=auto`.
-Without `--method` and `--profile` it is `al` in its form `iclr_head`.  `--compile_for=tpu:v5e:2x4` compiles the pipeline
-for chips that need not be here, and says what one of them holds and does.
+--num_processes=N --process_id=I`, or, where the cluster says those itself (TPU pods, SLURM), with
+`--coordinator=auto`.  Without `--method` and `--profile` it is `al` in its form `iclr_head`.
+`--compile_for=tpu:v5e:2x4` compiles the pipeline for chips that need not be here, and says what one of them holds and
+does.
 """
 
 import jax

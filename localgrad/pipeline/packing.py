@@ -21,8 +21,8 @@ class Slots:
     Within a dtype the leaves of each tree are ranked by size; slot j is as large as the largest j-th leaf over the
     trees.  Accelerators lay a matrix out in tiles, and copy it to make it a vector; so a slot has that leaf's shape,
     and nothing is reshaped where trees are alike, but where tiles would be filled badly: there it is 1-D.  A leaf of
-    another shape fills the slot's corner if it fits there, else its beginning, and is found again by slice and reshape:
-    nothing is raveled together.  Keys are kept as their data.
+    another shape fills the slot's corner if it fits there and fills tiles itself, else its first rows, and is found
+    again by slice and reshape: nothing is raveled together.  Keys are kept as their data.
 
     Attributes:
       specs: shape and dtype of each slot.
@@ -94,25 +94,35 @@ def _fills_tiles(shape: tuple[int, ...]) -> bool:
 
 
 def _in_corner(shape: tuple[int, ...], slot: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is no longer than the slot along any of its axes."""
-    return len(shape) == len(slot) and all(a <= b for a, b in zip(shape, slot, strict=True))
+    """Whether an array of this shape lies in the slot's corner, no longer than the slot along any of its axes."""
+    fits = len(shape) == len(slot) and all(a <= b for a, b in zip(shape, slot, strict=True))
+    return fits and _fills_tiles(shape)
+
+
+def _rows(size: int, width: int) -> int:
+    """How many rows so many numbers fill."""
+    return -(-size // max(1, width))
 
 
 def _laid(array: jax.Array, slot: tuple[int, ...], xp: ModuleType) -> jax.Array:
     """An array in a slot of this shape; what is left over is zero."""
     if _in_corner(array.shape, slot):
         return xp.pad(array, [(0, b - a) for a, b in zip(array.shape, slot, strict=True)])
-    flat = xp.reshape(array, (-1,))
-    return xp.reshape(xp.pad(flat, (0, math.prod(slot) - flat.shape[0])), slot)
+    width, flat = slot[-1], xp.reshape(array, (-1,))
+    rows = _rows(flat.shape[0], width)
+    filled = xp.reshape(xp.pad(flat, (0, rows * width - flat.shape[0])), (rows, width))
+    return xp.reshape(xp.pad(filled, [(0, math.prod(slot[:-1]) - rows), (0, 0)]), slot)
 
 
 def _like(leaf: Spec, laid: jax.Array, slot: tuple[int, ...]) -> jax.Array:
     """The array like `leaf` that was laid in a slot of this shape, behind the slot's own leading axes."""
-    data, lead = jax.eval_shape(to_data, leaf), laid.shape[: laid.ndim - len(slot)]
+    data, lead, width = jax.eval_shape(to_data, leaf), laid.shape[: laid.ndim - len(slot)], slot[-1]
     if _in_corner(data.shape, slot):
         array = laid[(..., *map(slice, data.shape))]
     else:
-        array = laid.reshape((*lead, -1))[..., : math.prod(data.shape)].reshape((*lead, *data.shape))
+        size = math.prod(data.shape)
+        rows = laid.reshape((*lead, math.prod(slot[:-1]), width))[..., : _rows(size, width), :]
+        array = rows.reshape((*lead, _rows(size, width) * width))[..., :size].reshape((*lead, *data.shape))
     return jax.random.wrap_key_data(array, impl=_impl(leaf)) if is_key(leaf) else array
 
 

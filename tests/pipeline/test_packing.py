@@ -99,14 +99,16 @@ def test_a_shape_that_would_fill_tiles_badly_is_not_kept(shape: tuple[int, ...])
     assert shapes_of(ones((*shape[:-1], 500))) == [(*shape[:-1], 500)]
 
 
-def test_a_smaller_leaf_fills_a_corner_or_the_beginning() -> None:
-    trees = ones((3, 128), (3, 2), (1, 129), (5,))
+def test_a_smaller_leaf_fills_a_corner_or_the_first_rows() -> None:
+    """In a corner where it fills tiles itself; a narrow one would have the whole slot laid out for it."""
+    trees = ones((3, 256), (2, 128), (3, 2), (1, 257), (5,))
     slots = Slots(trees)
     laid = [slots.pack(which, tree, np)[0] for which, tree in enumerate(trees)]
-    corner, beginning, vector = np.zeros((3, 128)), np.zeros(384), np.zeros(384)
-    corner[:, :2], beginning[:129], vector[:5] = 1, 1, 1
-    for found, expected in zip(laid, [np.ones(384), corner, beginning, vector], strict=True):
-        np.testing.assert_array_equal(found, expected.reshape(3, 128))
+    expected = [np.zeros((3, 256)) for _ in trees]
+    expected[0][:], expected[1][:2, :128], expected[2][0, :6] = 1, 1, 1
+    expected[3].flat[:257], expected[4][0, :5] = 1, 1
+    for found, right in zip(laid, expected, strict=True):
+        np.testing.assert_array_equal(found, right)
     for which, tree in enumerate(trees):
         assert_same(slots.unpack(which, [jnp.asarray(laid[which])]), tree)
 
