@@ -22,6 +22,7 @@ NETWORKS = {
     "mlp": lambda: mlp((24, 20, 16, 12), dropout=0.2),
     "mlp-plain": lambda: mlp((24, 20, 16, 12)),
     "mlp-equal": lambda: mlp((64, 64), activation="tanh"),
+    "mlp-wide": lambda: mlp((128, 256, 128, 120)),  # whose slots keep the shapes of matrices, some of them padded
     "cnn": lambda: cnn((4, 4, 6, 6, 8, 8), dropout=0.1),
     "cnn-norm": lambda: cnn((4, 6, 6), norm=True, dropout=0.1),
 }

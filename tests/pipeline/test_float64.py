@@ -15,6 +15,7 @@ from .common import trained
         ("mlp-equal", 2, {}),
         pytest.param("mlp-equal", 2, {"uniform": False}, marks=pytest.mark.full),
         ("mlp-equal", 2, {"data_parallel": 2}),
+        ("mlp-wide", 3, {}),
         pytest.param("mlp-plain", 2, {"data_parallel": 2}, marks=pytest.mark.full),
     ],
     ids=str,
