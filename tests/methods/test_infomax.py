@@ -119,7 +119,7 @@ def test_a_shared_block_gets_both_gradients(random_states: Callable) -> None:
 @pytest.mark.parametrize(
     ("shape", "options", "says"),
     [
-        ((BATCH, 5), {}, r"cuts images \(B, H, W, C\) into patches; the inputs are \(2, 5\)"),
+        ((BATCH, 5), {}, r"cut images \(B, H, W, C\) into patches; the inputs are \(2, 5\)"),
         (SPEC.shape, {"patch": 3}, "patch is an even number of pixels from 2 up; got 3"),
         (SPEC.shape, {"patch": 6}, r"patches of 6 make 1 rows of images \(8, 6\): choose smaller ones"),
         (SPEC.shape, {"steps": 0}, "steps must be a whole number from 1 up; got 0"),

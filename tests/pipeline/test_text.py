@@ -111,7 +111,7 @@ def test_float32_digests_of_a_bilstm_are_equal(stages: int) -> None:
         ("infopro", {}, "reconstructs its input, and token ids are no quantities"),
         ("ff", {}, "of int32: it takes as many floating numbers or more"),
         ("rotation", {}, "turns square images"),
-        ("gim", {}, "cuts images"),
+        ("gim", {}, "cut images"),
         ("dgl", {"self_supervised": "reconstruct"}, "word numbers are no quantities"),
         ("dgl", {"aux": "cnn"}, "reads images"),
     ],
