@@ -77,8 +77,8 @@ def gim(
     rows, columns = ((size - side) // (side // 2) + 1 for size in x_spec.shape[1:3])
     if rows < SKIP + 2 or columns < 1:
         raise ValueError(
-            f"methods 'gim' and 'loco' predict patches {SKIP + 1} rows below, and patches of {side} make {max(rows, 0)} "
-            f"rows of images {x_spec.shape[1:3]}: choose smaller ones."
+            f"methods 'gim' and 'loco' predict patches {SKIP + 1} rows below, and patches of {side} make "
+            f"{max(rows, 0)} rows of images {x_spec.shape[1:3]}: choose smaller ones."
         )
     steps = min(steps, rows - 1 - SKIP)
     _check_reads(network, jax.ShapeDtypeStruct((x_spec.shape[0], side, side, x_spec.shape[3]), x_spec.dtype))
