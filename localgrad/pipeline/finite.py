@@ -35,7 +35,9 @@ def some_of(x: jax.Array) -> jax.Array:
     To look at all new parameters before the old ones are given up takes a copy of them, a third of the time of a
     step; what is wrong with single ones is found after each call, see `with_parameters_checked`.
     """
-    return x[(0,) * (x.ndim - 1)][:16] if x.ndim else x.reshape(1)  # a reshaped matrix would be copied on a TPU
+    if x.ndim < 2 or not x.size:
+        return x.reshape(-1)[:16]
+    return x[(0,) * (x.ndim - 1)][:16]  # a matrix that is reshaped is copied on a TPU
 
 
 def with_parameters_checked(metrics: Metrics, sound: Sequence[jax.Array]) -> Metrics:

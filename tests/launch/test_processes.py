@@ -79,6 +79,11 @@ def launcher(tmp_path):
     """`(*flags, count=2, **environment) -> process` of a launcher of PROGRAM, once all programs have said something."""
     (tmp_path / "program.py").write_text(PROGRAM)
     started = []
+    for asks in (signal.SIGINT, signal.SIGHUP):
+        if (
+            signal.getsignal(asks) is signal.SIG_IGN
+        ):  # in a shell's background, under nohup: programs would ignore it too
+            signal.signal(asks, signal.default_int_handler)
 
     def start(*flags, count=2, **environment):
         command = ["bash", "launch/processes.sh", str(count), str(tmp_path / "program.py"), *flags]
