@@ -9,6 +9,7 @@ import pytest
 import localgrad as lg
 from localgrad.base import EARLIER, GRADIENT, LEARNT, LOSS, PARAMETERS, DivergedError
 from localgrad.methods import METHODS
+from localgrad.pipeline.finite import some_of
 
 B, D, C, K = 8, 12, 4, 6
 RNG = np.random.default_rng(0)
@@ -141,6 +142,14 @@ def test_a_gradient_whose_square_overflows_is_not_taken(rule):
     model = make(rule, activation="relu")
     _, states, metrics = train(lg.sequential(model), model, xs)
     assert is_finite(states) and first_stop(metrics)[0] == 2
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (40,), (3, 40), (40, 3), (2, 3, 5), (0,), (0, 3), (3, 0), (2, 0, 4)])
+def test_some_of_an_array_of_any_shape_is_its_first_elements(shape):
+    array = jnp.arange(float(np.prod(shape))).reshape(shape)
+    found = some_of(array)
+    np.testing.assert_array_equal(found, np.arange(len(found)))
+    assert (len(found) > 0) == (array.size > 0) and len(found) <= 16
 
 
 def test_metrics_of_a_sound_run_raise_nothing():
