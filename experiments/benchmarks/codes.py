@@ -53,6 +53,7 @@ def program(options: dict[str, Any], xs: jax.Array, ys: jax.Array, width: int) -
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     shell.devices(1)
     batch, count, width, features = (8, 2, 16, 20) if FLAGS.smoke else (FLAGS.batch_size, FLAGS.batches, 512, 784)
     rng = np.random.default_rng(0)

@@ -48,6 +48,7 @@ def in_a_loop(function, wanted: str):
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     shell.devices(1)
     batch, size, channels = (2, 6, 3) if FLAGS.smoke else (FLAGS.batch_size, FLAGS.size, FLAGS.channels)
     rng = np.random.default_rng(0)

@@ -167,6 +167,7 @@ def measured() -> dict[str, list[float]]:
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     if FLAGS.role:
         {"alone": work_alone, "together": work_together, "ticks": count_ticks}[FLAGS.role]()
         return 0

@@ -98,6 +98,7 @@ def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Pat
 
 def main(argv: list[str]) -> int:
     """Measures and writes."""
+    tables.place(FLAGS.out, folder=True)
     if not 1 <= FLAGS.stages <= FLAGS.blocks:
         return shell.refuse(f"--stages={FLAGS.stages}: expected 1 to {FLAGS.blocks}, as many as there are blocks.")
     if not set(FLAGS.nets) <= {"mlp", "cnn"}:

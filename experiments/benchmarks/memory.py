@@ -207,6 +207,7 @@ def draw(rows: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     size = Size(16, 32) if FLAGS.smoke else Size(FLAGS.width, FLAGS.batch_size)
     depths = [2, 4] if FLAGS.smoke else sorted(map(int, FLAGS.depths))
     unknown = [name for name in FLAGS.methods if name not in METHODS]

@@ -302,6 +302,7 @@ def draw(rows: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     named = (
         ("nets", FLAGS.nets, networks_of("images")),
         ("methods", FLAGS.methods, METHODS),

@@ -288,6 +288,7 @@ def draw(stages: dict[int, list[Bar]], title: str, path: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
+    folder = tables.place(FLAGS.out, folder=True)
     try:
         if FLAGS.role:
             print(json.dumps(work()), flush=True)
@@ -313,7 +314,6 @@ def main(argv: list[str]) -> int:
         "seconds": found[0]["seconds"],
         "busy_share": [sum(bar.end - bar.begin for bar in own) / (end - begin) for own in stages.values()],
     }
-    folder = tables.place(FLAGS.out, folder=True)
     path = folder / f"pipeline_timeline_{FLAGS.method}.json"
     path.write_text(json.dumps({"traceEvents": trace(stages, bars, parts), "otherData": about}) + "\n")
     where = "virtual devices" if FLAGS.virtual else "processes of one core"

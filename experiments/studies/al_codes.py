@@ -92,6 +92,7 @@ def accuracies(predict: Any, states: Any, test: Any, mean: Any, std: Any) -> lis
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     depths = (4,) if FLAGS.smoke else (4, 16, 64)
     rows = {f"{depth} blocks {form}": (depth, *form_of) for depth in depths for form, form_of in FORMS.items()}
     try:

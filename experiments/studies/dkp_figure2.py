@@ -78,6 +78,7 @@ def trace(method: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     shell.devices(1)
     began, traces = time.perf_counter(), {}
     for method in ("dfa", "dkp"):

@@ -65,6 +65,7 @@ def measured(net: str) -> dict[str, list[float]]:
 
 
 def main(argv: list[str]) -> int:
+    tables.place(FLAGS.out, folder=True)
     for flag, given, known in (("methods", FLAGS.methods, METHODS), ("nets", FLAGS.nets, networks_of("images"))):
         if not given or not set(given) <= set(known):
             return shell.refuse(f"--{flag}={','.join(given)}: there are {', '.join(known)}.")

@@ -1,5 +1,7 @@
 """Where the studies write: made before the work, or refused before it."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments import tables
@@ -21,3 +23,19 @@ def test_a_place_that_cannot_be_is_refused_in_one_line(tmp_path, capsys, name, f
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.startswith(f"error: --out={tmp_path / name}: ") and said.count("\n") == 1
     assert (tmp_path / "file").read_text() == "kept"
+
+
+PROGRAMS = [
+    path
+    for room in ("benchmarks", "checks", "studies")
+    for path in sorted(Path(tables.__file__).with_name(room).glob("*.py"))
+    if "def main(" in path.read_text() and ("FLAGS.out" in path.read_text() or "tables.write(" in path.read_text())
+]
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_program_looks_at_its_place_before_the_work(path):
+    """At the beginning of `main`, or by `run_rows`, which does; not in `write`, which comes at the end."""
+    text = path.read_text()
+    main = text[text.index("def main(") :]
+    assert "run_rows(" in main or "tables.place(FLAGS.out" in main
