@@ -7,7 +7,6 @@ carried out are all made from this.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from localgrad import plugins
 from localgrad.blocks import NETWORKS
@@ -25,12 +24,6 @@ _training = partial(option, group="Training")
 _feedback = partial(option, group="Feedback that learns")
 _growth = partial(option, group="Growth")
 _repetition = partial(option, group="Repetition")
-# Fields that came when there were files without them.
-_LATER = (
-    "plugin", "codes", "stop_after", "tensorboard", "trace", "begin_from", "heads_alone", "replay", "replay_shares",
-    "warmup_epochs", "step_epochs", "step_factor", "greedy_epochs", "padding", "scaling",
-    "coarse_labels", "double_buffered",
-)  # fmt: skip
 
 # The headings of `--help`, in order.
 GROUPS = (
@@ -212,10 +205,6 @@ class Config(RunConfig):
 
     def _load(self) -> None:
         plugins.load(self.plugin)  # names are looked at next, which it may bring
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as they stand in `config.json`; those of `_LATER` only where they are given."""
-        return {name: value for name, value in super().to_json().items() if value or name not in _LATER}
 
 
 OPTIONS = Config.options()

@@ -30,9 +30,14 @@ def replace(folder: epath.Path, config: dict[str, Any]) -> str:
         return f"{path} is missing and is made anew" if begun else ""
     if not isinstance(found, dict):
         return f"{path} is damaged and is made anew"
-    names = dict.fromkeys([*config, *found])
-    changed = [f"{name} was {found.get(name)!r} and is {config.get(name)!r}" for name in names]
-    changed = [said for name, said in zip(names, changed, strict=True) if found.get(name) != config.get(name)]
+    was = _with_defaults(found, _kind_of(config))
+    if was == config and found != config:
+        return ""  # of a version that had fewer fields
+    changed = [
+        f"{name} was {was.get(name)!r} and is {config.get(name)!r}"
+        for name in dict.fromkeys([*config, *was])
+        if was.get(name) != config.get(name)
+    ]
     return f"{path} is made anew: {'; '.join(changed) or 'it is not as the run left it'}"
 
 
@@ -70,7 +75,7 @@ def config_of(saved: dict[str, Any]) -> RunConfig:
     Raises:
       ValueError: if it was made by another version.
     """
-    return (OwnConfig if is_own(saved) else Config).from_json(saved)
+    return _kind_of(saved).from_json(saved)
 
 
 def is_own(saved: dict[str, Any]) -> bool:
@@ -99,8 +104,7 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
     if is_own(saved) != is_own(config.to_json()):
         there, here = kinds if is_own(saved) else reversed(kinds)
         raise ValueError(f"{folder} holds a run of {there}, and this is one of {here}. Give it another --workdir.")
-    # A field that an older version did not have was at its default.
-    ours, theirs = config.values(), {**type(config)().values(), **saved}
+    ours, theirs = config.to_json(), _with_defaults(saved, type(config))
     more = theirs["epochs"] < ours["epochs"]
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
@@ -113,3 +117,12 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
             f"{folder} holds a run of another configuration: {'; '.join(differing)}{falls}. Give this run another "
             "--workdir, or repeat the command that made that one."
         )
+
+
+def _kind_of(saved: dict[str, Any]) -> type[RunConfig]:
+    return OwnConfig if is_own(saved) else Config
+
+
+def _with_defaults(saved: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
+    """A saved configuration with the fields that its version did not have, which were at their defaults."""
+    return {**kind().to_json(), **saved}

@@ -136,10 +136,6 @@ class RunConfig:
         return cls(**(saved | tuples | changes))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as they stand in `config.json`."""
-        return self.values()
-
-    def values(self) -> dict[str, Any]:
-        """All fields, as JSON has them."""
+        """All fields, as they stand in `config.json`."""
         values = {name: getattr(self, name) for name in self.options()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -4,9 +4,10 @@ import dataclasses
 import json
 
 import pytest
+from etils import epath
 
 from localgrad.training import Config, prepare, read_config
-from localgrad.training.config_file import check_same, saved_plugins
+from localgrad.training.config_file import check_same, replace, saved_plugins
 
 
 @pytest.mark.parametrize(
@@ -173,3 +174,22 @@ def test_a_workdir_without_a_run_cannot_be_read(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"is not the workdir of a run: it has no config\.json"):
         read_config(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda saved: saved.pop("heads_alone"), ""),  # as an older version wrote it
+        (lambda saved: saved.pop("learning_rate"), "learning_rate was 0.001 and is 0.1"),
+        (lambda saved: saved.update(seed=7), "seed was 7 and is 0"),
+        (lambda saved: saved.update(depth=3), "depth was 3 and is None"),
+    ],
+)
+def test_a_config_file_that_is_not_the_runs_is_told(change, says, tmp_path):
+    config = Config(learning_rate=0.1).to_json()
+    saved = dict(config)
+    change(saved)
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    told = replace(epath.Path(tmp_path), config)
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert (says in told) if says else not told
