@@ -115,6 +115,7 @@ from localgrad.tasks import Task, classification, multilabel, regression, tokens
 if TYPE_CHECKING:
     from localgrad import evaluation, prediction, testing, training
     from localgrad.prediction.exporting import export as export
+    from localgrad.results import write_report
     from localgrad.training import fit, load
 
 __all__ = [  # noqa: RUF022  # by what one looks for
@@ -132,10 +133,11 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "Plan",
     "Schedule",
     "Source",
-    # Training from data to files, a trained network again, and files that others read
+    # Training from data to files, a trained network again, files that others read, and pages
     "export",
     "fit",
     "load",
+    "write_report",
     # What is learnt
     "Task",
     "classification",
@@ -253,7 +255,7 @@ except metadata.PackageNotFoundError:  # a checkout that is on Python's path and
 _xla.sum_correctly()  # nothing above has used a device yet
 
 
-_LATE = {"fit": "training", "load": "training", "export": "prediction"}
+_LATE = {"fit": "training", "load": "training", "export": "prediction", "write_report": "results"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,12 +16,12 @@ from typing import Any
 from absl import flags
 
 from localgrad.cli import config_flags, shell
-from localgrad.cli.report import checked_out, made_by
 from localgrad.report.page import render
 from localgrad.report.tables import Table
 from localgrad.results import gather
 from localgrad.results.compare import Trained, numbers_of, tables_of, train_row
 from localgrad.results.grid import Row, rows_of
+from localgrad.results.page_file import checked_out, made_by
 from localgrad.training import Config, Interrupted, InUseError, prepare_all
 from localgrad.training.memory import check_memory
 from localgrad.training.workdir import check_folder, folder_of, make_folder, write_bytes, write_json
@@ -91,9 +91,7 @@ def write(trained: Sequence[Trained], workdir: str) -> None:
     runs = [
         None
         if row.chosen is None
-        else gather(
-            row.chosen.config.workdir, row.name, config_flags.command_of, alignment=FLAGS.alignment, log=shell.say
-        )
+        else gather(row.chosen.config.workdir, row.name, alignment=FLAGS.alignment, log=shell.say)
         for row in trained
     ]
     tables: list[Table] = tables_of(trained, runs)

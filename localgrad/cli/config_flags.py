@@ -1,7 +1,6 @@
 """The flags of a `Config`, one a field, made from what the field says of itself."""
 
 import dataclasses
-import shlex
 from typing import Any
 
 from absl import flags
@@ -41,24 +40,6 @@ def values() -> dict[str, Any]:
             value = rejoined(value) if kind is str else _numbers(field.name, value, kind)
         found[field.name] = value
     return found
-
-
-def command_of(config: Config, command: str = "localgrad train") -> str:
-    """The command that trains a configuration: the method, and every field that is not at its default.
-
-    Examples:
-      >>> command_of(Config(method="scl", widths=(64, 32), norm=True, workdir="runs/my run"))
-      "localgrad train --method=scl --widths=64,32 --norm=true '--workdir=runs/my run'"
-    """
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    words = command.split()
-    for field in map(fields.__getitem__, OPTIONS):
-        value = getattr(config, field.name)
-        if value is None or (value == field.default and field.name != "method"):
-            continue
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        words.append(f"--{field.name}={shown.lower() if isinstance(value, bool) else shown}")
-    return shlex.join(words)
 
 
 def _numbers(name: str, words: list[str], kind: type) -> tuple[Any, ...]:

@@ -69,7 +69,7 @@ def opened(config: Config) -> Job:
 def evaluate(job: Job, config: Config, thresholds: list[float]) -> dict[str, Any]:
     """Everything that was asked for of one run, printed and returned."""
     run = open_run(job)
-    model, task = run.job.model, run.job.model.task
+    model, task = run.model, run.model.task
     early = thresholds if FLAGS.anytime else []
     result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": run.step, "batch": len(run.x)}
     result |= measure(run, exits=FLAGS.exits, alignment=FLAGS.alignment, thresholds=early)
@@ -98,7 +98,7 @@ def evaluate(job: Job, config: Config, thresholds: list[float]) -> dict[str, Any
         ]
         shell.say(table(["block", "cosine of", *shown], cells))
     if FLAGS.probes:
-        splits = run.job.eval_batches("train"), run.job.eval_batches("test")
+        splits = run.batches("train"), run.batches("test")
         result["probes"] = linear_probe(model, run.states, *splits)
         result["probe_floors"] = floors = probe_floors(model, jax.random.key(config.seed), *splits)
         cells = [

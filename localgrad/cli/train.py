@@ -15,10 +15,10 @@ import jax
 from absl import flags
 
 from localgrad.cli import config_flags, shell
-from localgrad.cli.report import write_page
 from localgrad.machines import compile_for, format_compiled
 from localgrad.pipeline import balance, block_seconds, completing_seconds
 from localgrad.report import format_ledger, format_seconds
+from localgrad.results import write_report
 from localgrad.training import (
     Config,
     DivergedError,
@@ -139,7 +139,7 @@ def main(argv: list[str]) -> int:
 def _page(workdir: str) -> int:
     """Writes the page of a run that is done into its workdir, and returns the exit status."""
     try:
-        write_page([workdir], folder_of(workdir) / "report.html")
+        write_report(workdir, folder_of(workdir) / "report.html", command=shell.command_line(), log=shell.say)
     except (ValueError, OSError, ImportError) as error:
         return shell.refuse(f"the run is done, and its page could not be made: {error}", code=1)
     return 0

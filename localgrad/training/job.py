@@ -83,11 +83,24 @@ class Job(NamedTuple):
 
     def eval_batches(self, split: str) -> EvalBatches:
         """Masked batches of a split, in its order, without augmentation."""
-        mean, std = self.stats or (None, None)
-        given, dtype = self.splits[split], float_of(self.model.x_spec.dtype)
-        if isinstance(given, data.Stream):
-            return data.stream_batches(given, self.eval_batch, mean, std, dtype)
-        return data.eval_batches(given, self.eval_batch, mean, std, dtype)
+        return split_batches(self.splits[split], self.eval_batch, self.stats, self.model.x_spec.dtype)
+
+
+def split_batches(
+    split: data.Dataset | data.Stream, size: int, stats: tuple[np.ndarray, np.ndarray] | None, dtype: Any
+) -> EvalBatches:
+    """Masked batches of a split, in its order, without augmentation.
+
+    Args:
+      split: what to go through.
+      size: of a batch.
+      stats: mean and deviation of each channel; None where nothing is scaled.
+      dtype: of inputs as the model takes them.
+    """
+    mean, std = stats or (None, None)
+    if isinstance(split, data.Stream):
+        return data.stream_batches(split, size, mean, std, float_of(dtype))
+    return data.eval_batches(split, size, mean, std, float_of(dtype))
 
 
 def float_of(dtype: Any) -> Any:

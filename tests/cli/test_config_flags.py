@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from localgrad.cli.config_flags import command_of
 from localgrad.training import Config
+from localgrad.training.command import command_of
 from localgrad.training.config import OPTIONS
 from localgrad.training.fields import plain_type
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 import localgrad as lg
-from localgrad.cli.config_flags import command_of
 from localgrad.report.facts import Run
 from localgrad.results import gather
 from localgrad.results.compare import choose, numbers_of, tables_of, train_row
@@ -70,7 +69,7 @@ def test_the_table_says_what_the_runs_wrote(tmp_path):
     said: list[str] = []
     trained = [train_row(row, said.append, lambda jobs: None) for row in rows]
     read: list[Run | None] = [
-        gather(row.chosen.config.workdir, row.name, command_of, alignment=True) for row in trained if row.chosen
+        gather(row.chosen.config.workdir, row.name, alignment=True) for row in trained if row.chosen
     ]
     numbers = {row.name: numbers_of(row, run) for row, run in zip(trained, read, strict=True)}
     for name, found in numbers.items():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import localgrad as lg
-from localgrad.cli.config_flags import command_of
 from localgrad.report.page import render
 from localgrad.results import gather, names_of
 from localgrad.results.gather import epochs_of
@@ -34,7 +33,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(trained):
-    return gather(str(trained[0]), "two", command_of, alignment=True)
+    return gather(str(trained[0]), "two", alignment=True)
 
 
 def test_trials_are_the_last_axis(trained, found):
@@ -62,7 +61,7 @@ def test_the_network_is_that_of_the_checkpoint(trained, found):
 
 
 def test_one_trial_on_stages_that_this_machine_need_not_have(trained):
-    found = gather(f"{trained[0]}/trial1", "one", command_of, evaluate=False)
+    found = gather(f"{trained[0]}/trial1", "one", evaluate=False)
     assert found.epochs.loss.shape == (2, 2, 1) and found.measured == {} and found.seen is None
     assert found.plan.schedule.name == "local" and found.plan.cuts == (0, 2)
 
@@ -74,23 +73,23 @@ def test_what_is_damaged_is_told_of(trained, tmp_path):
     (folder / "config.json").write_text("{")
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "metrics.jsonl").write_text("\n".join([lines[0], "torn", *lines[1:], lines[3][:30]]))
-    found = gather(str(folder), "run", command_of, evaluate=False)  # a checkpoint has the configuration as well
+    found = gather(str(folder), "run", evaluate=False)  # a checkpoint has the configuration as well
     assert found.epochs.epoch.tolist() == [1, 2] and "not finished" in found.notes[0]
     (folder / "metrics.jsonl").unlink()
-    again = gather(str(folder), "run", command_of, evaluate=False)
+    again = gather(str(folder), "run", evaluate=False)
     np.testing.assert_array_equal(again.epochs.loss, found.epochs.loss)
     for path in (folder / "checkpoints").glob("*/blocks"):
         shutil.rmtree(path)
     said = []
     with pytest.raises(ValueError, match="has no records of an epoch"):
-        gather(str(folder), "run", command_of)
+        gather(str(folder), "run")
     (folder / "metrics.jsonl").write_text("\n".join(lines))
-    found = gather(str(folder), "run", command_of, log=said.append)
+    found = gather(str(folder), "run", log=said.append)
     assert found.ledger is not None and found.seen is None
     assert "has no checkpoint that can be used" in found.notes[1] and "cannot be used" in said[0]
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(ValueError, match="is damaged, and no checkpoint says"):
-        gather(str(folder), "run", command_of)
+        gather(str(folder), "run")
 
 
 def test_data_that_are_gone_leave_the_curves(trained, tmp_path):
@@ -101,11 +100,11 @@ def test_data_that_are_gone_leave_the_curves(trained, tmp_path):
         text.replace('"dataset": "digits"', '"dataset": "mnist"').replace('"data_dir": null', '"data_dir": "/nowhere"')
     )
     shutil.copy(trained[0] / "trial0" / "metrics.jsonl", folder)
-    found = gather(str(folder), "run", command_of)
+    found = gather(str(folder), "run")
     assert found.epochs.loss.shape == (2, 2, 1) and found.ledger is None
     assert "nothing is predicted, without ledger and timeline" in found.notes[1]
     shutil.copy(trained[0] / "trial0" / "plan.json", folder)
-    found = gather(str(folder), "run", command_of)
+    found = gather(str(folder), "run")
     assert found.ledger is not None and found.plan.cuts == (0, 2) and found.measured == {}
 
 
@@ -129,18 +128,18 @@ def test_a_run_of_a_given_model_has_its_ledger_and_its_timeline(tmp_path):
     workdir = tmp_path / "run"
     done = lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=lambda line: None)
     plan = lg.spmd(own.model(), stages=2).plan
-    found = gather(str(workdir), "own", command_of)
+    found = gather(str(workdir), "own")
     assert found.plan == plan and found.exits == (1, 2)
     assert found.ledger == lg.ledger(own.model(), done.states, plan, batches=2)
     page = render([found], defaults={})
     assert "Timeline of the pipeline" in page and "Parameters by block" in page and "Top" in page
     (workdir / "plan.json").write_text("{")
-    found = gather(str(workdir), "own", command_of)
+    found = gather(str(workdir), "own")
     assert found.ledger is None and "without ledger and timeline" in found.notes[-1]
     said = []
     lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=said.append)
     assert "plan.json is not as the run left it and is made anew" in said[0]
-    assert gather(str(workdir), "own", command_of).plan == plan
+    assert gather(str(workdir), "own").plan == plan
     lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, workdir=workdir, log=said.append)  # on one stage
     assert len(said) == 3 and "is a finished run" in said[2]
 
@@ -151,7 +150,7 @@ def test_a_run_of_a_given_model_has_its_records(tmp_path):
     train = {"split": "train", "step": 9, "epoch": 1, "block_loss": [0.5, 0.25], "examples_per_sec": 100.0}
     validation = {"split": "validation", "step": 9, "epoch": 1, "mean_squared_error": 3.0, "best": "min"}
     write_records(tmp_path / "metrics.jsonl", [train, {**validation, "exit_mean_squared_error": [4.0, 3.0]}])
-    found = gather(str(tmp_path), "own", command_of)
+    found = gather(str(tmp_path), "own")
     assert found.epochs.split == "validation" and found.epochs.shown.tolist() == [[[4.0], [3.0]]]
     assert found.epochs.words == "mean squared error" and found.ledger is None
     assert "was given to localgrad.fit" in found.notes[-1] and found.command.startswith("localgrad.fit(model, train")

@@ -69,6 +69,9 @@ USE = textwrap.dedent("""
     for exit in (1, 2):
         assert np.allclose(opened.scores(x, exit), network.scores(x, exit), atol=1e-4)
     print("best", network(x).names)
+
+    y = np.array([0, 1, 2, 0, 1])
+    lg.write_report("run", "own.html", model=make(), test=(x, y), alignment=True)
 """)
 
 
@@ -146,6 +149,7 @@ def test_the_path_of_a_stranger(environment, tmp_path):
 
     (folder / "pictures.npz").unlink()  # the data are gone
     assert "best" in said(environment, folder, "python", "use.py")
+    assert "Confusion of classes" in (folder / "own.html").read_text()
     (folder / "modules.py").unlink()  # and so is the code
     words = ("predict", "--workdir=exported", "--out=said.jsonl", "dark.png", "light.png")
     said(environment, folder, "localgrad", *words)
