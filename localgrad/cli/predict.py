@@ -103,7 +103,9 @@ def read_inputs(files: Sequence[str], predictor: Predictor) -> tuple[list[str], 
         parts.append(rows)
         if rows.shape[1] != parts[0].shape[1]:
             raise ValueError(f"{file} has {rows.shape[1]} columns, and {files[0]} has {parts[0].shape[1]}.")
-    return names, np.concatenate(parts).astype(about.raw_dtype)
+    rows, kind = np.concatenate(parts), np.dtype(about.raw_dtype)
+    whole = np.issubdtype(kind, np.integer) and np.all(rows == np.round(rows))  # of a file, all numbers are floats
+    return names, rows.astype(np.int64) if whole else rows
 
 
 def _kind(file: str) -> str:

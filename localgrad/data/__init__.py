@@ -10,14 +10,15 @@ from localgrad.data.door import get, names
 from localgrad.data.evaluation import eval_batches
 from localgrad.data.fetch import prepare
 from localgrad.data.fingerprint import fingerprint
-from localgrad.data.given import as_split
+from localgrad.data.given import as_split, trained_on
 from localgrad.data.groups import length_groups, steps_per_epoch
 from localgrad.data.images import IMAGE_ENDINGS, image_folder, read_image
 from localgrad.data.registry import DATASETS, register_dataset
 from localgrad.data.shuffle import permuted
 from localgrad.data.source import source
 from localgrad.data.stats import pixel_stats, range_stats
-from localgrad.data.streams import Look, Stream, stream_batches, stream_source
+from localgrad.data.stream_source import stream_batches, stream_source
+from localgrad.data.streams import Look, Stream
 from localgrad.data.tables import csv_file, numbers, read_table
 from localgrad.data.text import VOCABULARY
 from localgrad.data.vectors import read_vectors
@@ -56,5 +57,6 @@ __all__ = [
     "steps_per_epoch",
     "stream_batches",
     "stream_source",
+    "trained_on",
     "with_label_noise",
 ]

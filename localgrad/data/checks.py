@@ -28,6 +28,30 @@ def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
     return values
 
 
+def check_kind(found: Any, trained: Any, what: str) -> None:
+    """Refuses bytes where training had floats, and the other way round: what is done to inputs is done to all alike.
+
+    Args:
+      found: the type of inputs.
+      trained: the type that a network is trained on.
+      what: what they are, for messages.
+
+    Raises:
+      ValueError: naming both types.
+    """
+    is_bytes = [np.dtype(kind) == np.uint8 for kind in (found, trained)]
+    is_floats = [jnp.issubdtype(kind, jnp.floating) for kind in (found, trained)]
+    if is_bytes[0] and is_floats[1]:
+        raise ValueError(
+            f"{what} are {found}, and the network is trained on {trained}, scaled by whoever made them: give these "
+            "scaled in the same way, as floats."
+        )
+    if is_floats[0] and is_bytes[1]:
+        raise ValueError(
+            f"{what} are {found}, and the network is trained on {trained} and scales them itself: give them unscaled."
+        )
+
+
 def checked_labels(labels: Any, what: str, classes: int | None = None) -> np.ndarray | jax.Array:
     """Class labels as int32, each looked at where its value is at hand: not that of a traced array.
 

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.data.checks import as_array, channels_first
+from localgrad.data.checks import as_array, channels_first, check_kind
 from localgrad.data.columns import as_column, pair_of
 from localgrad.data.dataset import Dataset
 from localgrad.data.files import expanded
@@ -73,6 +74,18 @@ def as_split(
         if not np.issubdtype(split.inputs.dtype, np.integer):
             raise ValueError(f"{name}: its inputs are {split.inputs.dtype}; the model takes {jnp.dtype(dtype)}.")
         split = split._replace(inputs=split.inputs.astype(dtype, copy=False))
+    return split
+
+
+def trained_on(split: Dataset | Stream, dtype: Any) -> Dataset | Stream:
+    """A split for a network that is trained on inputs of a type: a loader looks at each batch when it comes.
+
+    Raises:
+      ValueError: see `check_kind`.
+    """
+    if isinstance(split, Stream):
+        return replace(split, trained_on=np.dtype(dtype))
+    check_kind(split.inputs.dtype, dtype, f"{split.name}: inputs")
     return split
 
 

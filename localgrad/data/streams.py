@@ -1,4 +1,4 @@
-"""Training batches from a loader of somebody else's: anything that can be gone through again and again.
+"""A loader of somebody else's: anything that can be gone through again and again.
 
 A PyTorch `DataLoader`, a `tf.data.Dataset`, a Hugging Face dataset, a grain loader, a list of pairs: each element is a
 pair `(x, y)` or a dict, of a batch of any size or of one example.  Examples are joined and cut into batches of the
@@ -8,22 +8,16 @@ model's size; the order, shuffled or not, is the loader's own.
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from localgrad import base
-from localgrad.data.checks import as_array, channels_first
+from localgrad.data.checks import as_array, channels_first, check_kind
 from localgrad.data.columns import as_column, pair_of
 from localgrad.data.dataset import Dataset
-from localgrad.data.evaluation import filled_up
 from localgrad.data.look import looked_at
-from localgrad.data.scaling import normalised, scaling, targets
 from localgrad.tasks import Task
 
 Chunk = tuple[np.ndarray, np.ndarray]
@@ -55,6 +49,7 @@ class Stream:
       shape: of one example's inputs, as the model takes them.
       task: what the targets are of.
       fields: names of the inputs and the targets in elements that are dicts; None finds the usual ones.
+      trained_on: the type of the inputs that training has; None where that is not known yet.
     """
 
     name: str
@@ -62,6 +57,7 @@ class Stream:
     shape: tuple[int, ...]
     task: Task
     fields: tuple[str, str] | None = None
+    trained_on: np.dtype | None = None
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """One pass: batches of `size` examples, the last one perhaps of fewer."""
@@ -129,6 +125,8 @@ class Stream:
         xs, ys = zip(*parts, strict=True)
         y = as_column(np.concatenate(ys), self.task)
         found = looked_at(Dataset(self.name, np.concatenate(xs), y, task=self.task))
+        if self.trained_on is not None:
+            check_kind(found.inputs.dtype, self.trained_on, f"{self.name}: inputs")
         return found.inputs, found.labels
 
 
@@ -158,92 +156,6 @@ def check_again(loader: Any, name: str) -> None:
         raise ValueError(
             f"{name} is a {type(loader).__name__} without an end, and an epoch is one pass: leave out its repeat()."
         )
-
-
-def stream_source(
-    stream: Stream,
-    look: Look,
-    *,
-    batch_size: int,
-    mean: np.ndarray | None = None,
-    std: np.ndarray | None = None,
-    dtype: Any = jnp.float32,
-    put: Callable[[base.PyTree], base.PyTree] = jax.device_put,
-) -> base.Source:
-    """Training batches of a stream, one pass an epoch; the partial last batch of each is dropped.
-
-    Asked for a batch that is not the next, it begins that epoch's pass anew and passes over what comes before: a run
-    that goes on in the middle of an epoch meets the batches that were left only if the loader keeps its order.
-
-    Args:
-      stream: the loader.
-      look: what a pass over it found.
-      batch_size, mean, std, dtype, put: as for `source`.
-
-    Raises:
-      ValueError: fewer examples than one batch; later, an epoch that is shorter than the first look.
-    """
-    steps = look.examples // batch_size
-    if not steps:
-        raise ValueError(f"{stream.name} gives {look.examples} examples, less than one batch of {batch_size}.")
-    kind, scale = scaling(_like(stream, look), mean, std, dtype)
-    fetch = jax.tree_util.Partial(_fetch(kind, batch_size), put(scale))
-    passing: list[Iterator[Chunk]] = [iter(())]
-    place = [-1]  # the batch that comes next
-
-    def next_chunk(step: int) -> Chunk:
-        if step != place[0] or not step % steps:
-            passing[0] = stream.chunks(batch_size)
-            for _ in range(step % steps):
-                next(passing[0], None)
-        found = next(passing[0], None)
-        if found is None or len(found[0]) < batch_size:
-            raise ValueError(f"{stream.name} gave fewer than {look.examples} examples in epoch {step // steps + 1}.")
-        place[0] = step + 1
-        return found
-
-    def batches(first: int, count: int) -> base.Batches:
-        xs, ys = zip(*(next_chunk(step) for step in range(first, first + count)), strict=True)
-        y = targets(_like(stream, look)._replace(labels=np.stack(ys)), dtype)
-        ids, items = put((np.arange(first, first + count, dtype=np.int32), (np.stack(xs), y)))
-        return base.Batches(ids, items, fetch)
-
-    return base.Source(batches, steps)
-
-
-@dataclass(frozen=True)
-class stream_batches:  # noqa: N801  # called like a function, as `eval_batches` is
-    """Masked evaluation batches of a stream, as `eval_batches` makes them; each `for` is a pass."""
-
-    stream: Stream
-    batch_size: int
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
-    dtype: Any = jnp.float32
-
-    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-        for x, y in self.stream.chunks(self.batch_size):
-            nothing = Look(len(x), x.dtype, np.zeros(()), np.ones(()))
-            kind, scale = scaling(_like(self.stream, nothing), self.mean, self.std, self.dtype)
-            y = targets(_like(self.stream, nothing)._replace(labels=y), self.dtype)
-            mask = np.arange(self.batch_size) < len(x)
-            x, y, mask = jax.device_put((filled_up(x, self.batch_size), filled_up(y, self.batch_size), mask))
-            yield (x if kind is None else normalised(scale, x, kind)), y, mask
-
-
-def _like(stream: Stream, look: Look) -> Dataset:
-    """A set of one example of zeros, of a stream's shapes, for what asks a set for those."""
-    return Dataset(stream.name, np.zeros((1, *stream.shape), look.dtype), np.zeros(1, np.int32), task=stream.task)
-
-
-@cache  # one function object for equal arguments, so that an engine compiles once
-def _fetch(kind: np.dtype | None, batch_size: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    def fetch(scale: Any, item: tuple[jax.Array, jax.Array], start: jax.Array | int, count: int):
-        x, y = (jax.lax.dynamic_slice_in_dim(array, start, count) for array in item)
-        return (x if kind is None else normalised(scale, x, kind)), y
-
-    fetch.batch_size = batch_size  # type: ignore[attr-defined]
-    return fetch
 
 
 def _listed(shape: tuple[int, ...]) -> str:

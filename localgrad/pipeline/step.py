@@ -30,6 +30,7 @@ from localgrad.base import (
 )
 from localgrad.pipeline.finite import finite, some_of
 from localgrad.pipeline.specs import asked_in_pass, asked_on_way_back
+from localgrad.pipeline.transformed import transformed
 
 _barrier = jax.lax.optimization_barrier
 
@@ -134,7 +135,7 @@ def learn(
             own = {group: grads[group] for group in names.split("+") if group in grads}
             if own:
                 old = {group: params[group] for group in own}
-                updates, opt_state[names] = _transformed(block, names, own, opt_state[names], old, metrics["loss"])
+                updates, opt_state[names] = transformed(block, names, own, opt_state[names], old, metrics["loss"])
                 params |= optax.apply_updates(old, updates)
         return BlockState(params, model_state, opt_state)
 
@@ -153,32 +154,6 @@ def learn(
             return jax.lax.cond(ok, update, lambda state: state, state), ok, stopped
         new = update(state)
     return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, state), ok, stopped
-
-
-def _transformed(
-    block: LocalBlock, names: str, grads: PyTree, opt_state: PyTree, params: PyTree, loss: jax.Array
-) -> tuple[PyTree, PyTree]:
-    """What one of a block's transforms makes of its gradients: `(updates, opt_state)`.
-
-    Raises:
-      ValueError: while it is traced, for a transform that wants more than the loss, or of groups that learn at
-        different moments.
-    """
-    missing = set(names.split("+")) - set(grads)
-    if missing:
-        raise ValueError(
-            f"the optimizer {names!r} of block {block.name!r} spans groups that learn at different moments: there are "
-            f"gradients of {sorted(grads)} now and none of {sorted(missing)}. Give each moment one of its own."
-        )
-    try:
-        transform = optax.with_extra_args_support(block.tx[names])
-        return transform.update(grads, opt_state, params, value=loss)
-    except TypeError as error:
-        raise ValueError(
-            f"the optimizer of block {block.name!r} cannot be used here: {error}. It is given gradients, parameters "
-            "and the loss as `value`; a line search, as lbfgs has one, evaluates the loss again, which a block that "
-            "learns from one pass over a batch cannot do: choose another."
-        ) from error
 
 
 def merged(

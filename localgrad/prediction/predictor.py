@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 
 from localgrad.base import BlockState, Model
 from localgrad.data import text
-from localgrad.data.checks import checked_inputs
+from localgrad.data.checks import check_kind, checked_inputs
 from localgrad.data.scaling import normalised, scaling
 from localgrad.prediction.about import About
 
@@ -190,11 +190,10 @@ def scoring(model: Model, about: About) -> Callable[[Sequence[BlockState], jax.A
 
 def _as_trained(found: np.ndarray, kind: np.dtype) -> np.ndarray:
     """Inputs of the type that a network was trained on."""
+    check_kind(found.dtype, kind, "inputs")
     whole = np.issubdtype(kind, np.integer)
     if whole and not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(
-            f"inputs are {found.dtype}; this network was trained on {kind} and scales them itself: give them unscaled."
-        )
+        raise ValueError(f"inputs are {found.dtype}; this network was trained on {kind}: give them as whole numbers.")
     if whole and found.dtype != kind:
         limits = np.iinfo(kind)
         if found.min() < limits.min or found.max() > limits.max:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, Model
-from localgrad.data import Dataset, Stream, as_split
+from localgrad.data import Dataset, Stream, as_split, trained_on
 from localgrad.evaluation import EvalBatches
 from localgrad.evaluation.exits import collect
 from localgrad.training import Config, Job, load, prepare, restore
@@ -106,6 +106,7 @@ def open_given(workdir: str | PathLike, given: Given, log: Callable[[str], None]
     for name, x in (("test", given.test), ("validation", given.validation)):
         if x is not None:
             split = as_split(x, name, shape=about.shape, dtype=dtype, task=model.task, fields=given.fields, like=like)
+            split = trained_on(split, about.raw_dtype)
             named = isinstance(split, Dataset) and about.label_names is not None
             splits[name] = split._replace(label_names=about.label_names) if named else split  # type: ignore[union-attr]
     batches = lambda name: split_batches(splits[name], model.batch_size, about.stats, dtype)

@@ -6,7 +6,8 @@ import pytest
 
 from localgrad import classification, data, regression
 from localgrad.data import streams
-from localgrad.data.streams import Stream, check_again, stream_batches, stream_source
+from localgrad.data.stream_source import stream_batches, stream_source
+from localgrad.data.streams import Stream, check_again
 
 SHAPE = (2, 2, 1)
 RNG = np.random.default_rng(0)

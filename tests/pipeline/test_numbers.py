@@ -276,9 +276,3 @@ def test_transforms_with_and_without_the_loss_serve_trials_and_groups(tx):
     xs, ys = (jnp.repeat(jnp.asarray(a)[:, None], 2, axis=1) for a in (XS, YS))
     state, metrics = lg.sequential(both).run(state, lg.data.batches(xs, ys))
     metrics.check()
-
-
-@pytest.mark.parametrize("tx", [optax.lbfgs(), optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5))])
-def test_line_searches_are_refused(tx):
-    with pytest.raises(ValueError, match=r"optimizer of block 'dense6'.* a line search"):
-        lg.sequential(make(tx=tx))

@@ -96,6 +96,7 @@ def test_what_cannot_be_looked_at(workdir, given, says, tmp_path):
         (lambda: own.model(blocks=[lg.from_linen(own.Layer())] * 2), own.pictures(8), "another"),
         (own.model, (np.zeros((4, 5, 4, 1), np.uint8), np.zeros(4, int)), "the model takes"),
         (own.model, (own.pictures(4)[0], np.full(4, 7)), "labels"),
+        (own.model, (np.zeros((4, 4, 4, 1), np.float32), np.zeros(4, int)), "trained on uint8 and scales them itself"),
     ],
 )
 def test_another_model_or_other_examples_are_refused(model, test, says, workdir, tmp_path):

@@ -129,6 +129,12 @@ def test_a_run_of_names_and_one_that_was_given_know_each_other(undisturbed, tmp_
         ({"train": {"a": TRAIN[0], "b": TRAIN[1]}, "fields": ("a", "c")}, "no column 'c'; it has a, b"),
         ({"train": [1, 2, 3]}, "train gives a int; expected pairs"),
         ({"train": "/nowhere"}, "is not there"),
+        ({"validation": (VALIDATION[0] / 255, VALIDATION[1])}, "validation: inputs are float32, .* trained on uint8"),
+        (
+            {"train": (TRAIN[0] / 255, TRAIN[1])},
+            "validation: inputs are uint8, .* trained on float32, scaled by whoever",
+        ),
+        ({"validation": None, "test": (TRAIN[0] / 255, TRAIN[1])}, "test: inputs are float32, .* give them unscaled"),
         ({"validation": 1.5}, "expected a share that leaves some in both"),
         ({"epochs": 0}, "^epochs must be at least 1; got 0"),
         ({"stages": 3}, "stages"),
@@ -170,6 +176,19 @@ def test_a_loader_gives_the_batches_that_it_gives():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     scores = done.predictor(best=False)(x).values
     assert done.summary["validation_accuracy"] == pytest.approx(100 * np.mean(scores == y))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "says"),
+    [
+        ([TRAIN], [(VALIDATION[0] / 255, VALIDATION[1])], "validation: inputs are float32, .* trained on uint8"),
+        ([(TRAIN[0] / 255, TRAIN[1])], [VALIDATION], "validation: inputs are uint8, .* trained on float32"),
+        ([TRAIN, (TRAIN[0] / 255, TRAIN[1])], None, "train: inputs are"),
+    ],
+)
+def test_a_loader_of_other_kinds_of_inputs_is_refused_when_it_gives_them(train, validation, says):
+    with pytest.raises(ValueError, match=says):
+        fit(train, validation)
 
 
 def test_a_regression_chooses_the_least_error(tmp_path):

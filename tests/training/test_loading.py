@@ -184,6 +184,30 @@ def test_the_command_line_predicts_pictures(exported, tmp_path, monkeypatch, cap
     assert (tmp_path / "said.csv").read_text().splitlines()[0] == "input,prediction,confidence,exit"
 
 
+def test_pictures_are_not_for_a_network_that_was_trained_on_floats(tmp_path, monkeypatch, capsys):
+    done = lg.fit(own.model(), (X / 255, Y), epochs=1, log=quiet)
+    with pytest.raises(ValueError, match=r"inputs are uint8, .* trained on float32, scaled by whoever made them"):
+        done.predictor()(X)
+    folder = lg.export(done.predictor(), tmp_path / "net")
+    Image.fromarray(X[0, ..., 0]).save(tmp_path / "a.png")
+    status, text = said(monkeypatch, capsys, [tmp_path / "a.png"], workdir=str(folder))
+    assert status == 2 and "as floats" in text.err and text.err.count("\n") == 1
+
+
+def test_a_table_of_whole_numbers_is_not_cut_off(tmp_path, monkeypatch, capsys):
+    rows = np.random.default_rng(0).integers(0, 9, (48, 2))
+    model = own.model(2, shape=(2,), blocks=[lg.from_linen(own.Layer())])
+    done = lg.fit(model, (rows, (rows[:, 0] > 4).astype(int)), epochs=1, log=quiet)
+    folder = lg.export(done.predictor(), tmp_path / "net")
+    (tmp_path / "whole.csv").write_text("a,b\n1,2\n3.0,4\n")
+    (tmp_path / "parts.csv").write_text("a,b\n1.5,2\n")
+    status, text = said(monkeypatch, capsys, [tmp_path / "whole.csv"], workdir=str(folder))
+    names = [line.split()[1] for line in text.out.splitlines() if "whole.csv:" in line]
+    assert status == 0 and names == done.predictor()(np.array([[1, 2], [3, 4]])).names
+    status, text = said(monkeypatch, capsys, [tmp_path / "parts.csv"], workdir=str(folder))
+    assert status == 2 and "give them as whole numbers" in text.err
+
+
 def test_the_command_line_refuses_in_one_line(exported, fitted, tmp_path, monkeypatch, capsys):
     (tmp_path / "a.csv").write_text("1,2\n")
     for files, flags, says in [
