@@ -14,7 +14,7 @@ from localgrad.testing.traces import check_pure
 
 
 def check_block(block: Block, x_spec: jax.ShapeDtypeStruct, *, x: jax.Array | None = None) -> None:
-    """A Block is a pair of pure functions, whose model state keeps its kind and moves in training alone.
+    """A Block is a pair of pure functions that predict each example by itself; its model state moves in training alone.
 
     Args:
       block: any Block.
@@ -44,6 +44,7 @@ def check_block(block: Block, x_spec: jax.ShapeDtypeStruct, *, x: jax.Array | No
     advice = "Predict with what training has gathered, and leave it as it is: read `train`."
     assert_same(model_state, still, 0.0, f"{name}, `apply(..., train=False)` moves the model state", advice)
     assert_finite({"y": y, "prediction": again}, name, "Look for a division or a logarithm of zero.")
+    _check_apart(name, jax.jit(predict), params, model_state, given, again)
     assert kind_of(y) == kind_of(again), (
         f"{name} gives {kind_of(y)} in training and {kind_of(again)} in prediction: give both one shape and dtype."
     )
@@ -61,6 +62,17 @@ def _check_prediction(name: str, predict: Any, params: Any, model_state: Any, x:
             f"{name} does not predict: `apply(..., key=None, train=False)` raises {type(error).__name__}: {error}. "
             "Prediction is told by `train=False`, and has no key: leave out what draws."
         ) from error
+
+
+def _check_apart(name: str, predict: Any, params: Any, model_state: Any, x: jax.Array, y: jax.Array) -> None:
+    """What is predicted of an example does not depend on those beside it, nor on what a batch is filled up with."""
+    some = len(x) // 2
+    if not some:
+        return
+    among_others, _ = predict(params, model_state, x.at[some:].set(x[0]))
+    limit = 1e-4 * float(1 + jnp.max(jnp.abs(y)))
+    advice = "Normalise by what training has gathered: of a batch alone, predictions depend on how it is filled up."
+    assert_same(y[:some], among_others[:some], limit, f"{name} predicts an example by those beside it", advice)
 
 
 def _check_kept(where: str, before: Any, after: Any) -> None:

@@ -69,6 +69,11 @@ def drawing_by_numpy(apply: Any, params: Any, model_state: Any, x: Any, key: Any
     return y * np.random.default_rng().uniform(), moved
 
 
+def of_its_batch(apply: Any, params: Any, model_state: Any, x: Any, key: Any, train: bool) -> Any:
+    y, moved = apply(params, model_state, x, key=key, train=train)
+    return y - jnp.mean(y, axis=0, keepdims=True), moved
+
+
 def infinite(apply: Any, params: Any, model_state: Any, x: Any, key: Any, train: bool) -> Any:
     y, moved = apply(params, model_state, x, key=key, train=train)
     return y / jnp.zeros_like(y), moved
@@ -82,13 +87,14 @@ def infinite(apply: Any, params: Any, model_state: Any, x: Any, key: Any, train:
         (changed(DENSE, key_of_its_own), "`apply`: random numbers are drawn at test_law_of_others.py"),
         (changed(DENSE, key_in_prediction), "does not predict: .* leave out what draws"),
         (changed(DENSE, drawing_by_numpy), "`apply` is another program when it is traced again"),
+        (changed(DENSE, of_its_batch), "predicts an example by those beside it"),
         (changed(DENSE, infinite), "is not finite"),
         (
             DENSE._replace(name="odd", summary=lambda y: jnp.mean(y, axis=1)),
             "`summary` gives float32\\[4\\] for outputs",
         ),
     ],
-    ids=["train", "state", "key", "prediction", "numpy", "finite", "summary"],
+    ids=["train", "state", "key", "prediction", "numpy", "batch", "finite", "summary"],
 )
 def test_a_block_that_breaks_the_law_is_named(block: Block, message: str) -> None:
     with pytest.raises(AssertionError, match=f"block 'odd'.*{message}"):
