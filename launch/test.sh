@@ -10,6 +10,12 @@ python=$(find_python 11 ${PYTHON:-} python3.11 python3 python) || {
 }
 environment .venv-test "$python" "[dev,tensorflow]"
 bin=.venv-test/bin
+# Installed while the first checks run, which have work for one core.
+newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3) || newest=
+if [ -n "$newest" ]; then
+  environment .venv-newest "$newest" "[test,tpu]" &  # tpu: the compiler alone, for chips that need not be here
+  installing=$!
+fi
 # Programs that several processes compile are compiled once.
 JAX_COMPILATION_CACHE_DIR=$(mktemp -d)
 trap 'rm -rf "$JAX_COMPILATION_CACHE_DIR"' EXIT
@@ -21,8 +27,8 @@ export JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
 # By test and not by file: they share nothing.  What compares no bits of two programs is compiled quickly.
 "$bin/python" -m pytest -n 2 -m "slow and not full and not bits" --durations=12
 "$bin/python" -m pytest -n 2 -m "bits and not full" --durations=5
-if newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3); then
-  environment .venv-newest "$newest" "[test,tpu]"  # tpu: the compiler alone, for chips that need not be here
+if [ -n "$newest" ]; then
+  wait "$installing"
   .venv-newest/bin/python -m pytest -n 2 -m "not full" \
     -k "digests_are_equal or cnn-norm or test_memory_grows or test_xla or test_compile_for" \
     tests/test_xla.py tests/machines tests/pipeline/test_exactness.py tests/pipeline/test_float64.py tests/pipeline/test_program.py

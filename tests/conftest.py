@@ -3,6 +3,7 @@
 They hold for a run of the whole suite (`pytest`) and of any part of `tests`; pytest loads this file first in both.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from localgrad.pipeline import specs
 from .quick import QUICK
 
 os.environ["MPLBACKEND"] = "Agg"
+gc.set_threshold(100_000, 20, 100)  # jax keeps millions of objects, and going through them takes a tenth of the time
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

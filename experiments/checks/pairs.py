@@ -8,7 +8,7 @@ is the rate higher: a network so thin amplifies the last bit in any two programs
 compilations of one sequential program are 4e-12 apart after three batches (`bp_matched` on `alexnet`), at this one
 2e-14; `kp` on `vgg19` is 3e-12 apart on images of 16 and 3e-13 on images of 32, where the last four layers see more
 than one place. Writes the largest difference of any parameter, statistic or optimizer state to
-`experiments/results/check_pairs.json` and `.md`. Expect at most 1e-12; the status says whether it was. Pairs that
+`experiments/results/check_pairs_jax-VERSION.json` and `.md`. Expect at most 1e-12; the status says whether it was. Pairs that
 cannot be are refused, with the reason. Methods that wait for the error at the output are checked locked and delayed.
 Two cores, an hour; `--nets` checks some networks and leaves the figures of the others in the files.
 """
@@ -39,6 +39,7 @@ FLAGS = flags.FLAGS
 
 ONE_LAYER = ("fa", "kp", "bp_fc")
 BATCH, CLASSES, STAGES, RATE, LAW = 12, 3, 3, 0.01, 1e-12
+NAME = f"check_pairs_jax-{jax.__version__}"
 
 
 def apart(method: str, net: str) -> float | str:
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> int:
 
 def checked_before() -> tuple[dict[str, dict[str, float | str]], dict[str, Any]]:
     """The networks of a table that is there, if it has the same methods: a run replaces its own networks alone."""
-    path = Path(FLAGS.out) / "check_pairs.json"
+    path = Path(FLAGS.out) / f"{NAME}.json"
     before = json.loads(path.read_text()) if path.exists() else {"rows": {}, "by": {}}
     same = all(list(row) == FLAGS.methods for row in before["rows"].values())
     return (before["rows"], before["by"]) if same else ({}, {})
@@ -106,7 +107,7 @@ def write(table: dict[str, dict[str, float | str]], by: dict[str, Any]) -> None:
         f"Largest difference after three batches between one and {STAGES} stages, float64; {pairs} pairs, the "
         f"largest {largest:.1e}. Refused: the method cannot train the network, for the reason in the JSON."
     )
-    tables.write("check_pairs", ["network", *FLAGS.methods], cells, {"rows": table, "by": by}, note)
+    tables.write(NAME, ["network", *FLAGS.methods], cells, {"rows": table, "by": by}, note)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from ..common import command
@@ -16,7 +17,7 @@ def test_the_table_of_pairs_is_made_in_parts(tmp_path):
     for net in ("cnn", "mlp"):
         done = check(net)
         assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "check_pairs.json").read_text())
+    result = json.loads((tmp_path / f"check_pairs_jax-{jax.__version__}.json").read_text())
     assert list(result["rows"]) == ["mlp", "cnn"] and set(result["by"]) == {"mlp", "cnn"}
     assert result["rows"]["cnn"]["al"] <= 1e-12 and "freezes convolutions" in result["rows"]["mlp"]["bp_fc"]
     assert "| mlp |" in done.stdout and "| cnn |" in done.stdout
