@@ -8,9 +8,9 @@ is the rate higher: a network so thin amplifies the last bit in any two programs
 compilations of one sequential program are 4e-12 apart after three batches (`bp_matched` on `alexnet`), at this one
 2e-14; `kp` on `vgg19` is 3e-12 apart on images of 16 and 3e-13 on images of 32, where the last four layers see more
 than one place. Writes the largest difference of any parameter, statistic or optimizer state to
-`experiments/results/check_pairs_jax-VERSION.json` and `.md`. Expect at most 1e-12; the status says whether it was. Pairs that
-cannot be are refused, with the reason. Methods that wait for the error at the output are checked locked and delayed.
-Two cores, an hour; `--nets` checks some networks and leaves the figures of the others in the files.
+`experiments/results/check_pairs_jax-VERSION.json` and `.md`. Expect at most 1e-12; the status says whether it was.
+Pairs that cannot be are refused, with the reason. Methods that wait for the error at the output are checked locked and
+delayed. Some hours on two cores; `--nets` checks some networks and leaves the figures of the others in the files.
 """
 
 import json
