@@ -3,6 +3,7 @@
 Importing this package imports neither scikit-learn nor TensorFlow: a set's reader is imported when it is asked for.
 """
 
+from localgrad.data.alike import alike
 from localgrad.data.arrays import batches
 from localgrad.data.augment import PADDINGS, Augment, augmentation
 from localgrad.data.dataset import SPLITS, Dataset, first, with_label_noise
@@ -10,7 +11,7 @@ from localgrad.data.door import get, names
 from localgrad.data.evaluation import eval_batches
 from localgrad.data.fetch import prepare
 from localgrad.data.fingerprint import fingerprint
-from localgrad.data.given import as_split, trained_on
+from localgrad.data.given import as_split
 from localgrad.data.groups import length_groups, steps_per_epoch
 from localgrad.data.images import IMAGE_ENDINGS, image_folder, read_image
 from localgrad.data.registry import DATASETS, register_dataset
@@ -33,6 +34,7 @@ __all__ = [
     "Dataset",
     "Look",
     "Stream",
+    "alike",
     "as_split",
     "augmentation",
     "batches",
@@ -57,6 +59,5 @@ __all__ = [
     "steps_per_epoch",
     "stream_batches",
     "stream_source",
-    "trained_on",
     "with_label_noise",
 ]

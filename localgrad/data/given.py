@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.data.checks import as_array, channels_first, check_kind
+from localgrad.data.alike import columns_of
+from localgrad.data.checks import as_array, channels_first
 from localgrad.data.columns import as_column, pair_of
 from localgrad.data.dataset import Dataset
 from localgrad.data.files import expanded
@@ -38,7 +38,7 @@ def as_split(
       shape, dtype: of one example's inputs, as the model takes them.
       task: what is learnt.
       fields: names of the inputs and the targets, where they come as dicts or columns.
-      like: the training split, whose classes' names this one has too.
+      like: the training split, whose columns and classes' names this one has too.
 
     Raises:
       ValueError, FileNotFoundError: it is none of these, or not what the model takes.
@@ -52,8 +52,14 @@ def as_split(
         )
     if not isinstance(given, Dataset) and _is_arrays(given):
         x, y = pair_of(given, fields, name)
-        given = Dataset(name, np.asarray(as_array(x, f"{name}: inputs")), as_column(y, task), task=task)
+        rows = np.asarray(as_array(x, f"{name}: inputs"))
+        given = Dataset(name, rows, as_column(y, task), task=task, columns=columns_of(x))
     if not isinstance(given, Dataset):
+        if columns_of(given) is not None:
+            raise ValueError(
+                f"{name} is a table with the columns {', '.join(columns_of(given) or ())}: give a pair of those of the "
+                "inputs and that of the targets."
+            )
         check_again(given, name)
         return Stream(name, given, shape, task, fields)
     inputs = np.asarray(given.inputs)
@@ -77,18 +83,6 @@ def as_split(
     return split
 
 
-def trained_on(split: Dataset | Stream, dtype: Any) -> Dataset | Stream:
-    """A split for a network that is trained on inputs of a type: a loader looks at each batch when it comes.
-
-    Raises:
-      ValueError: see `check_kind`.
-    """
-    if isinstance(split, Stream):
-        return replace(split, trained_on=np.dtype(dtype))
-    check_kind(split.inputs.dtype, dtype, f"{split.name}: inputs")
-    return split
-
-
 def _read(
     path: str | os.PathLike, shape: tuple[int, ...], task: Task, fields: tuple[str, str] | None, like: Dataset | None
 ) -> Dataset:
@@ -101,7 +95,8 @@ def _read(
             )
         return image_folder(found, shape=shape, label_names=names)
     if ".csv" in found.suffixes:
-        return csv_file(found, task=task, label=None if fields is None else fields[1], label_names=names)
+        label, columns = None if fields is None else fields[1], None if like is None else like.columns
+        return csv_file(found, task=task, label=label, label_names=names, inputs=columns)
     if not found.exists():
         raise FileNotFoundError(f"{found} is not there: give a folder of pictures, or a CSV file.")
     raise ValueError(f"{found} is a file of another kind: give a folder of pictures, or a CSV file.")

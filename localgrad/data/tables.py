@@ -68,6 +68,7 @@ def csv_file(
     task: Task | None = None,
     label: str | None = None,
     label_names: Sequence[str] | None = None,
+    inputs: Sequence[str] | None = None,
 ) -> Dataset:
     """A CSV file as a set: one column of labels or targets, and all others, of numbers, as inputs.
 
@@ -76,6 +77,7 @@ def csv_file(
       task: what is learnt; None, or a classification, reads labels of any text, another task numbers.
       label: the column of labels; None is the one with a usual name (`label`, `target`, `y`, ...), or else the last.
       label_names: the classes, in order, such as those of the training split; None sorts those that there are.
+      inputs: the columns of the inputs, in order, such as those of the training split; None is all others.
 
     Returns:
       Inputs float32 `(N, D)`, with `columns`, and of classes `label_names`.
@@ -85,15 +87,21 @@ def csv_file(
       ValueError: a cell is no number, or a label is of no class; the message has its row.
     """
     table = read_table(path)
-    usual = [name for name in table.columns if name.lower() in Y_NAMES]
-    chosen = label or (usual[0] if usual else table.columns[-1])
+    others = [name for name in table.columns if name not in (inputs or ())]
+    usual = [name for name in others if name.lower() in Y_NAMES]
+    if not others or (inputs is not None and len(others) > 1 and not label and not usual):
+        raise ValueError(
+            f"{table.path} has the columns {', '.join(table.columns)}, and inputs are {', '.join(inputs or ())}: which "
+            'is the label? Name it, fields=("", "name").'
+        )
+    chosen = label or (usual[0] if usual else others[-1])
     if chosen not in table.columns:
         raise ValueError(f"{table.path} has no column {chosen!r}; it has {', '.join(table.columns)}.")
-    columns = tuple(name for name in table.columns if name != chosen)
-    inputs = numbers(table, columns)
+    columns = tuple(name for name in table.columns if name != chosen) if inputs is None else tuple(inputs)
+    rows = numbers(table, columns)
     name = table.path.name
     if task is not None and task.name != "classification":
-        return Dataset(name, inputs, numbers(table, [chosen]), task=task, columns=columns)
+        return Dataset(name, rows, numbers(table, [chosen]), task=task, columns=columns)
     cells = [row[table.columns.index(chosen)] for row in table.rows]
     classes = tuple(label_names) if label_names is not None else tuple(sorted(set(cells), key=_by_number))
     unknown = next(((i, cell) for i, cell in enumerate(cells) if cell not in classes), None)
@@ -102,7 +110,7 @@ def csv_file(
             f"{table.path}, row {unknown[0] + 1}: the label {unknown[1]!r} is no class; there are {', '.join(classes)}."
         )
     labels = np.array([classes.index(cell) for cell in cells], np.int32)
-    return Dataset(name, inputs, labels, len(classes), label_names=classes, columns=columns)
+    return Dataset(name, rows, labels, len(classes), label_names=classes, columns=columns)
 
 
 def _by_number(text: str) -> tuple[int, float, str]:

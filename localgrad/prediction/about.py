@@ -107,7 +107,9 @@ class About(NamedTuple):
         inputs = np.zeros((rows, *self.shape), self.raw_dtype)
         task = self.learnt if self.task in _TASKS else None
         classes = self.outputs if task is None else None
-        return data.Dataset(self.dataset, inputs, np.zeros(rows, np.int32), classes, self.words, task)
+        return data.Dataset(
+            self.dataset, inputs, np.zeros(rows, np.int32), classes, self.words, task, self.label_names, self.columns
+        )
 
 
 def _sha256(fields: dict[str, Any]) -> str:

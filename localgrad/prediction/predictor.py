@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 
 from localgrad.base import BlockState, Model
 from localgrad.data import text
+from localgrad.data.alike import columns_of, in_order
 from localgrad.data.checks import check_kind, checked_inputs
 from localgrad.data.scaling import normalised, scaling
 from localgrad.prediction.about import About
@@ -129,6 +130,9 @@ class Predictor:
             texts = [inputs] if isinstance(inputs, str) else list(inputs)
             return text.encode([text.tokens(each) for each in texts], about.words, about.shape[0])
         found = np.asarray(checked_inputs(inputs, "inputs"))
+        columns = columns_of(inputs)
+        if columns is not None and about.columns is not None:
+            found = in_order(found, columns, about.columns, "inputs")
         if found.shape == about.shape:
             found = found[None]
         if about.shape[-1:] == (1,) and found.shape in (about.shape[:-1], (len(found), *about.shape[:-1])):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, Model
-from localgrad.data import Dataset, Stream, as_split, trained_on
+from localgrad.data import Dataset, Stream, alike, as_split
 from localgrad.evaluation import EvalBatches
 from localgrad.evaluation.exits import collect
 from localgrad.training import Config, Job, load, prepare, restore
@@ -101,12 +101,12 @@ def open_given(workdir: str | PathLike, given: Given, log: Callable[[str], None]
         raise ValueError(f"{workdir}: give the model of one trial; this one is of {model.trials} at once.")
     network = load(workdir, best=False, model=model, log=log, trial=0)
     about, dtype = network.about, model.x_spec.dtype
-    like = about.like()._replace(label_names=about.label_names)
+    like = about.like()
     splits: dict[str, Dataset | Stream] = {}
     for name, x in (("test", given.test), ("validation", given.validation)):
         if x is not None:
             split = as_split(x, name, shape=about.shape, dtype=dtype, task=model.task, fields=given.fields, like=like)
-            split = trained_on(split, about.raw_dtype)
+            split = alike(split, like)
             named = isinstance(split, Dataset) and about.label_names is not None
             splits[name] = split._replace(label_names=about.label_names) if named else split  # type: ignore[union-attr]
     batches = lambda name: split_batches(splits[name], model.batch_size, about.stats, dtype)

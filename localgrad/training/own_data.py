@@ -89,7 +89,7 @@ def read_given(model: Model, given: GivenData) -> Read:
     else:
         like = train
         says = json.dumps(data.fingerprint(train))
-    splits = {name: data.trained_on(each, like.inputs.dtype) for name, each in splits.items()}
+    splits = {name: data.alike(each, like) for name, each in splits.items()}
     return Read(splits, like, look, _stats(given, like, look, float_of(dtype) is not None), says)
 
 
