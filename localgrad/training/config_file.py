@@ -1,5 +1,7 @@
 """A run's configuration on the disk: `config.json`, and its copy in each checkpoint, which is the one that counts."""
 
+import json
+from contextlib import suppress
 from os import PathLike
 from typing import Any
 
@@ -12,6 +14,7 @@ from localgrad.training.run_config import RunConfig
 from localgrad.training.workdir import as_json, check_folder, folder_of, read_json, write_bytes
 
 NAME = "config.json"
+_MOST = 4  # differences of one field that are told
 
 
 def replace(folder: epath.Path, config: dict[str, Any]) -> str:
@@ -107,9 +110,11 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
     ours, theirs = config.to_json(), _with_defaults(saved, type(config))
     more = theirs["epochs"] < ours["epochs"]
     differing = [
-        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
+        said
         for name, about in config.options().items()
         if not about.placement and theirs[name] != ours[name] and not (name == "epochs" and more and config.grows)
+        if name in saved or not is_own(saved)  # of what was given, an older version may not have looked at all
+        for said in _differences(name, theirs[name], ours[name])
     ]
     if differing:
         falls = " (its learning rate falls over the whole run)" if more and not config.grows else ""
@@ -117,6 +122,29 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
             f"{folder} holds a run of another configuration: {'; '.join(differing)}{falls}. Give this run another "
             "--workdir, or repeat the command that made that one."
         )
+
+
+def _differences(name: str, theirs: Any, ours: Any) -> list[str]:
+    """What differs between two values of a field, in words; of two texts of JSON objects, of each of their entries.
+
+    Examples:
+      >>> _differences("data", '{"shape": "(9, 2)", "sum": 1}', '{"shape": "(8, 2)", "sum": 1}')
+      ["data.shape is '(9, 2)' there and '(8, 2)' here"]
+    """
+    there, here = _entries(theirs), _entries(ours)
+    if there is None or here is None:
+        return [f"{name} is {theirs!r} there and {ours!r} here"]
+    names = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    told = [said for key in names for said in _differences(f"{name}.{key}", there.get(key), here.get(key))]
+    return told if len(told) <= _MOST else [*told[:_MOST], f"{len(told) - _MOST} more of {name}"]
+
+
+def _entries(value: Any) -> dict[str, Any] | None:
+    """The object that a value is, or that it is the JSON text of."""
+    if isinstance(value, str) and value.startswith("{"):
+        with suppress(ValueError):
+            value = json.loads(value)
+    return value if isinstance(value, dict) else None
 
 
 def _kind_of(saved: dict[str, Any]) -> type[RunConfig]:

@@ -22,16 +22,19 @@ class OwnConfig(RunConfig):
 
     Functions have no name that a file could hold.  `model` is a digest of what can be seen of one: its method, the
     names of its blocks, the shapes and dtypes of inputs, parameters and optimizer states, the groups that each
-    optimizer is for, its task and its exits.  Numbers within functions, such as a learning rate, are for
-    `hyperparameters`.
+    optimizer is for, its task and its exits.  `program` is of what they compute, such as an activation, or the rate of
+    an optimizer, and is compared where the same versions traced both.  `hyperparameters` are for what else the caller
+    says of the run.
     """
 
     model: str = _given("", "digest of what is trained")
+    program: str = _given("", "digests of what its blocks and its optimizers compute")
     method: str = _given("", "the method's name")
     net: str = _given("", "the blocks' names")
     task: str = _given("", "what is learnt")
     dataset: str = _given("", "the data's name")
     data: str = _given("", "what the training data are: shapes and digests")
+    evaluated: str = _given("", "what the other splits are: shapes and digests")
     preprocessing: str = _given("", "what is done to inputs")
     begin: str = _given("", "digest of the parameters that training begins with; none where they are drawn")
     hyperparameters: dict[str, Any] = dataclasses.field(

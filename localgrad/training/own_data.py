@@ -46,7 +46,7 @@ class Read(NamedTuple):
       like: the training split, or a set of zeros of a stream's shapes.
       look: what a pass over a stream of training found; None of arrays.
       stats: mean and deviation, or None.
-      says: what the training data are, for the run's identity.
+      says, evaluated: what the training data and the other splits are, for the run's identity.
     """
 
     splits: dict[str, Split]
@@ -54,6 +54,7 @@ class Read(NamedTuple):
     look: data.Look | None
     stats: tuple[np.ndarray, np.ndarray] | None
     says: str
+    evaluated: str
 
 
 def read_given(model: Model, given: GivenData) -> Read:
@@ -90,7 +91,13 @@ def read_given(model: Model, given: GivenData) -> Read:
         like = train
         says = json.dumps(data.fingerprint(train))
     splits = {name: data.alike(each, like) for name, each in splits.items()}
-    return Read(splits, like, look, _stats(given, like, look, float_of(dtype) is not None), says)
+    stats = _stats(given, like, look, float_of(dtype) is not None)
+    evaluated = {name: _seen(each) for name, each in splits.items() if name != "train"}
+    return Read(splits, like, look, stats, says, json.dumps(evaluated))
+
+
+def _seen(split: Split) -> Any:
+    return data.fingerprint(split) if isinstance(split, data.Dataset) else "a loader"
 
 
 def _held_out(train: Split, share: float) -> dict[str, Split]:

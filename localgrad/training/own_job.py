@@ -17,6 +17,7 @@ from localgrad.training.job import Job, check_workdir, float_of
 from localgrad.training.loading import load_states
 from localgrad.training.own_config import OwnConfig, model_digest, names_of
 from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
+from localgrad.training.own_program import or_saved, program_of
 from localgrad.training.placement import check_placement, resolve
 from localgrad.training.workdir import as_json
 
@@ -45,11 +46,13 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
             **vars(config),
             "batch_size": model.batch_size,
             "model": model_digest(model),
+            "program": or_saved(program_of(model), saved_config(config.workdir)),
             "method": model.method,
             "net": names_of(model),
             "task": f"{model.task.name}({model.task.outputs})",
             "dataset": _name(given, read),
             "data": read.says,
+            "evaluated": read.evaluated,
             "preprocessing": preprocessing(given, read.stats),
             "begin": digest,
             "trials": model.trials or 1,

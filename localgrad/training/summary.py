@@ -29,7 +29,7 @@ def summaries(
     count = job.model.trials
     of = lambda value, trial: value if count is None else value[trial]
     pick = lambda split: [record for record in records if record["split"] == split]
-    train, evaluated = pick("train"), {split: pick(split) for split in job.evaluated}
+    train, evaluated = pick("train"), {split: found for split in job.evaluated if (found := pick(split))}
     results = []
     for trial in range(count or 1):
         own = lambda record, trial=trial: of(record[name], trial)
@@ -46,9 +46,10 @@ def summaries(
         if "validation" in evaluated:
             sign = -1 if score.best == "min" else 1
             best = int(np.argmax([sign * own(record) for record in evaluated["validation"]]))
-            figures["best_epoch"] = evaluated["validation"][best]["epoch"]
-            figures |= {f"best_{split}_{name}": own(found[best]) for split, found in evaluated.items()}
-            figures[f"best_{EXITS}{name}"] = exits(evaluated[shown or "validation"][best])
+            epoch = figures["best_epoch"] = evaluated["validation"][best]["epoch"]
+            at = {split: [record for record in found if record["epoch"] == epoch] for split, found in evaluated.items()}
+            figures |= {f"best_{split}_{name}": own(found[0]) for split, found in at.items() if found}
+            figures[f"best_{EXITS}{name}"] = exits((at[shown or "validation"] or at["validation"])[0])
         results.append(
             {
                 **{field: names[field] for field in ("method", "net", "dataset")},

@@ -1,6 +1,6 @@
 """Own modules and own data, as somebody would bring them who never saw this library: small, and quick to compile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -16,11 +16,12 @@ BATCH, CLASSES, SHAPE = 16, 3, (4, 4, 1)
 
 class Layer(nn.Module):
     features: int = 8
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = nn.Dense(self.features)(x.reshape(x.shape[0], -1))
-        return nn.relu(nn.Dropout(0.1, deterministic=not train)(x))
+        return self.activation(nn.Dropout(0.1, deterministic=not train)(x))
 
 
 class Top(nnx.Module):

@@ -88,11 +88,19 @@ def test_a_stop_and_more_epochs_change_nothing(undisturbed, tmp_path):
     [
         ({"model": lambda: own.model(tx=optax.sgd(0.1))}, "model is '"),
         ({"model": lambda: own.model(4)}, "task is 'classification\\(3\\)' there and 'classification\\(4\\)' here"),
-        ({"train": own.pictures(80, seed=5)}, "data is "),
-        ({"hyperparameters": {"rate": 0.1}}, r"hyperparameters is {} there and {'rate': 0.1} here"),
+        ({"train": own.pictures(80, seed=5)}, "data.labels is "),
+        ({"hyperparameters": {"rate": 0.1}}, r"hyperparameters.rate is None there and 0.1 here"),
+        ({"model": lambda: own.model(tx=optax.adam(1e-2))}, "program.optimizer 1 is '"),
+        (
+            {"model": lambda: own.model(blocks=[lg.from_linen(own.Layer(activation=nn.tanh)), lg.from_nnx(own.Top)])},
+            "configuration: program.block 1 is '",
+        ),
+        ({"validation": own.pictures(41, seed=1)}, r"evaluated.validation.shape is '\(40, 4, 4, 1\) uint8' there"),
+        ({"validation": None}, "evaluated.validation is "),
+        ({"test": TRAIN}, "evaluated.test is None there"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"epochs": 1}, "epochs is 3 there and 1 here"),
-        ({"normalise": False}, "preprocessing is"),
+        ({"normalise": False}, "preprocessing.stats is"),
     ],
 )
 def test_another_run_is_refused_in_one_line(change, says, undisturbed):

@@ -1,0 +1,60 @@
+"""What the functions of a given model compute, as digests: a name, a shape or a dtype does not show it."""
+
+import hashlib
+import json
+import re
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from localgrad.base import BlockState, LocalBlock, Model
+from localgrad.pipeline import specs
+from localgrad.pipeline.specs import key_spec
+from localgrad.pipeline.transformed import transformed
+
+_BY = "made by"
+# Addresses, and what functions are called, which says nothing of what they compute.
+_NO_MATTER = re.compile(r"0x[0-9a-f]+|\bname=\S+")
+
+
+def program_of(model: Model) -> str:
+    """A JSON text of a digest of each block's pass, and of each block's optimizer, and of what traced them."""
+    by = [f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax")]
+    by += [jax.default_backend(), str(jax.dtypes.canonicalize_dtype(np.float64))]
+    found = {_BY: " ".join(by)}
+    states, messages = specs(model)
+    for i, (block, state, message) in enumerate(zip(model.blocks, states, messages, strict=False)):
+        found[f"block {i + 1}"] = _digest(jax.make_jaxpr(block.forward)(state, message, key_spec(model)))
+        found[f"optimizer {i + 1}"] = _digest(jax.make_jaxpr(lambda state, own=block: _updates(own, state))(state))
+    return json.dumps(found)
+
+
+def or_saved(program: str, saved: Any) -> str:
+    """A program, or that of a run where the two cannot be compared: other versions trace one and the same otherwise."""
+    try:
+        theirs = json.loads(saved["program"])[_BY]
+    except (TypeError, KeyError, ValueError):
+        return program
+    return program if theirs == json.loads(program)[_BY] else saved["program"]
+
+
+def _updates(block: LocalBlock, state: BlockState) -> list[Any]:
+    """What the transforms of a block make of gradients that are the parameters themselves."""
+    found = []
+    with jax.numpy_dtype_promotion("standard"):  # as where it learns
+        for names in block.tx:
+            params = {name: state.params[name] for name in names.split("+")}
+            updates, _ = transformed(block, names, params, state.opt_state[names], params, jnp.float32(1))
+            found.append(jax.tree.leaves(updates))
+    return found
+
+
+def _digest(traced: Any) -> str:
+    digest = hashlib.sha256(_NO_MATTER.sub("", traced.jaxpr.pretty_print(source_info=False)).encode())
+    for value in traced.consts:
+        is_key = jnp.issubdtype(getattr(value, "dtype", np.float32), jax.dtypes.prng_key)
+        digest.update(np.asarray(jax.random.key_data(value) if is_key else value).tobytes())
+    return digest.hexdigest()[:12]
