@@ -110,8 +110,8 @@ def fit(
       fields: names of the inputs and the targets, where they come as dicts or columns.
       label_names: what each class is called.
       name: the data's name in tables.
-      hyperparameters: names and numbers that belong to the run and cannot be seen in the model, such as a learning
-        rate: a workdir is refused where they differ.
+      hyperparameters: names with numbers or words that belong to the run and stand nowhere in it: a workdir is refused
+        where they differ, as it is where modules, losses or optimizers compute something else.
       trackers: who is told of every call and every epoch, see `localgrad.training.Tracker`.
       callbacks: called with an `EpochEnd` after each epoch; True ends the training.
       log: takes a line of text for the user.
