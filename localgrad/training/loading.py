@@ -15,6 +15,7 @@ from localgrad.training.builders import build_model
 from localgrad.training.config import Config
 from localgrad.training.config_file import config_of, is_own, saved_config
 from localgrad.training.inputs import Inputs
+from localgrad.training.own_program import changed_blocks
 from localgrad.training.restoring import find_checkpoint
 from localgrad.training.workdir import folder_of, read_json
 
@@ -34,7 +35,8 @@ def load(
       best: the best epoch on validation; where there was no validation, and for False, the newest checkpoint.
       model: of a run of `fit`, the model that was trained, made again; named ones are made of their `config.json`.
       trial: of several trials that were trained as one, which; from 0.
-      log: takes a line for each checkpoint that cannot be used.
+      log: takes a line for each checkpoint that cannot be used, and one where the blocks of `model` compute something
+        else than when they were trained.
 
     Returns:
       A `Predictor`.
@@ -60,7 +62,15 @@ def load(
         if trial is None or not 0 <= trial < trials:
             raise ValueError(f"{workdir} holds {trials} trials: choose one, trial=0 to {trials - 1}.")
         states = jax.tree.map(lambda x: x[trial], states)
-    return make_predictor(own, fitted_states(own, states, saved), known)
+    states = fitted_states(own, states, saved)
+    changed = changed_blocks(own, saved) if is_own(saved) else []
+    if changed:
+        numbers = ", ".join(map(str, changed))
+        log(
+            f"{workdir}: of the model that is given, these blocks compute something else than when it was trained: "
+            f"{numbers}. Is their code as it was?"
+        )
+    return make_predictor(own, states, known)
 
 
 def load_states(workdir: str | PathLike, *, best: bool = True, log: Any = print) -> tuple[BlockState, ...]:

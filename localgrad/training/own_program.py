@@ -14,6 +14,7 @@ from localgrad.base import BlockState, LocalBlock, Model
 from localgrad.pipeline import specs
 from localgrad.pipeline.specs import key_spec
 from localgrad.pipeline.transformed import transformed
+from localgrad.training.own_config import model_digest
 
 _BY = "made by"
 # Addresses, and what functions are called, which says nothing of what they compute.
@@ -39,6 +40,26 @@ def or_saved(program: str, saved: Any) -> str:
     except (TypeError, KeyError, ValueError):
         return program
     return program if theirs == json.loads(program)[_BY] else saved["program"]
+
+
+def changed_blocks(model: Model, saved: dict[str, Any]) -> list[int]:
+    """Numbers from 1 of the blocks that compute something else than those that a run was begun with.
+
+    Args:
+      model: the one that was trained, made again.
+      saved: the run's configuration.
+
+    Returns:
+      [] too where the two cannot be compared: of other optimizers or another size of a batch, or traced by other
+      versions.
+    """
+    if "program" not in saved or saved.get("model") != model_digest(model):
+        return []
+    ours, theirs = program_of(model), saved["program"]
+    if or_saved(ours, saved) != ours:
+        return []
+    here, there = json.loads(ours), json.loads(theirs)
+    return [i + 1 for i in range(len(model.blocks)) if here[f"block {i + 1}"] != there.get(f"block {i + 1}")]
 
 
 def _updates(block: LocalBlock, state: BlockState) -> list[Any]:

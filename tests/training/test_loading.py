@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -51,6 +53,15 @@ def test_it_comes_back_with_its_scores(fitted):
     assert found.about == fitted.about and found.about.label_names == NAMES and found.about.raw_dtype == "uint8"
     other = lg.load(fitted.workdir, best=False, model=own.model(), log=quiet)
     np.testing.assert_array_equal(other.scores(X, exit=1), fitted.predictor(best=False).scores(X, exit=1))
+
+
+def test_code_that_has_changed_is_told_of(fitted):
+    said = []
+    lg.load(fitted.workdir, model=own.model(tx=optax.sgd(1.0)), log=said.append)  # cannot be compared
+    assert not said
+    tanh = own.model(blocks=[lg.from_linen(own.Layer(activation=jnp.tanh)), lg.from_nnx(own.Top)])
+    lg.load(fitted.workdir, model=tanh, log=said.append)
+    assert len(said) == 1 and "compute something else than when it was trained: 1. Is their code" in said[0]
 
 
 def test_predictions_have_names_and_confidences(fitted):
