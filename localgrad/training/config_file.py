@@ -34,6 +34,7 @@ def replace(folder: epath.Path, config: dict[str, Any]) -> str:
     if not isinstance(found, dict):
         return f"{path} is damaged and is made anew"
     was = _with_defaults(found, _kind_of(config))
+    was = {name: value for name, value in was.items() if name in found or name in config}
     if was == config and found != config:
         return ""  # of a version that had fewer fields
     changed = [

@@ -72,8 +72,7 @@ def test_what_is_none_of_the_choices_is_told_which_there_are(name, says):
         Config(**{name: "other"})
 
 
-def test_a_config_without_plugins_has_the_form_that_it_always_had():
-    assert "plugin" not in Config().to_json()
+def test_fields_stand_in_the_order_of_the_headings():
     assert list(Config().to_json())[:3] == ["method", "profile", "target_width"]
 
 
