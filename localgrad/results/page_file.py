@@ -3,7 +3,6 @@
 import importlib.util
 import platform
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from localgrad.report.page import render
 from localgrad.results.gather import gather, names_of
 from localgrad.results.opened import Given
 from localgrad.training.config import Config
+from localgrad.training.own_program import version
 from localgrad.training.workdir import write_bytes
 
 
@@ -95,8 +95,4 @@ def checked_out(given: str | PathLike) -> Path:
 
 def made_by() -> dict[str, str]:
     """The versions of what makes a page."""
-    try:
-        own = metadata.version("localgrad")
-    except metadata.PackageNotFoundError:
-        own = "of a checkout"
-    return {"localgrad": own, "jax": jax.__version__, "Python": platform.python_version()}
+    return {"localgrad": version("localgrad"), "jax": jax.__version__, "Python": platform.python_version()}

@@ -23,7 +23,7 @@ _NO_MATTER = re.compile(r"0x[0-9a-f]+|\bname=\S+")
 
 def program_of(model: Model) -> str:
     """A JSON text of a digest of each block's pass, and of each block's optimizer, and of what traced them."""
-    by = [f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax")]
+    by = [f"{name} {version(name)}" for name in ("jax", "flax", "optax", "localgrad")]
     by += [jax.default_backend(), str(jax.dtypes.canonicalize_dtype(np.float64))]
     found = {_BY: " ".join(by)}
     states, messages = specs(model)
@@ -31,6 +31,14 @@ def program_of(model: Model) -> str:
         found[f"block {i + 1}"] = _digest(jax.make_jaxpr(block.forward)(state, message, key_spec(model)))
         found[f"optimizer {i + 1}"] = _digest(jax.make_jaxpr(lambda state, own=block: _updates(own, state))(state))
     return json.dumps(found)
+
+
+def version(name: str) -> str:
+    """The version of an installed package; of this one in a checkout words that say so."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "of a checkout"
 
 
 def or_saved(program: str, saved: Any) -> str:
