@@ -55,10 +55,10 @@ def as_split(
         rows = np.asarray(as_array(x, f"{name}: inputs"))
         given = Dataset(name, rows, as_column(y, task), task=task, columns=columns_of(x))
     if not isinstance(given, Dataset):
-        if columns_of(given) is not None:
+        if columns := columns_of(given):
             raise ValueError(
-                f"{name} is a table with the columns {', '.join(columns_of(given) or ())}: give a pair of those of the "
-                "inputs and that of the targets."
+                f"{name} is a table with the columns {', '.join(columns)}: give a pair of those of the inputs and that "
+                "of the targets."
             )
         check_again(given, name)
         return Stream(name, given, shape, task, fields)

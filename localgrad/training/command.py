@@ -6,7 +6,7 @@ import shlex
 from localgrad.training.config import OPTIONS, Config
 
 
-def command_of(config: Config, command: str = "localgrad train") -> str:
+def command_of(config: Config) -> str:
     """The command that trains a configuration: the method, and every field that is not at its default.
 
     Examples:
@@ -14,7 +14,7 @@ def command_of(config: Config, command: str = "localgrad train") -> str:
       "localgrad train --method=scl --widths=64,32 --norm=true '--workdir=runs/my run'"
     """
     fields = {field.name: field for field in dataclasses.fields(Config)}
-    words = command.split()
+    words = ["localgrad", "train"]
     for field in map(fields.__getitem__, OPTIONS):
         value = getattr(config, field.name)
         if value is None or (value == field.default and field.name != "method"):

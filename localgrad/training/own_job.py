@@ -12,14 +12,14 @@ from localgrad.prediction import About, Predictor, about_of
 from localgrad.report import params_sha256
 from localgrad.training.beginnings import Beginning, transferred
 from localgrad.training.builders import build_engine
-from localgrad.training.config_file import saved_config
-from localgrad.training.job import Job, check_workdir, float_of
+from localgrad.training.config_file import check_same, saved_config
+from localgrad.training.job import Job, float_of
 from localgrad.training.loading import load_states
 from localgrad.training.own_config import OwnConfig, model_digest, names_of
 from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
 from localgrad.training.own_program import or_saved, program_of
 from localgrad.training.placement import check_placement, resolve
-from localgrad.training.workdir import as_json
+from localgrad.training.workdir import as_json, check_folder, folder_of
 
 Begin = str | PathLike | Predictor | Sequence[BlockState] | None
 
@@ -39,6 +39,9 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     Raises:
       ValueError, FileNotFoundError: for what cannot be, or a workdir of another run.
     """
+    folder = folder_of(config.workdir)
+    check_folder(folder)
+    saved = saved_config(folder)
     read = read_given(model, given)
     start, digest = _beginning(model, begin)
     config = OwnConfig(
@@ -46,7 +49,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
             **vars(config),
             "batch_size": model.batch_size,
             "model": model_digest(model),
-            "program": or_saved(program_of(model), saved_config(config.workdir)),
+            "program": or_saved(program_of(model), saved),
             "method": model.method,
             "net": names_of(model),
             "task": f"{model.task.name}({model.task.outputs})",
@@ -58,9 +61,8 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
             "trials": model.trials or 1,
         }
     )
-    check_workdir(config)
-    saved = saved_config(config.workdir)
     if saved is not None:
+        check_same(config, saved, folder)
         check_placement(config, saved, model)
     config = resolve(config, model)
     processes.agree(

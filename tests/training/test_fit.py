@@ -151,6 +151,7 @@ def test_a_run_of_names_and_one_that_was_given_know_each_other(undisturbed, tmp_
         ({"hyperparameters": {"rate": [1]}}, "hyperparameters are names with numbers"),
         ({"trace": (5, 2)}, "^trace is the numbers of two batches"),
         ({"begin": "/nowhere"}, "nowhere"),
+        ({"workdir": __file__}, "is a file; give a folder"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_compiled(arguments, says, monkeypatch):
