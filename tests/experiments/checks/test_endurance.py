@@ -19,12 +19,17 @@ def rows(**last):
 
 
 def test_what_stays_as_it_was_is_flat():
-    assert all(row["flat"] for row in compared(rows(seconds=119.0)).values())
+    assert all(row["flat"] for row in compared(rows(seconds=119.0, threads=104.0)).values())
+
+
+def test_one_more_each_epoch_is_told_of_in_twenty_epochs():
+    same = dict.fromkeys((*SHARES, *COUNTS), 100.0)
+    assert not compared([{**same, "threads": 100.0 + epoch} for epoch in range(20)])["threads"]["flat"]
 
 
 @pytest.mark.parametrize(
     ("name", "late"),
-    [("threads", 102.0), ("files", 102.0), ("open files", 102.0), ("resident MiB", 106.0), ("seconds", 121.0)],
+    [("threads", 105.0), ("files", 105.0), ("open files", 105.0), ("resident MiB", 106.0), ("seconds", 121.0)],
 )
 def test_what_grows_is_named(name, late):
     assert [name for name, row in compared(rows(**{name: late})).items() if not row["flat"]] == [name]
