@@ -1,5 +1,6 @@
 """How good predictions are at every exit."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -22,10 +23,16 @@ def make_evaluator(model: Model) -> Callable[[Sequence[BlockState], EvalBatches]
 
 
 def make_scorer(model: Model) -> Callable[[Sequence[BlockState], EvalBatches], dict[str, np.ndarray]]:
-    """Returns `(states, batches) -> scores`: by name, each of the task's as `make_evaluator` has the first."""
+    """Returns `(states, batches) -> scores`: by name, each of the task's as `make_evaluator` has the first.
+
+    The first batch of all is predicted twice, the second time with its first example in all places of its second half:
+    a UserWarning tells of an exit that predicts the others otherwise then, because its figures depend on the batches.
+    """
 
     @jax.jit
-    def total(states: tuple[BlockState, ...], x: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    def total(
+        states: tuple[BlockState, ...], x: jax.Array, y: jax.Array, mask: jax.Array
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
         # The encoders stand once in the compiled program: equal subexpressions of the exits are merged.
         predicted = [model.predict(states, x, exit) for exit in model.exits]
 
@@ -34,12 +41,25 @@ def make_scorer(model: Model) -> Callable[[Sequence[BlockState], EvalBatches], d
             each = jnp.stack([of(scores, y) for scores in predicted])
             return jnp.sum(jnp.where(jnp.broadcast_to(mask, each.shape), each, jnp.zeros_like(each)), axis=-1)
 
-        return {name: summed(score.of) for name, score in model.task.scores.items()}
+        examples = 1 if model.trials is None else 2  # the first axes of what is predicted
+        means = jnp.stack([jnp.mean(scores**2, axis=tuple(range(examples, scores.ndim))) for scores in predicted])
+        return {name: summed(score.of) for name, score in model.task.scores.items()}, means
+
+    looked = False
 
     def evaluate(states: Sequence[BlockState], batches: EvalBatches) -> dict[str, np.ndarray]:
+        nonlocal looked
         sums, count = [], 0
         for x, y, mask in batches:
-            sums.append(total(tuple(states), x, y, mask))
+            summed, means = total(tuple(states), x, y, mask)
+            sums.append(summed)
+            x = jnp.asarray(x)
+            if not looked and len(x) > 1 and x.is_fully_addressable:
+                looked, some = True, len(x) // 2
+                others = np.array(x)
+                others[some:] = others[0]
+                again = total(tuple(states), jax.device_put(others, x.sharding), y, mask)[1]
+                _tell_of_neighbours(model, some, means, again)
             count += int(np.sum(mask))
         if not count:
             raise ValueError("there is nothing to evaluate: the split is empty.")
@@ -50,3 +70,17 @@ def make_scorer(model: Model) -> Callable[[Sequence[BlockState], EvalBatches], d
         }
 
     return evaluate
+
+
+def _tell_of_neighbours(model: Model, some: int, means: jax.Array, among_others: jax.Array) -> None:
+    """Warns of exits whose predictions of the first examples are others, now that the rest of the batch is another."""
+    one, two = (np.asarray(each, np.float64)[..., :some] for each in jax.device_get((means, among_others)))
+    apart = np.abs(one - two).reshape(len(one), -1).max(axis=1)  # a NaN is told of elsewhere
+    found = [exit for exit, far in zip(model.exits, apart, strict=True) if far > 1e-4 * (1 + np.abs(one).max())]
+    if found:
+        warnings.warn(
+            f"exit {found[0]} predicts an example by those beside it in its batch, so that scores and predictions "
+            "depend on the size and the order of batches. A module that is told `train=False` must normalise by what "
+            "training has gathered, and not by the batch: `localgrad.testing.check_block` tells which block it is.",
+            stacklevel=3,
+        )
