@@ -19,7 +19,7 @@ from localgrad.pipeline import specs
 from .quick import QUICK
 
 os.environ["MPLBACKEND"] = "Agg"
-gc.set_threshold(100_000, 20, 100)  # jax keeps millions of objects, and going through them takes a tenth of the time
+gc.set_threshold(100_000, 20, 100)  # jax keeps millions of objects, and going through them takes long
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,6 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if any(none in config.getoption("markexpr") for none in ("not slow", "not bits")):
         os.environ.update(QUICK)
         jax.config.update("jax_disable_most_optimizations", True)  # it was read with the import
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a module has compiled is of no use to the next, and keeping it makes each garbage collection longer."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

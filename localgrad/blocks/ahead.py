@@ -32,8 +32,10 @@ def looks_ahead(network: Sequence[Block], x_spec: jax.ShapeDtypeStruct) -> str |
     changed = other.at[:, :half].set(x[:, :half])
     for i, block in enumerate(network):
         key = jax.random.fold_in(jax.random.key(0), i)
-        params, model_state = block.init(key, jax.ShapeDtypeStruct(x.shape, x.dtype))
-        x, changed = (block.apply(params, model_state, each, key=None, train=False)[0] for each in (x, changed))
+        spec = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        params, model_state = jax.jit(lambda key, block=block, spec=spec: block.init(key, spec))(key)
+        apply = jax.jit(lambda *given, block=block: block.apply(*given, key=None, train=False)[0])
+        x, changed = (apply(params, model_state, each) for each in (x, changed))
         if not bool(jnp.allclose(x[:, :half], changed[:, :half], rtol=1e-3, atol=1e-5)):
             return block.name
     return None

@@ -56,16 +56,19 @@ def completed(model: Model, key: Key, states: tuple[BlockState, ...]) -> tuple[B
 
 def drawn(model: Model, key: Key) -> tuple[BlockState, ...]:
     """The state of every block as its own `init` draws it: `init` without what completes them all."""
-    states: list[BlockState] = []
-    programs: dict[str, Callable[[Key], BlockState]] = {}  # equal blocks are compiled once
-    for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):
-        block_key = fold_in(key, i)
-        lowered = jax.jit(lambda key, block=block, message=message: block.init(key, message)).lower(block_key)
-        text = lowered.as_text()
-        if text not in programs:
-            programs[text] = lowered.compile(_COMPILE_ONCE if jax.default_backend() == "cpu" else None)
-        states.append(programs[text](block_key))
-    return tuple(states)
+    return tuple(draw(fold_in(key, i)) for i, draw in enumerate(_drawing(model)))
+
+
+@once_a_model  # for another key nothing is compiled anew
+def _drawing(model: Model) -> list[Callable[[Key], BlockState]]:
+    """Each block's `init`, compiled; equal blocks share a program."""
+    options = _COMPILE_ONCE if jax.default_backend() == "cpu" else None
+    programs: dict[str, Callable[[Key], BlockState]] = {}
+    found = []
+    for block, message in zip(model.blocks, specs(model)[1], strict=False):
+        draw = jax.jit(lambda key, block=block, message=message: block.init(key, message), compiler_options=options)
+        found.append(programs.setdefault(draw.lower(key_spec(model)).as_text(), draw))
+    return found
 
 
 def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], list[Spec]]:
@@ -183,8 +186,11 @@ def signals(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> l
     Raises:
       ValueError: for a block that waits for what no other hands down, or that has no `backward`.
     """
-    passed, last = passes(model, states, messages), len(model.blocks) - 1
+    last = len(model.blocks) - 1
     found: list[Spec] = [None] * len(model.blocks)
+    if signal_of(model) == "none":
+        return found
+    passed = passes(model, states, messages)
     for i, block in reversed(list(enumerate(model.blocks))):
         if block.signal == "none":
             continue

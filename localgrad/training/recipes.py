@@ -65,8 +65,10 @@ def _decayed(config: Config) -> Callable[[Any], Any] | None:
 
 def check_decay(config: Config, model: Model) -> None:
     """Refuses to decay groups that the method does not have."""
+    if config.decay_on in ("recipe", "kernels", "all"):
+        return
     groups = sorted({group for state in specs(model)[0] for group in state.params})
-    if config.decay_on not in ("recipe", "kernels", "all") and not set(config.decay_on.split("+")) <= set(groups):
+    if not set(config.decay_on.split("+")) <= set(groups):
         raise ValueError(
             f"--decay_on={config.decay_on}: choose recipe, kernels or all, or some of the groups of parameters that "
             f"method {config.method!r} has, joined by +: {', '.join(groups)}."

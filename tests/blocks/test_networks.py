@@ -167,7 +167,12 @@ def test_size_of_the_papers(name: str, layers: int, parameters: int) -> None:
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
 
 
-@pytest.mark.parametrize("name", sorted(networks_of("images")))
+DEEP_ALIKE = ("vgg13", "vgg16", "resnet18", "resnet32", "vgg11b", "vgg11c")  # made as their neighbours are
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.full] * (n in DEEP_ALIKE)) for n in sorted(networks_of("images"))]
+)
 def test_any_image_size(name: str) -> None:
     """Poolings stop at one place, so that every network takes the smallest of images."""
     assert all(min(shape) >= 1 for shape in shapes(NETWORKS[name](), 2, 8, 8, 1))

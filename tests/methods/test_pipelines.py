@@ -24,7 +24,7 @@ SMALL = {
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
 }
 QUICK = ("two_conv",)  # all of them take minutes
-FIRST = ("early_exit", "predsim", "bp", "bp_fc", "dkp")  # the others are made of the same parts
+FIRST = ("early_exit", "predsim", "bp")  # the others are made of the same parts
 
 
 def agree(

@@ -165,7 +165,7 @@ def quadratics(curvatures: list[float], rate: float) -> Model:
     return Model("quadratic", blocks, x_spec, y_spec, classification(2), enter, nothing, nothing, (len(blocks),), used)
 
 
-@pytest.mark.parametrize("stages", [2, 4])
+@pytest.mark.parametrize("stages", [pytest.param(2, marks=pytest.mark.full), 4])
 def test_stage_s_is_late_by_s_1_minus_s(stages: int, x64: None) -> None:
     """Descent with delay D on curvature c is stable while 0 < rate c < 2 sin(pi / (2 (2 D + 1))), and no longer."""
     delays = np.arange(stages)[::-1]
@@ -250,7 +250,7 @@ def half(signal: str, stages: int) -> lg.base.Schedule:
     return schedules.broadcast(stages)._replace(period=2)
 
 
-@pytest.mark.parametrize("stages", [2, 3])
+@pytest.mark.parametrize("stages", [pytest.param(2, marks=pytest.mark.full), 3])
 def test_a_registered_schedule_gives_the_sequential_numbers(stages, x64, monkeypatch):
     monkeypatch.setitem(schedules.STALENESS, "half", half)
     model = lg.dfa(lg.mlp((5, 4, 4)), jax.ShapeDtypeStruct((4, 6), jnp.float64), 3, tx=optax.sgd(0.1, momentum=0.5))

@@ -114,7 +114,8 @@ def test_reading_the_states_does_not_disturb_the_pipeline():
     assert model.batch_size == xs.shape[1]
 
 
-@pytest.mark.parametrize("stages", [pytest.param(0, marks=pytest.mark.full), 4])
+@pytest.mark.full  # test_numbers.py has the same of smaller networks
+@pytest.mark.parametrize("stages", [0, 4])
 def test_a_loss_that_is_not_finite_stops_all_updates_from_that_batch_on(stages):
     """Block 2 fails on batch 5: it and the blocks above keep their states of before it, and nothing becomes NaN."""
     model = make_model("mlp-plain")

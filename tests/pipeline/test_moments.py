@@ -78,8 +78,8 @@ ROWS: dict[str, tuple[Any, dict[str, Any], bool]] = {
     "streamed chain, shards": (targets, {"stages": 2, "data_parallel": 2, "asynchronous": "stashed"}, True),
     "streamed chain, current weights": (targets, {"stages": 4, "asynchronous": "current"}, True),
 }
-QUICK = ("relay", "chain", "streamed chain")
-SLOW = ("relay, dropout and shards", "streamed chain, current weights", "streamed chain, shards")
+QUICK = ("relay", "chain")
+SLOW = ("relay, dropout and shards", "streamed chain, shards")
 
 
 def marked(row: str) -> Any:

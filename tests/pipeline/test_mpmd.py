@@ -65,7 +65,7 @@ ALONE = {name: row for name, row in ROWS.items() if "data_parallel" not in row[1
 
 @pytest.mark.parametrize(
     "name",
-    [row if row in ("relay", "streamed chain") else pytest.param(row, marks=pytest.mark.slow) for row in ALONE],
+    [row if row in ("relay", "streamed chain") else pytest.param(row, marks=pytest.mark.full) for row in ALONE],
 )
 def test_every_schedule_gives_the_sequential_numbers(name: str, x64: None) -> None:
     make, options, late = ROWS[name]

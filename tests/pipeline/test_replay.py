@@ -138,7 +138,7 @@ def test_what_is_refused(make: Callable, says: str) -> None:
         make()
 
 
-NAMES = {"method": "dgl", "net": "mlp", "widths": (8, 6), "batch_size": 64, "limit": 320, "replay": 2}
+NAMES = {"method": "early_exit", "net": "mlp", "widths": (8, 6), "batch_size": 64, "limit": 320, "replay": 2}
 
 
 def config(folder: Any, **changes: Any) -> training.Config:

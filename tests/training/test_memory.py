@@ -10,7 +10,7 @@ from localgrad.training.memory import check_memory
     "change",
     [
         {"widths": (10**9,)},
-        {"trials": 10**8, "widths": (8,)},
+        {"trials": 10**6, "widths": (2048,)},
         {"widths": (10**6, 10**6)},
         {"net": "cnn", "widths": (10**7,), "batch_size": 512},  # its images, not its kernels
     ],

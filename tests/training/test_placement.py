@@ -28,19 +28,41 @@ def test_what_was_left_open_is_resolved():
     ("fields", "change", "says"),
     [
         ({"method": "bp"}, {"stages": 2}, "micro_batches is 1 there and 8 here. Say --micro_batches=1,"),
-        ({"method": "bp", "norm": True}, {"stages": 2}, "micro_batches is 1 there and 8 here"),
-        ({"method": "fa", "stages": 2}, {"stages": 1}, "micro_batches is 8 there and 1 here. Say --micro_batches=8,"),
+        pytest.param(
+            {"method": "bp", "norm": True}, {"stages": 2}, "micro_batches is 1 there and 8 here", marks=pytest.mark.full
+        ),
+        pytest.param(
+            {"method": "fa", "stages": 2},
+            {"stages": 1},
+            "micro_batches is 8 there and 1 here. Say --micro_batches=8,",
+            marks=pytest.mark.full,
+        ),
         ({"method": "predsim"}, {"data_parallel": 2}, "data_parallel is 1 there and 2 here"),
-        ({"method": "early_exit", "data_parallel": 2}, {"data_parallel": 1}, "data_parallel is 2 there and 1 here"),
+        pytest.param(
+            {"method": "early_exit", "data_parallel": 2},
+            {"data_parallel": 1},
+            "data_parallel is 2 there and 1 here",
+            marks=pytest.mark.full,
+        ),
         (
             {"method": "bp", "stages": 2, "data_parallel": 2, "micro_batches": 2},
             {"data_parallel": 1, "micro_batches": 4},
             "micro_batches is 2 there and 4 here; data_parallel is 2 there and 1 here",
         ),
         ({"method": "dfa", "stages": 2}, {"stages": 3}, "on --stages=3"),
-        ({"method": "dfa", "stages": 2, "cuts": (0, 1, 3)}, {"cuts": (0, 2, 3)}, "on --stages=2 --cuts=0,2,3"),
+        pytest.param(
+            {"method": "dfa", "stages": 2, "cuts": (0, 1, 3)},
+            {"cuts": (0, 2, 3)},
+            "on --stages=2 --cuts=0,2,3",
+            marks=pytest.mark.full,
+        ),
         ({"method": "dfa", "stages": 2, "engine": "sequential"}, {"engine": "spmd"}, "say --engine=sequential"),
-        ({"method": "bp", "asynchronous": "stashed", "stages": 2}, {"stages": 1}, "learns with delays, on --stages=2"),
+        pytest.param(
+            {"method": "bp", "asynchronous": "stashed", "stages": 2},
+            {"stages": 1},
+            "learns with delays, on --stages=2",
+            marks=pytest.mark.full,
+        ),
         ({"method": "bp", "stages": 2}, {"asynchronous": "current"}, "asynchronous is None there and 'current' here"),
     ],
 )
@@ -57,10 +79,10 @@ def test_what_changes_the_numbers_is_refused_by_name(fields, change, says, tmp_p
     [
         ({"method": "early_exit"}, {"stages": 2}),
         ({"method": "al", "stages": 2}, {"stages": 1, "engine": "sequential"}),
-        ({"method": "bp"}, {"stages": 2, "micro_batches": 1}),
+        pytest.param({"method": "bp"}, {"stages": 2, "micro_batches": 1}, marks=pytest.mark.full),
         ({"method": "bp", "stages": 2}, {"stages": 1, "micro_batches": 8}),
-        ({"method": "dfa", "staleness": "locked", "stages": 2}, {"stages": 3}),
-        ({"method": "dfa", "stages": 2}, {"engine": "sequential"}),
+        pytest.param({"method": "dfa", "staleness": "locked", "stages": 2}, {"stages": 3}, marks=pytest.mark.full),
+        pytest.param({"method": "dfa", "stages": 2}, {"engine": "sequential"}, marks=pytest.mark.full),
         ({"method": "dfa", "stages": 2}, {"stages": 3, "new_delays": True}),
     ],
 )

@@ -146,21 +146,43 @@ def other_curves(folder):
     [
         pytest.param(lines(lambda content: content[:-1]), "metrics.jsonl is not as", id="a byte of the records"),
         pytest.param(
-            lines(lambda content: content.replace(b"1", b"3", 1)), "metrics.jsonl is not as", id="a bit of them"
+            lines(lambda content: content.replace(b"1", b"3", 1)),
+            "metrics.jsonl is not as",
+            id="a bit of them",
+            marks=pytest.mark.full,
         ),
         pytest.param(lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl is missing", id="no records"),
         pytest.param(turn_a_bit("curves.png"), "curves.png is not as", id="a bit of the curves"),
-        pytest.param(turn_a_bit("curves.png", 0.999), "curves.png is not as", id="their last bytes"),
-        pytest.param(other_curves, "curves.png is not as", id="the curves of another run"),
-        pytest.param(lambda folder: (folder / "curves.png").unlink(), "curves.png is missing", id="no curves"),
+        pytest.param(
+            turn_a_bit("curves.png", 0.999), "curves.png is not as", id="their last bytes", marks=pytest.mark.full
+        ),
+        pytest.param(other_curves, "curves.png is not as", id="the curves of another run", marks=pytest.mark.full),
+        pytest.param(
+            lambda folder: (folder / "curves.png").unlink(),
+            "curves.png is missing",
+            id="no curves",
+            marks=pytest.mark.full,
+        ),
         pytest.param(
             lambda folder: (folder / "model.json").unlink(), "model.json is missing", id="nothing of the model"
         ),
         pytest.param(json_field("summary.json", "stages", 5), "summary.json is not as", id="stages"),
-        pytest.param(json_field("summary.json", "versions", {"jax": "0.1"}), "summary.json is not as", id="versions"),
-        pytest.param(json_field("summary.json", "more", 1), "summary.json is not as", id="a field more"),
+        pytest.param(
+            json_field("summary.json", "versions", {"jax": "0.1"}),
+            "summary.json is not as",
+            id="versions",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            json_field("summary.json", "more", 1), "summary.json is not as", id="a field more", marks=pytest.mark.full
+        ),
         pytest.param(json_field("config.json", "stages", 5), "config.json is not as", id="the placement"),
-        pytest.param(lambda folder: (folder / "config.json").unlink(), "config.json is missing", id="no configuration"),
+        pytest.param(
+            lambda folder: (folder / "config.json").unlink(),
+            "config.json is missing",
+            id="no configuration",
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_a_finished_run_gets_its_files_back(damage, says, finished):
