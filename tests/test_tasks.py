@@ -61,7 +61,7 @@ def examples(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 QUICK = [("al", "regression"), ("dfa", "tokens"), ("bp", "multilabel")]
-SLOW = [("al", "tokens"), ("dkp", "regression"), ("early_exit", "multilabel"), ("bp", "tokens")]
+SLOW = [("al", "tokens")]
 
 
 def slow_or_full(slow: bool) -> pytest.MarkDecorator:

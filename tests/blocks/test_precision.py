@@ -45,7 +45,7 @@ def test_it_computes_what_the_long_block_does_but_for_rounding() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", ["al", pytest.param("dfa", marks=pytest.mark.slow), pytest.param("bp", marks=pytest.mark.slow)]
+    "make", ["al", pytest.param("dfa", marks=pytest.mark.full), pytest.param("bp", marks=pytest.mark.full)]
 )
 def test_both_engines_train_it_to_the_same_digest(make: str) -> None:
     spec = jax.ShapeDtypeStruct((8, 6), jnp.float32)

@@ -236,7 +236,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on(tmp_path):
     assert row["as_it_should"], row
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @two_cores
 def test_a_launcher_that_is_killed_leaves_nobody_and_all_saved(tmp_path):
     row = processes.stop_launcher(tmp_path / "run", processes.epochs_said(1), 0.0, "SIGKILL")

@@ -79,7 +79,7 @@ def test_a_label_that_is_none_is_noticed(x64: None, random_states: Callable) -> 
     assert np.isnan(passed(model, random_states(model), np.full(BATCH, CLASSES)).metrics["loss"])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_pipeline_gives_the_same_numbers(x64: None) -> None:
     for rule in ("early_exit", "predsim"):
         assert testing.check_engines(lg.coarse_to_fine(build(rule), [GROUPS]), stages=2) <= 1e-12

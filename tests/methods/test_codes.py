@@ -264,7 +264,7 @@ def test_a_token_has_a_code(x64: None) -> None:
     assert model.predict(states, x).shape == (2, 3, CLASSES)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_sixteen_blocks_learn_where_learned_codes_are_at_chance(as_batches: Callable[..., Batches]) -> None:
     """Clouds of four classes, 150 batches; with codes made before every exit is right."""
     rng, classes = np.random.default_rng(0), 4

@@ -56,7 +56,7 @@ def test_it_is_the_recursion_of_the_paper(x64: None, random_states: Callable) ->
     assert largest_difference(ours[0].params, start[0].params) > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_stages_change_nothing(x64: None, random_states: Callable) -> None:
     """The streamed pipeline of three stages gives the numbers of the sequential engine without delays."""
     model = lg.double_buffered(build(optax.adam(1e-2, eps=1e-3), dropout=0.2), EVERY)

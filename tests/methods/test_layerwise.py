@@ -100,7 +100,7 @@ def test_codes_that_are_made_first_are_made(x64: None) -> None:
     assert {key: int(one.step) for key, one in ours[0].opt_state.items()} == {"f+b": 0, "g+h": 0}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_pipeline_gives_the_same_numbers(x64: None) -> None:
     model = lg.layerwise(build(), 2)
     batches = testing.random_batches(model, 7)

@@ -196,8 +196,9 @@ def test_sizes_and_profiles_of_synthesizers() -> None:
     assert largest_difference(ours[2], theirs[2]) == 0
 
 
-@pytest.mark.parametrize("make", [dni, pytest.param(cdni, marks=pytest.mark.full)])
-@pytest.mark.parametrize("stages", [pytest.param(1, marks=pytest.mark.full), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.full
+@pytest.mark.parametrize("make", [dni, cdni])
+@pytest.mark.parametrize("stages", [1, 3])
 def test_the_whole_law(make: Callable, stages: int, random_states: Callable) -> None:
     """Delayed engines equal the sequential one with their delays; `locked` equals none."""
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))

@@ -17,7 +17,9 @@ STEPS = 7
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("make", "norm", "cuts"), [(dfa, False, (0, 1, 2, 3)), (dkp, True, (0, 1, 3))])
+@pytest.mark.parametrize(
+    ("make", "norm", "cuts"), [pytest.param(dfa, False, (0, 1, 2, 3), marks=pytest.mark.full), (dkp, True, (0, 1, 3))]
+)
 def test_the_sequential_engine_goes_on_where_the_pipeline_was_left(
     make: Callable, norm: bool, cuts: tuple[int, ...], x64: None, random_states: Callable
 ) -> None:

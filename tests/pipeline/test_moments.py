@@ -79,7 +79,7 @@ ROWS: dict[str, tuple[Any, dict[str, Any], bool]] = {
     "streamed chain, current weights": (targets, {"stages": 4, "asynchronous": "current"}, True),
 }
 QUICK = ("relay", "chain")
-SLOW = ("relay, dropout and shards", "streamed chain, shards")
+SLOW = ("relay, dropout and shards",)
 
 
 def marked(row: str) -> Any:
@@ -122,7 +122,7 @@ def test_trials_are_each_alone(x64: None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [dni, targets])
+@pytest.mark.parametrize("make", [dni, pytest.param(targets, marks=pytest.mark.full)])
 def test_the_sequential_engine_goes_on_where_a_pipeline_was_left(make: Any, x64: None) -> None:
     model = make()
     signal, cuts = signal_of(model), (0, 1, 3, len(model.blocks))

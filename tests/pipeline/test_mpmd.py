@@ -100,7 +100,7 @@ def assert_agree(model: Model, ours: Engine, theirs: Engine, states: Sequence[An
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("staleness", ["delayed", "locked"])
+@pytest.mark.parametrize("staleness", ["delayed", pytest.param("locked", marks=pytest.mark.full)])
 def test_errors_at_the_output_reach_all_stages(staleness: str, x64: None, random_states: Callable) -> None:
     model = small("dkp", norm=True, dropout=0.2)
     engine = mpmd(model, stages=3, staleness=staleness)

@@ -331,7 +331,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(signum, stages, then, undistur
     assert ours == theirs
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_stopped_run_whose_stages_are_programs_goes_on_with_the_same_bits(undisturbed, tmp_path):
     """On `mpmd`; the sequential engine's first block differs in its last bit, 1.4e-9 after three batches."""
     config = dataclasses.replace(SMALL, stages=2, engine="mpmd", checkpoint_every_steps=6)
