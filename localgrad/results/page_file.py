@@ -85,9 +85,9 @@ def checked_out(given: str | PathLike) -> Path:
     """
     out = Path(given).expanduser()
     if out.is_dir():
-        raise ValueError(f"--out={given} is a folder; give a file, such as {out / 'report.html'}.")
+        raise ValueError(f"{given} is a folder, and a page is one file: give one, such as {out / 'report.html'}.")
     if not out.parent.is_dir():
-        raise ValueError(f"--out={given}: there is no folder {out.parent}; make it, or give another file.")
+        raise ValueError(f"cannot write {given}: there is no folder {out.parent}; make it, or give another file.")
     if importlib.util.find_spec("jinja2") is None:
         raise ImportError("the page is made by jinja2, which is not installed: pip install jinja2.")
     return out

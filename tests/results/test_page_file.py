@@ -29,7 +29,7 @@ def test_set():
 def test_where_no_file_can_be_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no folder .*absent; make it, or give another file"):
         checked_out(f"{tmp_path}/absent/report.html")
-    with pytest.raises(ValueError, match="is a folder; give a file, such as"):
+    with pytest.raises(ValueError, match="is a folder, and a page is one file: give one, such as"):
         checked_out(str(tmp_path))
     assert checked_out(f"{tmp_path}/report.html") == tmp_path / "report.html"
 
@@ -81,7 +81,7 @@ def test_a_loader_is_gone_through(workdir, test_set):
         ({"model": own.model()}, "give model= and test=, or neither"),
         ({"test": own.pictures(8)}, "give model= and test=, or neither"),
         ({"model": [own.model()] * 2, "test": own.pictures(8)}, "1 runs, and 2 models: give one for each"),
-        ({"out": "."}, r"is a folder; give a file, such as"),
+        ({"out": "."}, r"is a folder, and a page is one file: give one, such as"),
     ],
 )
 def test_what_cannot_be_looked_at(workdir, given, says, tmp_path):
