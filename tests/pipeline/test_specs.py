@@ -21,5 +21,7 @@ def test_init_of_another_key_traces_nothing_and_draws_other_numbers():
     other, again = (lg.init(model, jax.random.key(seed)) for seed in (1, 0))
     assert before > 0 and len(traced) == before
     jax.tree.map(np.testing.assert_array_equal, one, again)
-    kernels = [np.asarray(x) for states in (one, other) for s in states for x in jax.tree.leaves(s.params) if x.ndim > 1]
+    kernels = [
+        np.asarray(x) for states in (one, other) for s in states for x in jax.tree.leaves(s.params) if x.ndim > 1
+    ]
     assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)  # of equal blocks too
