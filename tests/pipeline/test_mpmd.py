@@ -109,9 +109,9 @@ def test_errors_at_the_output_reach_all_stages(staleness: str, x64: None, random
     assert_agree(model, engine, sequential(model, delays), random_states(model))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.bits  # compiled quickly, norms of parts of a batch make 2e-12 of the last bit on some processors
-@pytest.mark.parametrize("method", [pytest.param("bp", marks=pytest.mark.full), "dtp"])  # which learns at once as well
+@pytest.mark.parametrize("method", ["bp", "dtp"])  # which learns at once as well
 def test_micro_batches_are_those_of_the_pipeline(method: str, x64: None, random_states: Callable) -> None:
     model = small(method, norm=True, dropout=0.2)
     options = {"stages": 3, "micro_batches": 4}

@@ -376,7 +376,11 @@ def test_a_stopped_run_with_delays_goes_on_with_what_was_in_flight(engine, tmp_p
 @pytest.mark.bits
 @pytest.mark.parametrize(
     "fields",
-    [{"method": "dkp"}, {"method": "bp", "asynchronous": "stashed"}, {"method": "bp", "asynchronous": "current"}],
+    [
+        {"method": "dkp"},
+        pytest.param({"method": "bp", "asynchronous": "stashed"}, marks=pytest.mark.full),
+        pytest.param({"method": "bp", "asynchronous": "current"}, marks=pytest.mark.full),
+    ],
 )
 def test_a_delayed_run_goes_on_with_the_sequential_engine(fields, tmp_path):
     config = Config(
