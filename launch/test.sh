@@ -16,12 +16,13 @@ if [ -n "$newest" ]; then
   environment .venv-newest "$newest" "[test,tpu]" &  # tpu: the compiler alone, for chips that need not be here
   installing=$!
 fi
-# Tests write thousands of small files and wait for the disk each time: into memory, where there is enough.
+# Tests write thousands of small files and wait for the disk each time: into memory, where there is enough, and where
+# programs may lie as well.
 free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1) || free=0
-if [ -z "${TMPDIR:-}" ] && [ "$free" -gt 4000000 ]; then
+if [ -z "${TMPDIR:-}" ] && [ "$free" -gt 4000000 ] && ! findmnt -no OPTIONS -T /dev/shm | grep -q noexec; then
   TMPDIR=/dev/shm
 fi
-TMPDIR=$(mktemp -d)
+TMPDIR=$(TMPDIR=${TMPDIR:-/tmp} mktemp -d)
 trap 'rm -rf "$TMPDIR"' EXIT
 # Programs that several processes compile are compiled once.
 JAX_COMPILATION_CACHE_DIR=$TMPDIR/compiled
