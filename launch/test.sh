@@ -8,14 +8,15 @@ python=$(find_python 11 ${PYTHON:-} python3.11 python3 python) || {
   echo "error: no Python 3.11 or later with venv was found; install one, or name it: PYTHON=/path/to/python bash $0" >&2
   exit 2
 }
-environment .venv-test "$python" "[dev,tensorflow]"
-bin=.venv-test/bin
-# Installed while the first checks run, which have work for one core.
+export PIP_NO_COMPILE=1  # a third of the time of an installation; what is imported is compiled then
+# Both at once: an installation has work for one core.
 newest=$(find_python 12 ${PYTHON_NEWEST:-} python3.14 python3.13 python3.12 ~/.pyenv/versions/3.1[2-9]*/bin/python3) || newest=
 if [ -n "$newest" ]; then
   environment .venv-newest "$newest" "[test,tpu]" &  # tpu: the compiler alone, for chips that need not be here
   installing=$!
 fi
+environment .venv-test "$python" "[dev,tensorflow]"
+bin=.venv-test/bin
 # Tests write thousands of small files and wait for the disk each time: into memory, where there is enough, and where
 # programs may lie as well.
 free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1) || free=0
