@@ -4,7 +4,7 @@ A program for the TPU chips of a topology may be compiled on a machine that has 
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -33,6 +33,12 @@ def platform() -> str:
       'tpu'
     """
     return _PLATFORM.get() or jax.default_backend()
+
+
+def platform_of(devices: Sequence[jax.Device] | None) -> str:
+    """The platform of some devices; by default, and of none, that of the devices which jax uses by itself."""
+    chosen = jax.devices() if devices is None or len(devices) == 0 else devices
+    return chosen[0].platform
 
 
 def traced(function: Callable[..., Any], platform: str) -> Callable[..., Any]:

@@ -86,7 +86,8 @@ def lines(path: Path, remedy: str = "Fetch the file again") -> Iterator[tuple[in
         unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
         while line := unpacked.readline(_LINE + 1):
             number += 1
-            yield number, _text(path, number, line, remedy)
+            text = _text(path, number, line, remedy)
+            yield number, text.removeprefix("\ufeff") if number == 1 else text  # the mark that Excel sets before UTF-8
 
 
 def _text(path: Path, number: int, line: bytes, remedy: str) -> str:

@@ -1,7 +1,7 @@
 """Training and validation data as a program gives them: arrays, a Dataset, a loader, a folder, a file."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ def as_split(
     dtype: Any,
     task: Task,
     fields: tuple[str, str] | None = None,
+    label_names: Sequence[str] | None = None,
     like: Dataset | None = None,
 ) -> Dataset | Stream:
     """A split as `source` or `stream_source` takes it.
@@ -38,13 +39,17 @@ def as_split(
       shape, dtype: of one example's inputs, as the model takes them.
       task: what is learnt.
       fields: names of the inputs and the targets, where they come as dicts or columns.
+      label_names: the classes, in order, where the program names them; a folder or a CSV file is numbered by them.
       like: the training split, whose columns and classes' names this one has too.
 
     Raises:
       ValueError, FileNotFoundError: it is none of these, or not what the model takes.
     """
     if isinstance(given, str | os.PathLike):
-        given = _read(given, shape, task, fields, like)
+        names = label_names if like is None else like.label_names
+        if names is None and name != "train" and task.classes is not None:
+            names = tuple(map(str, range(task.classes)))  # training has numbers alone: so has this
+        given = _read(given, shape, task, fields, names, None if like is None else like.columns)
     if isinstance(given, Mapping) and given and all(map(_is_set, given.values())):
         raise ValueError(
             f"{name} is a {type(given).__name__} of the splits {', '.join(map(str, given))}: give one of them, such as "
@@ -80,14 +85,25 @@ def as_split(
         if not np.issubdtype(split.inputs.dtype, np.integer):
             raise ValueError(f"{name}: its inputs are {split.inputs.dtype}; the model takes {jnp.dtype(dtype)}.")
         split = split._replace(inputs=split.inputs.astype(dtype, copy=False))
+    if label_names is not None and split.label_names is None:
+        split = split._replace(label_names=tuple(label_names))
+    if label_names is not None and split.label_names != tuple(label_names):
+        raise ValueError(
+            f"{name}: its classes are {', '.join(split.label_names or ())}, and label_names are "
+            f"{', '.join(label_names)}: the same numbers mean something else. Leave label_names out."
+        )
     return split
 
 
 def _read(
-    path: str | os.PathLike, shape: tuple[int, ...], task: Task, fields: tuple[str, str] | None, like: Dataset | None
+    path: str | os.PathLike,
+    shape: tuple[int, ...],
+    task: Task,
+    fields: tuple[str, str] | None,
+    names: Sequence[str] | None,
+    columns: Sequence[str] | None,
 ) -> Dataset:
     found = expanded(os.fspath(path))
-    names = None if like is None else like.label_names
     if found.is_dir():
         if len(shape) != 3:
             raise ValueError(
@@ -95,7 +111,12 @@ def _read(
             )
         return image_folder(found, shape=shape, label_names=names)
     if ".csv" in found.suffixes:
-        label, columns = None if fields is None else fields[1], None if like is None else like.columns
+        if fields is not None and fields[0]:
+            raise ValueError(
+                f"{found}: fields={fields}; the inputs of a CSV file are all columns but the label's: say "
+                f'fields=("", "{fields[1]}"), and leave other columns out of the file.'
+            )
+        label = None if fields is None else fields[1]
         return csv_file(found, task=task, label=label, label_names=names, inputs=columns)
     if not found.exists():
         raise FileNotFoundError(f"{found} is not there: give a folder of pictures, or a CSV file.")

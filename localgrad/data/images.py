@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +23,15 @@ def read_image(path: str | Path, shape: Sequence[int] | None = None) -> np.ndarr
 
     Raises:
       FileNotFoundError: it is not there.
-      ValueError: it is no picture, or damaged.
+      ValueError: it is no picture, or damaged, or one of numbers that are not of 8 or 16 bits.
     """
     from PIL import Image
 
     path = expanded(path)
     with told(path, "Give a PNG or JPEG file", Exception), Image.open(path) as image:
-        mode = _MODES[shape[2]] if shape is not None else "L" if image.mode in ("1", "L", "I;16", "I") else "RGB"
-        found = image.convert(mode)
+        eight = _eight_bits(path, image)
+        mode = _MODES[shape[2]] if shape is not None else "L" if eight.mode in ("1", "L") else "RGB"
+        found = eight.convert(mode)
         if shape is not None and found.size != (shape[1], shape[0]):
             found = found.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(found, np.uint8)
@@ -42,7 +44,8 @@ def image_folder(
     """A folder with a folder of pictures for each class, whose names are the classes'.
 
     Args:
-      path: the folder; pictures may lie at any depth below that of their class, other files are passed over.
+      path: the folder; pictures may lie at any depth below that of their class, other files are passed over, and
+        hidden ones.
       shape: `(H, W, C)` that all of them are made to have, see `read_image`; None wants them of one size.
       label_names: the classes, in order, such as those of the training split; None is the folders by the alphabet.
 
@@ -58,7 +61,13 @@ def image_folder(
         raise FileNotFoundError(f"{path} is no folder: give one that has a folder of pictures for each class.")
     folders = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     classes = tuple(folder.name for folder in folders) if label_names is None else tuple(label_names)
-    files = [(file, folder.name) for folder in folders for file in sorted(folder.rglob("*")) if _is_picture(file)]
+    hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
+    files = [
+        (file, folder.name)
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if _is_picture(file) and not hidden(file)
+    ]
     if not files:
         raise ValueError(
             f"{path} has no folders with pictures ({', '.join(IMAGE_ENDINGS)}): give one folder for each class."
@@ -76,6 +85,21 @@ def image_folder(
         )
     labels = np.array([classes.index(name) for _, name in files], np.int32)
     return Dataset(path.name, np.stack(pictures), labels, len(classes), label_names=classes)
+
+
+def _eight_bits(path: Path, image: Any) -> Any:
+    """A picture of 16 bits a pixel as one of 8, as those in colours are read; others as they are."""
+    from PIL import Image
+
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(
+            f"{path} holds grey values of another kind than 8 or 16 bits, from {values.min()} to {values.max()}: read "
+            "it yourself, and give arrays."
+        )
+    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def _is_picture(path: Path) -> bool:

@@ -82,7 +82,7 @@ class Stream:
         Raises:
           ValueError: it is empty.
         """
-        count, total, squares, kind = 0, np.zeros(()), np.zeros(()), None
+        count, total, squares, kind, first = 0, np.zeros(()), np.zeros(()), None, np.zeros(())
         patience: float | None = time.monotonic() + _LONG
         for x, _ in self.chunks(size):
             if patience is not None and time.monotonic() > patience:
@@ -93,6 +93,8 @@ class Stream:
                 )
                 patience = None
             rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+            first = rows[0].copy() if kind is None else first
+            rows -= first  # squares of what lies far from zero would leave no digit to their difference
             total, squares = total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
             count, kind = count + len(x), x.dtype
         if kind is None:
@@ -100,7 +102,8 @@ class Stream:
         rows_each = count * int(np.prod(self.shape[:-1]))
         mean = total / rows_each
         variance = squares / rows_each - mean**2
-        return Look(count, kind, mean, np.sqrt(np.where(variance > 1e-12 * (1 + mean**2), variance, 1.0)))
+        varies = variance > 1e-12 * squares / rows_each  # one that never does is zero here, to the last bit
+        return Look(count, kind, first + mean, np.sqrt(np.where(varies, variance, 1.0)))
 
     def _as_batch(self, x: Any, y: Any) -> Chunk:
         """A batch of both; a single example is a batch of one."""

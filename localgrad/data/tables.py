@@ -24,9 +24,12 @@ class Table(NamedTuple):
 def read_table(path: str | Path) -> Table:
     """A CSV file; its first line is a header if any of its cells is no number.
 
+    Beside numbers such a cell must not be there again further down, as a class would be.
+
     Raises:
       FileNotFoundError: it is not there.
-      ValueError: it has no rows, or a row of another length; the message has its line.
+      ValueError: it has no rows, a row of another length, or two columns of one name; the message has its line. Or its
+        first line may be a header and may be none.
     """
     path = expanded(path)
     numbered = [(number, line) for number, line in lines(path, "Give a CSV file") if line.strip()]
@@ -34,11 +37,29 @@ def read_table(path: str | Path) -> Table:
     for (number, _), row in zip(numbered, rows, strict=False):
         if len(row) != len(rows[0]):
             raise ValueError(f"{path}, line {number}: {len(row)} cells; expected {len(rows[0])}, as in the first line.")
-    header = bool(rows) and not all(map(is_number, rows[0]))
+    header = bool(rows) and _is_header(path, rows)
     columns = tuple(rows[0]) if header else tuple(str(i + 1) for i in range(len(rows[0]) if rows else 0))
     if not rows[header:]:
         raise ValueError(f"{path} has no rows of numbers.")
+    if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
+        raise ValueError(f"{path} has two columns {twice[0]!r}: give each a name of its own.")
     return Table(path, columns, rows[header:])
+
+
+def _is_header(path: Path, rows: Sequence[Sequence[str]]) -> bool:
+    first = [is_number(cell) for cell in rows[0]]
+    found = [cell for cell, number in zip(rows[0], first, strict=True) if number]
+    counted = len(found) > 2 and found == [str(i) for i in range(len(found))]  # as pandas names columns
+    if all(first):
+        if counted:
+            raise ValueError(
+                f"{path}: its first line is {', '.join(found[:3])}, ...: if that is a header, give names that are no "
+                "numbers; if it is an example, put another one first."
+            )
+        return False
+    texts = [k for k, number in enumerate(first) if not number]
+    again = any(row[k] == rows[0][k] for k in texts for row in rows[1:])  # as a class is there again, and no name
+    return counted or not found or not again
 
 
 def numbers(table: Table, columns: Sequence[str]) -> np.ndarray:
@@ -84,7 +105,8 @@ def csv_file(
 
     Raises:
       FileNotFoundError: it is not there.
-      ValueError: a cell is no number, or a label is of no class; the message has its row.
+      ValueError: a cell is no number, or a label is of no class; the message has its row. Or it has several columns of
+        a usual name for labels.
     """
     table = read_table(path)
     others = [name for name in table.columns if name not in (inputs or ())]
@@ -94,6 +116,8 @@ def csv_file(
             f"{table.path} has the columns {', '.join(table.columns)}, and inputs are {', '.join(inputs or ())}: which "
             'is the label? Name it, fields=("", "name").'
         )
+    if label is None and len(usual) > 1:
+        raise ValueError(f'{table.path}: is {" or ".join(usual)} the label? Name it, fields=("", "{usual[0]}").')
     chosen = label or (usual[0] if usual else others[-1])
     if chosen not in table.columns:
         raise ValueError(f"{table.path} has no column {chosen!r}; it has {', '.join(table.columns)}.")

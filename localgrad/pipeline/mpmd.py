@@ -76,12 +76,13 @@ def mpmd(
     """
     if (count := jax.process_count()) > 1:
         raise ValueError(f"mpmd drives the devices of one process, and there are {count}: use spmd, which spans them.")
-    pipeline = pipeline_of(model, stages, 1, cuts, staleness, micro_batches, asynchronous)
-    used, plan = enough_devices(jax.devices() if devices is None else devices, stages), pipeline.plan
-    schedule, spans, most = plan.schedule, pipeline.layout.blocks, max(map(len, pipeline.layout.blocks))
-    moments = late_and_prompt(model, spans, schedule.wait)
-    phases = Phases(pipeline.layout, *moments, borrow=asynchronous == "current" or not any(schedule.delays))
-    laid = _Laid(phases, schedule, used)
+    with target.traced_for(target.platform_of(devices)):  # what blocks keep of a batch is not the same on all
+        pipeline = pipeline_of(model, stages, 1, cuts, staleness, micro_batches, asynchronous)
+        used, plan = enough_devices(jax.devices() if devices is None else devices, stages), pipeline.plan
+        schedule, spans, most = plan.schedule, pipeline.layout.blocks, max(map(len, pipeline.layout.blocks))
+        moments = late_and_prompt(model, spans, schedule.wait)
+        phases = Phases(pipeline.layout, *moments, borrow=asynchronous == "current" or not any(schedule.delays))
+        laid = _Laid(phases, schedule, used)
     put = lambda tree, device: jax.device_put(tree, device, may_alias=False)  # programs donate; callers keep theirs
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> MpmdState:

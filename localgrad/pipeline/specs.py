@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from localgrad import target
 from localgrad.base import BlockState, Forward, Key, Metrics, Model, Signal, Spec
 from localgrad.keys import fold_in
 
@@ -20,17 +21,18 @@ _COMPILE_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
     """Remembers what a function says of the last few models; a model is the same if all its parts are.
 
-    What is traced with 64-bit types, or with another generator of keys, is another matter.
+    What is traced with 64-bit types, with another generator of keys, or for another platform, is another matter.
     """
     known: collections.deque[tuple[Model, Any, _T]] = collections.deque(maxlen=4)
 
     @functools.wraps(function)
     def wrapped(model: Model) -> _T:
         types = jax.dtypes.canonicalize_dtype(np.float64), jax.eval_shape(lambda: jax.random.key(0)).dtype
-        for other, of_types, found in known:
-            if of_types == types and all(ours is theirs for ours, theirs in zip(model, other, strict=True)):
+        traced_as = (*types, target.platform())
+        for other, others, found in known:
+            if others == traced_as and all(ours is theirs for ours, theirs in zip(model, other, strict=True)):
                 return found
-        known.append((model, types, function(model)))
+        known.append((model, traced_as, function(model)))
         return known[-1][2]
 
     return wrapped
@@ -121,9 +123,11 @@ def passes(model: Model, states: Sequence[Spec], messages: Sequence[Spec]) -> li
       model: any model.
       states, messages: its `specs`.
     """
-    key = key_spec(model)
+    key, platform = key_spec(model), target.platform()
     each = zip(model.blocks, states, messages, strict=False)  # one message more: what leaves
-    return [jax.eval_shape(block.forward, state, message, key) for block, state, message in each]
+    # jax remembers what it has traced of a function, for whatever platform: so each is a new one.
+    of = lambda block: target.traced(block.forward, platform)
+    return [jax.eval_shape(of(block), state, message, key) for block, state, message in each]
 
 
 def signal_of(model: Model) -> Signal:

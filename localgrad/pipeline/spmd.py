@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from localgrad import target
 from localgrad.base import Engine, Model, Plan
 from localgrad.pipeline.chain import Chain
 from localgrad.pipeline.coupling import check_examples, least_examples
@@ -66,9 +67,12 @@ def spmd(
         `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
         an unknown `staleness`, or for what belongs to another schedule.
     """
-    pipeline = pipeline_of(model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous, bubble, uniform)
-    mesh = make_mesh(stages, data_parallel, devices)
-    return engine(dataclasses.replace(pipeline, layout=pipeline.layout._replace(mesh=mesh)))
+    with target.traced_for(target.platform_of(devices)):  # what blocks keep of a batch is not the same on all
+        pipeline = pipeline_of(
+            model, stages, data_parallel, cuts, staleness, micro_batches, asynchronous, bubble, uniform
+        )
+        mesh = make_mesh(stages, data_parallel, devices)
+        return engine(dataclasses.replace(pipeline, layout=pipeline.layout._replace(mesh=mesh)))
 
 
 def plan_of(

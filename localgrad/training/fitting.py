@@ -108,7 +108,7 @@ def fit(
       augment: `(keys (B,), inputs (B, ...)) -> inputs`, or names such as `"crop,flip"`; of arrays alone.
       views: how often each example is augmented, for a model that takes so many views.
       fields: names of the inputs and the targets, where they come as dicts or columns.
-      label_names: what each class is called.
+      label_names: what each class is called, in the order of their numbers; folders and CSV files are numbered by it.
       name: the data's name in tables.
       hyperparameters: names with numbers or words that belong to the run and stand nowhere in it: a workdir is refused
         where they differ, as it is where modules, losses or optimizers compute something else.

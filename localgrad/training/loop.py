@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from localgrad import processes
@@ -183,7 +184,7 @@ class Loop:
         self.telling.epoch(fresh, states)
         ended = EpochEnd(fresh[0]["epoch"], position.step, fresh, states)
         answers = [callback(ended) for callback in self.job.callbacks]
-        self._enough = any(answer is True for answer in answers)
+        self._enough = any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
         bar.set_postfix_str(epoch_postfix(fresh, self.job.model.task), refresh=False)
         return next((goodness(record) for record in fresh if record["split"] == "validation"), None)
 

@@ -120,7 +120,5 @@ def _name(given: GivenData, read: Read) -> str:
 
 def _about(model: Model, given: GivenData, read: Read, source: Source) -> About:
     names = tuple(map(str, given.label_names)) if given.label_names is not None else read.like.label_names
-    if names is not None and model.task.classes is not None and len(names) != model.task.classes:
-        raise ValueError(f"label_names has {len(names)} names, and the model {model.task.classes} classes.")
     like = read.like._replace(label_names=names, name=_name(given, read))
     return about_of(model, like, read.stats, epoch_steps=source.steps_per_epoch)

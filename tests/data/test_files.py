@@ -74,9 +74,56 @@ def test_a_table_with_and_without_a_header(tmp_path):
         ("a,y\n1,0\nred,1\n", {}, "row 2, column a: 'red'; expected a finite number"),
         ("a,y\nnan,0\n2,1\n", {}, "row 1, column a: 'nan'"),
         ("a,y\n1,0\n2,1\n", {"label": "z"}, "has no column 'z'; it has a, y"),
+        ("a,a,y\n1,2,0\n", {}, "two columns 'a': give each a name of its own"),
+        ("a,label,target\n1,2,0\n", {}, "is label or target the label\\? Name it"),
+        ("0,1,2\n1,2,0\n", {}, "if that is a header, give names that are no numbers"),
         ("a,y\n1,0\n2,5\n", {"label_names": ("0", "1")}, "row 2: the label '5' is no class; there are 0, 1"),
     ],
 )
 def test_what_a_table_cannot_be(text, more, says, tmp_path):
     with pytest.raises(ValueError, match=says):
         data.csv_file(csv(tmp_path, text), **more)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "rows"),
+    [
+        ("-2.5,-3.1,a\n1,2,b\n3,4,a\n", ("1", "2"), 3),  # no header: `a` is there again
+        ("a,b,kind\n1,2,x\n3,4,y\n", ("a", "b"), 2),
+        ("0,1,2,kind\n1,2,3,x\n3,4,5,y\n", ("0", "1", "2"), 2),  # as pandas names columns
+        ("2019,2020,kind\n1,2,3\n3,4,5\n", ("2019", "2020"), 2),
+        ("2019,2020,kind\n1,2,x\n3,4,y\n", ("2019", "2020"), 2),
+        ("\ufeffa,b,kind\n1,2,x\n3,4,y\n", ("a", "b"), 2),  # as Excel writes UTF-8
+        ("\ufeff1,2,0\n3,4,1\n", ("1", "2"), 2),
+    ],
+)
+def test_which_line_is_a_header(text, columns, rows, tmp_path):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    found = data.csv_file(tmp_path / "a.csv")
+    assert found.columns == columns and len(found.inputs) == rows
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "RGB"])
+def test_pictures_of_sixteen_bits_are_not_cut_off(mode, tmp_path):
+    wide = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096
+    if mode == "RGB":
+        Image.fromarray(np.stack([wide >> 8] * 3, -1).astype(np.uint8)).save(tmp_path / "a.tif")
+    else:
+        Image.fromarray(wide if mode == "I;16" else wide.astype(np.int32)).save(tmp_path / "a.tif")
+    found = data.read_image(tmp_path / "a.tif", (4, 4, 1))
+    np.testing.assert_array_equal(found[..., 0], wide >> 8)
+
+
+@pytest.mark.parametrize("pixels", [np.full((2, 2), 0.5, np.float32), np.full((2, 2), -3, np.int32)])
+def test_pictures_of_other_numbers_are_refused(pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="grey values of another kind than 8 or 16 bits"):
+        data.read_image(tmp_path / "a.tif")
+
+
+def test_hidden_folders_hold_no_examples(pictures):
+    before = len(data.image_folder(pictures, shape=(4, 4, 1)).inputs)
+    some = next(pictures.rglob("*.png"))
+    (some.parent / ".ipynb_checkpoints").mkdir()
+    (some.parent / ".ipynb_checkpoints" / some.name).write_bytes(some.read_bytes())
+    assert len(data.image_folder(pictures, shape=(4, 4, 1)).inputs) == before

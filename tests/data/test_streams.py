@@ -132,3 +132,15 @@ def test_what_can_be_gone_through_once_is_refused():
     check_again([1], "train")
     with pytest.raises(ValueError, match="train is a generator, which can be gone through only once"):
         check_again((x for x in CUTS), "train")
+
+
+@pytest.mark.parametrize("far", [0.0, 1e6, -3e7])
+def test_statistics_of_a_loader_are_those_of_its_arrays(far):
+    """Of columns that lie far from zero too, and of one that never varies."""
+    rows = np.random.default_rng(0).normal(far, [1.0, 1e-1, 0.0], (64, 3))
+    labels = np.zeros(64, np.int32)
+    given = Stream("train", [(rows[:40], labels[:40]), (rows[40:], labels[40:])], (3,), classification(3))
+    mean, std = data.pixel_stats(data.Dataset("train", rows, labels, 3))
+    look = given.look(16)
+    np.testing.assert_allclose(look.mean, mean, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(look.std, std, rtol=1e-6)

@@ -13,8 +13,10 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 import localgrad as lg
+from localgrad import data
 from localgrad.pipeline import specs
 from localgrad.training import Interrupted, restore
 from localgrad.training.config_file import read_config
@@ -223,8 +225,76 @@ def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
     assert "is a finished run" in said[-1]
 
 
-def test_a_callback_that_says_true_ends_a_run():
-    assert fit(validation=None, epochs=9, callbacks=[lambda ended: ended.epoch == 2]).summary["steps"] == 10
+@pytest.mark.parametrize("true", [True, np.True_])
+def test_a_callback_that_says_true_ends_a_run(true):
+    says = lambda ended: true if ended.epoch == 2 else None
+    assert fit(validation=None, epochs=9, callbacks=[says]).summary["steps"] == 10
+
+
+def test_another_augmentation_of_a_name_is_another_run(tmp_path):
+    fit(epochs=1, augment="flip", workdir=tmp_path)
+    with pytest.raises(ValueError, match="preprocessing.augment is 'augmentation of flip, .* there and 'augm.* jitter"):
+        fit(epochs=2, augment="flip,jitter=1", workdir=tmp_path)
+
+
+class Table(np.ndarray):
+    """Numbers whose columns have names, as a data frame's have."""
+
+    columns = ("u", "v", "w")
+
+
+# --- what the classes are called ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Dark pictures of `cat`, light ones of `dog`."""
+    for name, value in (("cat", 0), ("dog", 255)):
+        (tmp_path / name).mkdir()
+        for i in range(16):
+            Image.new("L", (4, 4), abs(value - i)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_a_folder_is_numbered_by_the_names_that_are_given(folders):
+    names = ["dog", "cat"]
+    done = fit(str(folders), None, own.model(2), epochs=8, label_names=names)
+    predicted = done.predictor()(np.array([[[[0]] * 4] * 4, [[[255]] * 4] * 4], np.uint8))
+    assert [done.predictor().about.label_names[i] for i in predicted.values] == ["cat", "dog"]
+
+
+def test_a_file_is_numbered_as_the_arrays_of_training_are(tmp_path):
+    """Its labels are two of the three classes: they keep their numbers, and others are no classes."""
+    x = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
+    y = np.arange(48) % 3
+    x[:, 0] += 9 * y
+    write = lambda names: (tmp_path / "v.csv").write_text(
+        "".join([*("a,b,label\n",), *(f"{r[0]},{r[1]},{names[k]}\n" for r, k in zip(x, y, strict=True) if k)])
+    )
+    write("012")
+    made = lambda: own.model(shape=(2,), blocks=[lg.from_linen(own.Layer())])
+    done = fit((x, y), str(tmp_path / "v.csv"), made(), test=(x[y > 0], y[y > 0]), epochs=3)
+    assert done.records[-1]["accuracy"] == pytest.approx(done.summary["test_accuracy"])
+    write("abc")
+    with pytest.raises(ValueError, match="the label 'b' is no class; there are 0, 1, 2"):
+        fit((x, y), str(tmp_path / "v.csv"), made())
+
+
+def test_names_of_another_order_are_refused():
+    other = data.Dataset("other", *VALIDATION, 3, label_names=("c", "b", "a"))
+    with pytest.raises(ValueError, match="its classes are c, b, a, and label_names are a, b, c: the same numbers mean"):
+        fit(TRAIN, other, label_names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="its classes are c, b, a, and label_names are a, b, c"):
+        fit(other, None, label_names=["a", "b", "c"])
+
+
+def test_targets_whose_columns_have_another_order_are_refused():
+    x, y = VALIDATION
+    named = np.eye(3)[y].view(Table)
+    turned = named[:, ::-1].view(Table)
+    turned.columns = ("w", "v", "u")
+    with pytest.raises(ValueError, match="validation: its targets are w, v, u; those of training u, v, w"):
+        fit((x, named), (x, turned), own.model(lg.multilabel(3)))
 
 
 class Embed(nn.Module):
