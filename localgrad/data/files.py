@@ -106,9 +106,9 @@ def _text(path: Path, number: int, line: bytes, remedy: str) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell or a word of a file is a number."""
+    """Whether a cell or a word of a file is a number; 1_000 is one in Python alone."""
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text

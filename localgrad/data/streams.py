@@ -126,6 +126,12 @@ class Stream:
     def _checked(self, parts: Sequence[Chunk]) -> Chunk:
         """Parts of a batch as one whose numbers were looked at, which takes long for each example alone."""
         xs, ys = zip(*parts, strict=True)
+        kinds = {x.dtype for x in xs}
+        if np.dtype(np.uint8) in kinds and len(kinds) > 1:
+            raise ValueError(
+                f"{self.name}: its inputs are {' and '.join(sorted(map(str, kinds)))} within one batch of the model: "
+                "bytes are scaled where floats are not. Give one kind."
+            )
         y = as_column(np.concatenate(ys), self.task)
         found = looked_at(Dataset(self.name, np.concatenate(xs), y, task=self.task))
         if self.trained_on is not None:

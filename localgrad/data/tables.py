@@ -127,6 +127,8 @@ def csv_file(
     if task is not None and task.name != "classification":
         return Dataset(name, rows, numbers(table, [chosen]), task=task, columns=columns)
     cells = [row[table.columns.index(chosen)] for row in table.rows]
+    if "" in cells:
+        raise ValueError(f"{table.path}, row {cells.index('') + 1}: column {chosen} is empty; expected a label.")
     classes = tuple(label_names) if label_names is not None else tuple(sorted(set(cells), key=_by_number))
     unknown = next(((i, cell) for i, cell in enumerate(cells) if cell not in classes), None)
     if unknown is not None:

@@ -76,6 +76,8 @@ def test_a_table_with_and_without_a_header(tmp_path):
         ("a,y\n1,0\n2,1\n", {"label": "z"}, "has no column 'z'; it has a, y"),
         ("a,a,y\n1,2,0\n", {}, "two columns 'a': give each a name of its own"),
         ("a,label,target\n1,2,0\n", {}, "is label or target the label\\? Name it"),
+        ("a,y\n1,0\n2,\n", {}, "row 2: column y is empty; expected a label"),
+        ("a,y\n1_000,0\n2,1\n", {}, "row 1, column a: '1_000'; expected a finite number"),
         ("0,1,2\n1,2,0\n", {}, "if that is a header, give names that are no numbers"),
         ("a,y\n1,0\n2,5\n", {"label_names": ("0", "1")}, "row 2: the label '5' is no class; there are 0, 1"),
     ],

@@ -112,6 +112,7 @@ def test_a_loader_that_shrinks_is_named():
         ([(X, 1)], {}, r"found labels \(\) for 25 inputs"),
         ([(X, Y + 1)], {}, "run from 1 to 3; expected 0 to 2"),
         ([(X * np.nan, Y)], {}, "nan at"),
+        ([(X[:4] / 255.0, Y[:4]), (X, Y)], {}, "are float.. and uint8 within one batch"),
         ([(X, Y.astype(str))], {}, "not real numbers"),
         ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(8, 2\) for inputs .* wants \(8, 1\)"),
         ([{"image": X, "img": X, "label": Y}], {}, r'which columns of train are the inputs.*fields=\("inputs"'),
