@@ -139,7 +139,12 @@ class Predictor:
             found = found.reshape(-1, *about.shape)  # grey pictures without a last axis
         if found.shape[1:] != about.shape or not len(found):
             raise ValueError(f"inputs are {found.shape}; this network takes (N, {', '.join(map(str, about.shape))}).")
-        return _as_trained(found, np.dtype(about.raw_dtype))
+        found = _as_trained(found, np.dtype(about.raw_dtype))
+        if about.words is not None and (found.min() < 0 or found.max() >= len(about.words)):
+            raise ValueError(
+                f"inputs run from {found.min()} to {found.max()}; the numbers of words are 0 to {len(about.words) - 1}."
+            )
+        return found
 
     def _checked(self, exit: int | None) -> int:
         if exit is None:

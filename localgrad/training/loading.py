@@ -46,6 +46,10 @@ def load(
       ValueError: it needs a model and none is given, or the model is another one than was trained.
     """
     if is_export(workdir):
+        if model is not None or trial is not None:
+            raise ValueError(
+                f"{workdir} is an export, of one network and with its programs: leave out model and trial."
+            )
         return open_export(workdir)
     folder, saved = folder_of(workdir), saved_config(workdir)
     if saved is None:
@@ -62,6 +66,8 @@ def load(
         if trial is None or not 0 <= trial < trials:
             raise ValueError(f"{workdir} holds {trials} trials: choose one, trial=0 to {trials - 1}.")
         states = jax.tree.map(lambda x: x[trial], states)
+    elif trial is not None:
+        raise ValueError(f"{workdir} holds one network and no trials: leave out trial={trial}.")
     states = fitted_states(own, states, saved)
     changed = changed_blocks(own, saved) if is_own(saved) else []
     if changed:

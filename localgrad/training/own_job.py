@@ -9,6 +9,7 @@ from localgrad import data, processes
 from localgrad.base import BlockState, Engine, Model, Source
 from localgrad.pipeline import init
 from localgrad.prediction import About, Predictor, about_of
+from localgrad.prediction.about import NAME as ABOUT
 from localgrad.report import params_sha256
 from localgrad.training.beginnings import Beginning, transferred
 from localgrad.training.builders import build_engine
@@ -19,7 +20,7 @@ from localgrad.training.own_config import OwnConfig, model_digest, names_of
 from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
 from localgrad.training.own_program import or_saved, program_of
 from localgrad.training.placement import check_placement, resolve
-from localgrad.training.workdir import as_json, check_folder, folder_of
+from localgrad.training.workdir import as_json, check_folder, folder_of, read_json
 
 Begin = str | PathLike | Predictor | Sequence[BlockState] | None
 
@@ -44,6 +45,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     saved = saved_config(folder)
     read = read_given(model, given)
     start, digest = _beginning(model, begin)
+    _check_begun_with(begin, read)
     config = OwnConfig(
         **{
             **vars(config),
@@ -88,6 +90,22 @@ def _beginning(model: Model, begin: Begin) -> tuple[Beginning, str]:
     else:
         states = tuple(begin)
     return transferred(model, states), params_sha256(states)[:16]
+
+
+def _check_begun_with(begin: Begin, read: Read) -> None:
+    """Refuses data whose columns or words are numbered otherwise than those that the first states were trained on."""
+    if isinstance(begin, Predictor):
+        known = begin.about
+    elif isinstance(begin, str | PathLike) and (path := folder_of(begin) / ABOUT).exists():
+        known = About.from_json(read_json(path), path)
+    else:
+        return
+    for theirs, ours, what in ((known.columns, read.like.columns, "columns"), (known.words, read.like.words, "words")):
+        if theirs and ours and len(theirs) == len(ours) and tuple(theirs) != tuple(ours):
+            raise ValueError(
+                f"begin: that network was trained on the {what} {', '.join(theirs[:5])}, ..., and these data have "
+                f"{', '.join(ours[:5])}, ...: the same numbers mean something else. Put them in its order."
+            )
 
 
 def _source(config: OwnConfig, model: Model, given: GivenData, read: Read, engine: Engine) -> Source:

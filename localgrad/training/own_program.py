@@ -29,7 +29,9 @@ def program_of(model: Model) -> str:
     states, messages = specs(model)
     for i, (block, state, message) in enumerate(zip(model.blocks, states, messages, strict=False)):
         found[f"block {i + 1}"] = _digest(jax.make_jaxpr(block.forward)(state, message, key_spec(model)))
-        found[f"optimizer {i + 1}"] = _digest(jax.make_jaxpr(lambda state, own=block: _updates(own, state))(state))
+        found[f"optimizer {i + 1}"] = _digest(
+            jax.make_jaxpr(lambda state, own=block: _updates(own, state, model.trials))(state)
+        )
     return json.dumps(found)
 
 
@@ -70,13 +72,13 @@ def changed_blocks(model: Model, saved: dict[str, Any]) -> list[int]:
     return [i + 1 for i in range(len(model.blocks)) if here[f"block {i + 1}"] != there.get(f"block {i + 1}")]
 
 
-def _updates(block: LocalBlock, state: BlockState) -> list[Any]:
+def _updates(block: LocalBlock, state: BlockState, trials: int | None) -> list[Any]:
     """What the transforms of a block make of gradients that are the parameters themselves."""
-    found = []
+    found, loss = [], jnp.float32(1) if trials is None else jnp.ones(trials, jnp.float32)
     with jax.numpy_dtype_promotion("standard"):  # as where it learns
         for names in block.tx:
             params = {name: state.params[name] for name in names.split("+")}
-            updates, _ = transformed(block, names, params, state.opt_state[names], params, jnp.float32(1))
+            updates, _ = transformed(block, names, params, state.opt_state[names], params, loss)
             found.append(jax.tree.leaves(updates))
     return found
 

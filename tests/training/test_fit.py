@@ -376,3 +376,41 @@ def test_an_epoch_is_one_line_of_any_number_of_blocks():
         )
         assert len(line) < 150 and "\n" not in line and "validation 91.20 %" in line and "1:15 min left" in line
         assert re.match(r"epoch 2/5  loss by block 0.123", line)
+
+
+# --- trials, and what a run is begun with ---------------------------------------------------------------------------
+
+
+def test_trials_are_the_runs_of_their_seeds(tmp_path):
+    together = fit(model=lg.trials(own.model(), 2), workdir=tmp_path)
+    alone = fit(seed=1)
+    row = lambda done: next(record for record in done.records[::-1] if record["split"] == "train")
+    np.testing.assert_allclose([loss[1] for loss in row(together)["block_loss"]], row(alone)["block_loss"], rtol=1e-4)
+    x, y = VALIDATION
+    said = []
+    for trial in range(2):
+        predict = lg.load(tmp_path, model=own.model(), trial=trial, best=False, log=said.append)
+        accuracy = together.records[-1]["accuracy"][trial]
+        assert 100 * (predict(x).values == y).mean() == pytest.approx(accuracy) and not said
+    with pytest.raises(ValueError, match="holds 2 trials: choose one, trial=0 to 1"):
+        lg.load(tmp_path, model=own.model(), trial=2)
+
+
+def test_of_one_network_no_trial_can_be_loaded(undisturbed, tmp_path):
+    with pytest.raises(ValueError, match="holds one network and no trials: leave out trial=4"):
+        lg.load(undisturbed.workdir, model=own.model(), trial=4)
+    lg.export(undisturbed.predictor(), tmp_path / "out")
+    with pytest.raises(ValueError, match="is an export, .*: leave out model and trial"):
+        lg.load(tmp_path / "out", trial=0)
+
+
+def test_a_network_is_not_begun_with_on_columns_of_another_order(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(48, 3)).astype(np.float32).view(Table), np.arange(48) % 3
+    made = lambda: own.model(shape=(3,), blocks=[lg.from_linen(own.Layer())])
+    old = fit((x, y), None, made(), epochs=1, workdir=tmp_path / "old")
+    turned = x[:, ::-1].view(Table)
+    turned.columns = ("w", "v", "u")
+    for begin in (tmp_path / "old", old.predictor()):
+        with pytest.raises(ValueError, match="trained on the columns u, v, w, ..., and these data have w, v, u"):
+            fit((turned, y), None, made(), begin=begin)
+    fit((x, y), None, made(), begin=tmp_path / "old")

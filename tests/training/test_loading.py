@@ -255,6 +255,9 @@ def test_texts_are_read_with_the_words_of_training():
     predictor = Predictor(about, (1,), lambda x, exit: jax.nn.one_hot(x[:, 0] - 1, 2))
     assert predictor.raw(["Good film!", "", "a b c d e"]).tolist() == [[2, 3, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
     assert predictor("good").values.tolist() == [1] and predictor(np.array([[1, 0, 0, 0]])).values.tolist() == [0]
+    for wrong in (4, -1):
+        with pytest.raises(ValueError, match="the numbers of words are 0 to 3"):
+            predictor(np.array([[1, wrong, 0, 0]]))
 
 
 def test_a_named_run_begins_with_the_layers_of_another(named, tmp_path):
