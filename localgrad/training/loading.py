@@ -66,7 +66,7 @@ def load(
         if trial is None or not 0 <= trial < trials:
             raise ValueError(f"{workdir} holds {trials} trials: choose one, trial=0 to {trials - 1}.")
         states = jax.tree.map(lambda x: x[trial], states)
-    elif trial is not None:
+    elif trial:  # the first of one is all there is
         raise ValueError(f"{workdir} holds one network and no trials: leave out trial={trial}.")
     states = fitted_states(own, states, saved)
     changed = changed_blocks(own, saved) if is_own(saved) else []
