@@ -82,6 +82,7 @@ def test_every_block_is_updated_once_a_batch():
         assert all(np.all(count == STEPS) for count in counts)
 
 
+@pytest.mark.full  # test_broadcast.py and test_mpmd.py have the same of smaller networks
 @pytest.mark.slow
 def test_metrics_are_those_of_the_batch_they_name():
     ours, theirs = trained("mlp", 4), trained("mlp", 0)

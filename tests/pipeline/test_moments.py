@@ -121,8 +121,9 @@ def test_trials_are_each_alone(x64: None) -> None:
     assert largest_difference(jax.tree.map(lambda x: x[1], together), alone) > 1e-3
 
 
+@pytest.mark.full  # test_handover.py has the same of an error from the output
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [dni, pytest.param(targets, marks=pytest.mark.full)])
+@pytest.mark.parametrize("make", [dni, targets])
 def test_the_sequential_engine_goes_on_where_a_pipeline_was_left(make: Any, x64: None) -> None:
     model = make()
     signal, cuts = signal_of(model), (0, 1, 3, len(model.blocks))
