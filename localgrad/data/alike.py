@@ -54,7 +54,7 @@ def alike(split: Dataset | Stream, like: Dataset) -> Dataset | Stream:
 
     Raises:
       ValueError: it has bytes where training has floats, or the other way round; other columns; or other names for the
-        classes, or other words, for the same numbers.
+        classes, other words, or other targets, for the same numbers.
     """
     if isinstance(split, Stream):
         return replace(split, trained_on=like.inputs.dtype)
@@ -62,6 +62,7 @@ def alike(split: Dataset | Stream, like: Dataset) -> Dataset | Stream:
     for theirs, ours, what in (
         (split.label_names, like.label_names, "classes"),
         (split.words, like.words, "words"),
+        (split.targets, like.targets, "targets"),
     ):
         if theirs is not None and ours is not None and tuple(theirs) != tuple(ours):
             raise ValueError(

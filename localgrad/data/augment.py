@@ -174,7 +174,7 @@ def _composed(names: tuple[str, ...], pad: int, padding: str) -> Augment:
             images = step(jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys), images)
         return images
 
-    apply.__qualname__ = f"augmentation of {', '.join(names)}" + f", pad={pad}, {padding}"  # what a run remembers it by
+    apply.__qualname__ = f"augmentation of {', '.join(names)}, pad={pad}, {padding}"  # what a run remembers it by
     return apply
 
 

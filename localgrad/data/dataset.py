@@ -25,6 +25,7 @@ class Dataset(NamedTuple):
       task: what is to be learnt of the labels; None is the classification of `classes`.
       label_names: what each class is called; None where they have numbers only.
       columns: of a table, what each column of the inputs is called; None where nobody said.
+      targets: the same of the targets.
 
     Examples:
       >>> from localgrad.tasks import regression
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     task: Task | None = None
     label_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
 
     @property
     def learnt(self) -> Task:

@@ -58,7 +58,7 @@ def as_split(
     if not isinstance(given, Dataset) and _is_arrays(given):
         x, y = pair_of(given, fields, name)
         rows = np.asarray(as_array(x, f"{name}: inputs"))
-        given = Dataset(name, rows, as_column(y, task), task=task, columns=columns_of(x))
+        given = Dataset(name, rows, as_column(y, task), task=task, columns=columns_of(x), targets=columns_of(y))
     if not isinstance(given, Dataset):
         if columns := columns_of(given):
             raise ValueError(

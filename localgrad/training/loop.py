@@ -184,7 +184,10 @@ class Loop:
         self.telling.epoch(fresh, states)
         ended = EpochEnd(fresh[0]["epoch"], position.step, fresh, states)
         answers = [callback(ended) for callback in self.job.callbacks]
-        self._enough = any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
+        # NumPy's True and jax's are no instances of bool.
+        self._enough = any(
+            (isinstance(answer, bool) or getattr(answer, "dtype", None) == np.bool_) and answer for answer in answers
+        )
         bar.set_postfix_str(epoch_postfix(fresh, self.job.model.task), refresh=False)
         return next((goodness(record) for record in fresh if record["split"] == "validation"), None)
 

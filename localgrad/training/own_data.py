@@ -9,7 +9,6 @@ import numpy as np
 
 from localgrad import data
 from localgrad.base import Model
-from localgrad.data.alike import columns_of
 from localgrad.training.job import float_of
 
 Split = data.Dataset | data.Stream
@@ -73,7 +72,6 @@ def read_given(model: Model, given: GivenData) -> Read:
     if names is not None and model.task.classes is not None and len(names) != model.task.classes:
         raise ValueError(f"label_names has {len(names)} names, and the model {model.task.classes} classes.")
     split = partial(data.as_split, shape=shape, dtype=dtype, task=model.task, fields=given.fields, label_names=names)
-    _check_target_columns(given)
     train = split(given.train, "train")
     like = train if isinstance(train, data.Dataset) else None
     splits: dict[str, Split] = {"train": train}
@@ -90,7 +88,9 @@ def read_given(model: Model, given: GivenData) -> Read:
                 "a loader augments by itself, and gives its batches to one trial: leave augment, views and trials out."
             )
         look = train.look(model.batch_size)
-        like = data.Dataset(train.name, np.zeros((1, *shape), look.dtype), np.zeros(1, np.int32), task=model.task)
+        like = data.Dataset(
+            train.name, np.zeros((1, *shape), look.dtype), np.zeros(1, np.int32), task=model.task, label_names=names
+        )
         says = f"{look.examples} of {shape} {look.dtype}"
     else:
         like = train
@@ -99,21 +99,6 @@ def read_given(model: Model, given: GivenData) -> Read:
     stats = _stats(given, like, look, float_of(dtype) is not None)
     evaluated = {name: _seen(each) for name, each in splits.items() if name != "train"}
     return Read(splits, like, look, stats, says, json.dumps(evaluated))
-
-
-def _check_target_columns(given: GivenData) -> None:
-    """Refuses targets of several columns whose names are others, or in another order, than those of training."""
-    named = {}
-    for name in ("train", "validation", "test"):
-        pair = getattr(given, name)
-        targets = pair[1] if isinstance(pair, tuple | list) and len(pair) == 2 else None
-        named[name] = columns_of(targets)
-    for name, theirs in named.items():
-        if theirs is not None and named["train"] is not None and theirs != named["train"]:
-            raise ValueError(
-                f"{name}: its targets are {', '.join(theirs)}; those of training {', '.join(named['train'])}. Give "
-                "them in one order."
-            )
 
 
 def _seen(split: Split) -> Any:

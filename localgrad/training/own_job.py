@@ -137,6 +137,5 @@ def _name(given: GivenData, read: Read) -> str:
 
 
 def _about(model: Model, given: GivenData, read: Read, source: Source) -> About:
-    names = tuple(map(str, given.label_names)) if given.label_names is not None else read.like.label_names
-    like = read.like._replace(label_names=names, name=_name(given, read))
+    like = read.like._replace(name=_name(given, read))
     return about_of(model, like, read.stats, epoch_steps=source.steps_per_epoch)

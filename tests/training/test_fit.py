@@ -225,7 +225,7 @@ def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
     assert "is a finished run" in said[-1]
 
 
-@pytest.mark.parametrize("true", [True, np.True_])
+@pytest.mark.parametrize("true", [True, np.True_, jnp.array(True)])
 def test_a_callback_that_says_true_ends_a_run(true):
     says = lambda ended: true if ended.epoch == 2 else None
     assert fit(validation=None, epochs=9, callbacks=[says]).summary["steps"] == 10
@@ -275,6 +275,8 @@ def test_a_file_is_numbered_as_the_arrays_of_training_are(tmp_path):
     made = lambda: own.model(shape=(2,), blocks=[lg.from_linen(own.Layer())])
     done = fit((x, y), str(tmp_path / "v.csv"), made(), test=(x[y > 0], y[y > 0]), epochs=3)
     assert done.records[-1]["accuracy"] == pytest.approx(done.summary["test_accuracy"])
+    with pytest.raises(ValueError, match=r"fields=\('a', 'label'\); the inputs of a CSV file are all columns but"):
+        fit(str(tmp_path / "v.csv"), None, made(), fields=("a", "label"))
     write("abc")
     with pytest.raises(ValueError, match="the label 'b' is no class; there are 0, 1, 2"):
         fit((x, y), str(tmp_path / "v.csv"), made())
@@ -290,11 +292,13 @@ def test_names_of_another_order_are_refused():
 
 def test_targets_whose_columns_have_another_order_are_refused():
     x, y = VALIDATION
-    named = np.eye(3)[y].view(Table)
+    named = np.eye(3, dtype=np.int32)[y].view(Table)
     turned = named[:, ::-1].view(Table)
     turned.columns = ("w", "v", "u")
-    with pytest.raises(ValueError, match="validation: its targets are w, v, u; those of training u, v, w"):
+    with pytest.raises(ValueError, match="validation: its targets are w, v, u, and those of training u, v, w"):
         fit((x, named), (x, turned), own.model(lg.multilabel(3)))
+    with pytest.raises(ValueError, match="test: its targets are w, v, u, and those of training u, v, w"):
+        fit({"x": x, "y": named}, None, own.model(lg.multilabel(3)), test={"x": x, "y": turned})
 
 
 class Embed(nn.Module):
