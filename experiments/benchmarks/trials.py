@@ -37,7 +37,7 @@ def epoch_of(config: Config, copies: int) -> Callable[[], Any]:
     """A call that trains so many trials for one epoch, each state carried from call to call."""
     job = prepare(config)
     keys = trial_keys(config.seed, job.model.trials)
-    begin = lambda: job.engine.load(job.begin(fold_in(keys, 0)), fold_in(keys, 1))
+    begin = lambda: job.engine.load(job.begin.draw(fold_in(keys, 0)), fold_in(keys, 1))
     states = [begin() for _ in range(copies)]
     fed = job.source.batches(0, job.source.steps_per_epoch)
 

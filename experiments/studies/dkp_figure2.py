@@ -65,7 +65,7 @@ def trace(method: str) -> dict[str, Any]:
     job = prepare(config)
     model, engine = job.model, job.engine
     x, y, _ = next(iter(job.eval_batches("validation")))
-    state = engine.load(job.begin(jax.random.key(0)), jax.random.key(1))
+    state = engine.load(job.begin.draw(jax.random.key(0)), jax.random.key(1))
     look = aligner(model)
     found: dict[str, list[list[float | None]]] = {"projection": [], "weights": [], "update": []}
     for step in range(0, steps + 1, every):

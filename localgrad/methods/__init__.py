@@ -22,6 +22,7 @@ from localgrad.methods.greedy import early_exit as early_exit
 from localgrad.methods.groups import by_group as by_group
 from localgrad.methods.groups import kernels as kernels
 from localgrad.methods.groups import transforms as transforms
+from localgrad.methods.growth import fitting as fitting
 from localgrad.methods.growth import freeze as freeze
 from localgrad.methods.growth import graft as graft
 from localgrad.methods.growth import heads_alone as heads_alone

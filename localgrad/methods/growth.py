@@ -60,10 +60,28 @@ def transfer(
     Raises:
       ValueError: nothing of it fits.
     """
-    found = list(states)
-    taken = 0
+    found, fits = list(states), fitting(states, trained, groups)
     for i, (new, old) in enumerate(zip(states, trained, strict=False)):
-        fits = [
+        take = lambda ours, theirs, i=i: {**ours, **{g: _in_place(ours[g], theirs.get(g)) for g in fits[i]}}
+        found[i] = new._replace(params=take(new.params, old.params), model_state=take(new.model_state, old.model_state))
+    if not any(jax.tree.leaves(new.params[group]) for new, those in zip(states, fits, strict=True) for group in those):
+        raise ValueError(
+            "nothing of the trained network fits into this one: no block has the shapes that it has there, "
+            f"{_shapes(trained[0].params)} there and {_shapes(states[0].params)} here in the first."
+        )
+    return tuple(found)
+
+
+def fitting(
+    states: Sequence[BlockState], trained: Sequence[BlockState], groups: Sequence[str] | None = ("f",)
+) -> list[list[str]]:
+    """Of each block the groups of parameters that `transfer` takes over; none of blocks above the trained ones.
+
+    Args:
+      states, trained, groups: see `transfer`; shapes are enough.
+    """
+    found = [
+        [
             group
             for group in new.params
             if (groups is None or group in groups)
@@ -71,15 +89,9 @@ def transfer(
             and _same(new.params[group], old.params[group])
             and _same(new.model_state[group], old.model_state.get(group))
         ]
-        take = lambda ours, theirs, fits=fits: {**ours, **{g: _in_place(ours[g], theirs.get(g)) for g in fits}}
-        found[i] = new._replace(params=take(new.params, old.params), model_state=take(new.model_state, old.model_state))
-        taken += sum(bool(jax.tree.leaves(new.params[group])) for group in fits)
-    if not taken:
-        raise ValueError(
-            "nothing of the trained network fits into this one: no block has the shapes that it has there, "
-            f"{_shapes(trained[0].params)} there and {_shapes(states[0].params)} here in the first."
-        )
-    return tuple(found)
+        for new, old in zip(states, trained, strict=False)
+    ]
+    return found + [[] for _ in states[len(found) :]]
 
 
 def heads_alone(model: Model, layers: Sequence[str] = ("f",)) -> Model:

@@ -2,48 +2,144 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from os import PathLike
+from typing import NamedTuple
+
+import jax
+import numpy as np
 
 from localgrad.base import BlockState, Key, Model
-from localgrad.methods import graft, transfer
+from localgrad.methods import fitting, graft, transfer
 from localgrad.pipeline import completed, drawn, hollow, init, specs
+from localgrad.prediction import About
 from localgrad.training.builders import build_model
 from localgrad.training.config import Config
 from localgrad.training.config_file import read_config
 from localgrad.training.inputs import read_inputs
-from localgrad.training.loading import load_states
+from localgrad.training.loading import known_of, load_states
 from localgrad.training.restoring import restore
 
-Beginning = Callable[[Key], tuple[BlockState, ...]]
+
+class Trained(NamedTuple):
+    """A trained network to begin with.
+
+    Attributes:
+      states: one `BlockState` a block.
+      about: what is known of it besides; None where only states are given.
+      name: what it is called in lines for the user.
+    """
+
+    states: tuple[BlockState, ...]
+    about: About | None = None
+    name: str = "the trained network"
 
 
-def beginning(model: Model, config: Config) -> Beginning:
+class Beginning(NamedTuple):
+    """How a run begins.
+
+    Attributes:
+      draw: key -> the first states of the blocks.
+      notes: lines for the user, said when it does.
+    """
+
+    draw: Callable[[Key], tuple[BlockState, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def beginning(model: Model, config: Config, about: About) -> Beginning:
     """The first states of a run by names; what does not fit is refused at once.
 
     Args:
       model: the model.
       config: its configuration.
+      about: what is known of its data.
 
     Raises:
       ValueError, FileNotFoundError: a workdir to begin with that is none, or of another network.
     """
     if config.grow_from is not None:
-        return _grown(model, config)
+        return _grown(model, config, about)
     if config.begin_from is not None:
-        return transferred(model, load_states(config.begin_from))
-    return partial(init, model)
+        return transferred(model, trained_in(config.begin_from), about)
+    return Beginning(partial(init, model))
 
 
-def transferred(model: Model, states: Sequence[BlockState]) -> Beginning:
-    """First states with the layers of a trained network in place of their own; heads and optimizers begin anew.
+def trained_in(workdir: str | PathLike) -> Trained:
+    """The best network of a run.
 
     Raises:
-      ValueError: nothing of it fits.
+      FileNotFoundError: there is none.
     """
-    transfer(hollow(tuple(specs(model)[0])), states)  # shapes alone: refused before anything is drawn
-    return lambda key: completed(model, key, transfer(drawn(model, key), states))
+    return Trained(load_states(workdir), known_of(workdir), str(workdir))
 
 
-def _grown(model: Model, config: Config) -> Beginning:
+def transferred(model: Model, trained: Trained, about: About) -> Beginning:
+    """First states with the layers of a trained network in place of their own; heads and optimizers begin anew.
+
+    Args:
+      model: the new network.
+      trained: the old one.
+      about: what is known of the new one's data.
+
+    Raises:
+      ValueError: nothing of it fits, or its columns or words are numbered otherwise.
+    """
+    check_numbered(trained, about)
+    like = hollow(tuple(specs(model)[0]))
+    transfer(like, trained.states)  # shapes alone: refused before anything is drawn
+    fits = ["f" in groups for groups in fitting(like, trained.states)]
+    anew = [i for i, taken in enumerate(fits, 1) if not taken and jax.tree.leaves(like[i - 1].params.get("f"))]
+    layers = "all its layers" if not anew else f"its layers, but for those of {_blocks(anew)}, which differ,"
+    notes = (f"beginning with {trained.name}: {layers} are taken over; all else begins anew", *scaled(trained, about))
+    return Beginning(lambda key: completed(model, key, transfer(drawn(model, key), trained.states)), notes)
+
+
+def check_numbered(trained: Trained, about: About) -> None:
+    """Refuses data whose columns or words are numbered otherwise than those that a network was trained on."""
+    known = trained.about
+    if known is None:
+        return
+    for theirs, ours, what, how in (
+        (known.columns, about.columns, "columns", "Put them in its order."),
+        (known.words, about.words, "words", "Number them as it does, or take another number of words (--vocabulary)."),
+    ):
+        if theirs and ours and len(theirs) == len(ours) and tuple(theirs) != tuple(ours):
+            at = next(i for i, (old, new) in enumerate(zip(theirs, ours, strict=True)) if old != new)
+            raise ValueError(
+                f"{trained.name} was trained on other {what}: number {at} is {theirs[at]!r} there and {ours[at]!r} "
+                f"in these data, so that the same numbers mean something else. {how}"
+            )
+
+
+def scaled(trained: Trained, about: About) -> tuple[str, ...]:
+    """A line where inputs are scaled otherwise than those of a network: by a tenth of their deviation, or more."""
+    known = trained.about
+    if known is None or not _apart(known.stats, about.stats):
+        return ()
+    return (
+        f"{trained.name} was trained on inputs scaled by {_scaling(known)}, and these are by {_scaling(about)}: "
+        "the same input is another number to it",
+    )
+
+
+def _apart(theirs: tuple[np.ndarray, np.ndarray] | None, ours: tuple[np.ndarray, np.ndarray] | None) -> bool:
+    if theirs is None or ours is None or theirs[0].shape != ours[0].shape:
+        return theirs is not ours
+    return bool(np.any(np.abs([ours[0] - theirs[0], ours[1] - theirs[1]]) > 0.1 * theirs[1]))
+
+
+def _scaling(about: About) -> str:
+    if about.mean is None or about.std is None:
+        return "nothing"
+    show = lambda values: ", ".join(f"{value:.4g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
+    return f"mean {show(about.mean)} and deviation {show(about.std)}"
+
+
+def _blocks(numbers: Sequence[int]) -> str:
+    return ("block " if len(numbers) == 1 else "blocks ") + ", ".join(map(str, numbers))
+
+
+def _grown(model: Model, config: Config, about: About) -> Beginning:
     """First states that go on from a shorter network."""
     shorter = read_config(str(config.grow_from))
     for name in ("method", "dataset", "trials", "dtype"):
@@ -55,4 +151,6 @@ def _grown(model: Model, config: Config) -> Beginning:
     like = specs(build_model(shorter, read_inputs(shorter)))[0]
     states = restore(like, shorter.workdir).states
     graft(specs(model)[0], states)
-    return lambda key: completed(model, key, graft(drawn(model, key), states))
+    trained = Trained(states, known_of(shorter.workdir), shorter.workdir)
+    check_numbered(trained, about)
+    return Beginning(lambda key: completed(model, key, graft(drawn(model, key), states)), scaled(trained, about))

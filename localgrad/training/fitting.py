@@ -11,6 +11,7 @@ from localgrad import data
 from localgrad.base import BlockState, Model
 from localgrad.prediction import About, Predictor, make_predictor
 from localgrad.report import params_sha256
+from localgrad.training.beginnings import Trained
 from localgrad.training.job import EpochEnd, Job
 from localgrad.training.lock import InUseError
 from localgrad.training.own_config import OwnConfig, checked_hyperparameters
@@ -129,7 +130,7 @@ def fit(
         raise TypeError(f"model is what a method makes, such as localgrad.al(...); got {type(model).__name__}.")
     chosen: Any = data.augmentation(augment) if isinstance(augment, str | list | tuple) else augment
     given = GivenData(train, validation, test, fields, label_names, name, mean, std, normalise, chosen, views)
-    start = begin.best if isinstance(begin, Fitted) else begin
+    start = Trained(begin.best, begin.about) if isinstance(begin, Fitted) else begin
     with _folder(workdir) as folder, _as_arguments():
         config = _config(placement, epochs, stages, stop_after, seed, str(folder), hyperparameters)
         job = prepare_own(model, given, config, start)._replace(trackers=tuple(trackers), callbacks=tuple(callbacks))

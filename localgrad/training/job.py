@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad import data
-from localgrad.base import BlockState, Engine, Key, Model, Source, Spec
+from localgrad.base import BlockState, Engine, Model, Source, Spec
 from localgrad.evaluation import EvalBatches
 from localgrad.pipeline import init, specs
 from localgrad.prediction import About, about_of
-from localgrad.training.beginnings import beginning
+from localgrad.training.beginnings import Beginning, beginning
 from localgrad.training.builders import build_engine, build_model, build_source
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
@@ -51,7 +51,7 @@ class Job(NamedTuple):
       splits: `train` (as it is trained on), and `validation` and `test` where there are such.
       stats: the pixel statistics that all splits share; None where nothing is scaled.
       total_steps: batches in the run.
-      begin: key -> the first states of the blocks: fresh, or of a trained network.
+      begin: how the first states of the blocks are made: fresh, or of a trained network.
       about: what its network must be told besides its weights, to predict.
       eval_batch: examples that are evaluated at once.
       trackers: who is told how it goes, besides the files of the workdir.
@@ -65,7 +65,7 @@ class Job(NamedTuple):
     splits: Mapping[str, data.Dataset | data.Stream]
     stats: tuple[np.ndarray, np.ndarray] | None
     total_steps: int
-    begin: Callable[[Key], tuple[BlockState, ...]]
+    begin: Beginning
     about: About | None = None
     eval_batch: int = 500
     trackers: Sequence[Tracker] = ()
@@ -135,11 +135,11 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     config = resolve(config, model)
     asked = config.grow_from is not None or config.begin_from is not None
     fresh = asked and checkpoints_of(config).find() is None  # later what it began with need not be there
-    begin = beginning(model, config) if fresh else partial(init, model)
+    about = about_of(model, inputs.train, inputs.stats, lengths=inputs.lengths, epoch_steps=inputs.epoch_steps)
+    begin = beginning(model, config, about) if fresh else Beginning(partial(init, model))
     engine = build_engine(config, model)
     source = build_source(config, inputs, engine)
     steps = config.epochs * inputs.epoch_steps
-    about = about_of(model, inputs.train, inputs.stats, lengths=inputs.lengths, epoch_steps=inputs.epoch_steps)
     return Job(config, model, engine, source, inputs.splits, inputs.stats, steps, begin, about)
 
 

@@ -58,7 +58,8 @@ def load(
         if (folder / "trial0").exists():
             raise ValueError(f"{workdir} holds several trials: load one of them, such as {folder / 'trial0'}.")
         raise FileNotFoundError(f"{folder / about.NAME} is missing: start the run again, which makes it anew.")
-    known = About.from_json(read_json(folder / about.NAME), folder / about.NAME)
+    known = known_of(workdir)
+    assert known is not None
     states = load_states(workdir, best=best, log=log)
     own = model if model is not None else _named(saved, known, workdir)
     trials = config_of(saved).trials  # type: ignore[attr-defined]  # of both kinds
@@ -77,6 +78,16 @@ def load(
             f"{numbers}. Is their code as it was?"
         )
     return make_predictor(own, states, known)
+
+
+def known_of(workdir: str | PathLike) -> About | None:
+    """What a run wrote of its network besides weights; None of one whose blocks were never made.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    path = folder_of(workdir) / about.NAME
+    return About.from_json(read_json(path), path) if path.exists() else None
 
 
 def load_states(workdir: str | PathLike, *, best: bool = True, log: Any = print) -> tuple[BlockState, ...]:

@@ -73,7 +73,7 @@ class Loop:
         config, model, engine = self.job.config, self.job.model, self.job.engine
         names = [block.name for block in model.blocks]
         own_key = fold_in(self._keys, _TRAIN)
-        fresh = lambda: engine.load(self.job.begin(fold_in(self._keys, _INIT)), own_key)
+        fresh = lambda: engine.load(self.job.begin.draw(fold_in(self._keys, _INIT)), own_key)
         found = self.checkpoints.find(before)
         if found is None:
             processes.agree(lambda: {"the checkpoint": None})

@@ -9,20 +9,18 @@ from localgrad import data, processes
 from localgrad.base import BlockState, Engine, Model, Source
 from localgrad.pipeline import init
 from localgrad.prediction import About, Predictor, about_of
-from localgrad.prediction.about import NAME as ABOUT
 from localgrad.report import params_sha256
-from localgrad.training.beginnings import Beginning, transferred
+from localgrad.training.beginnings import Beginning, Trained, trained_in, transferred
 from localgrad.training.builders import build_engine
 from localgrad.training.config_file import check_same, saved_config
 from localgrad.training.job import Job, float_of
-from localgrad.training.loading import load_states
 from localgrad.training.own_config import OwnConfig, model_digest, names_of
 from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
 from localgrad.training.own_program import or_saved, program_of
 from localgrad.training.placement import check_placement, resolve
-from localgrad.training.workdir import as_json, check_folder, folder_of, read_json
+from localgrad.training.workdir import as_json, check_folder, folder_of
 
-Begin = str | PathLike | Predictor | Sequence[BlockState] | None
+Begin = str | PathLike | Predictor | Trained | Sequence[BlockState] | None
 
 
 def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin = None) -> Job:
@@ -44,8 +42,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     check_folder(folder)
     saved = saved_config(folder)
     read = read_given(model, given)
-    start, digest = _beginning(model, begin)
-    _check_begun_with(begin, read)
+    trained = _trained(begin)
     config = OwnConfig(
         **{
             **vars(config),
@@ -59,7 +56,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
             "data": read.says,
             "evaluated": read.evaluated,
             "preprocessing": preprocessing(given, read.stats),
-            "begin": digest,
+            "begin": "" if trained is None else params_sha256(trained.states)[:16],
             "trials": model.trials or 1,
         }
     )
@@ -73,39 +70,22 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     engine = build_engine(config, model)
     source = _source(config, model, given, read, engine)
     about = _about(model, given, read, source)
+    start = Beginning(partial(init, model)) if trained is None else transferred(model, trained, about)
     total = config.epochs * source.steps_per_epoch
     return Job(config, model, engine, source, read.splits, read.stats, total, start, about, model.batch_size)
 
 
-def _beginning(model: Model, begin: Begin) -> tuple[Beginning, str]:
-    """How the first states are made, and the digest of what they are made of."""
-    if begin is None:
-        return partial(init, model), ""
+def _trained(begin: Begin) -> Trained | None:
+    """The network that a run is to begin with."""
+    if begin is None or isinstance(begin, Trained):
+        return begin
     if isinstance(begin, str | PathLike):
-        states = load_states(begin)
-    elif isinstance(begin, Predictor):
+        return trained_in(begin)
+    if isinstance(begin, Predictor):
         if begin.states is None:
             raise ValueError("this predictor was opened from an export, which has no blocks: give the run's workdir.")
-        states = begin.states
-    else:
-        states = tuple(begin)
-    return transferred(model, states), params_sha256(states)[:16]
-
-
-def _check_begun_with(begin: Begin, read: Read) -> None:
-    """Refuses data whose columns or words are numbered otherwise than those that the first states were trained on."""
-    if isinstance(begin, Predictor):
-        known = begin.about
-    elif isinstance(begin, str | PathLike) and (path := folder_of(begin) / ABOUT).exists():
-        known = About.from_json(read_json(path), path)
-    else:
-        return
-    for theirs, ours, what in ((known.columns, read.like.columns, "columns"), (known.words, read.like.words, "words")):
-        if theirs and ours and len(theirs) == len(ours) and tuple(theirs) != tuple(ours):
-            raise ValueError(
-                f"begin: that network was trained on the {what} {', '.join(theirs[:5])}, ..., and these data have "
-                f"{', '.join(ours[:5])}, ...: the same numbers mean something else. Put them in its order."
-            )
+        return Trained(begin.states, begin.about)
+    return Trained(tuple(begin))
 
 
 def _source(config: OwnConfig, model: Model, given: GivenData, read: Read, engine: Engine) -> Source:

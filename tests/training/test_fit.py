@@ -336,6 +336,18 @@ def test_a_trained_network_begins_another(undisturbed):
         )
 
 
+def test_what_another_network_begins_with_is_told(undisturbed):
+    told = []
+    x, y = TRAIN
+    fit((x, y), None, begin=undisturbed, epochs=1, log=told.append)
+    assert "beginning with the trained network: all its layers are taken over; all else begins anew" in told
+    assert not any("scaled" in line for line in told)
+    other = own.model(blocks=[lg.from_linen(own.Layer()), lg.from_linen(own.Layer(3))])
+    fit((x, y), None, other, begin=undisturbed, epochs=1, mean=0.5, std=2.0, log=told.append)
+    assert any("its layers, but for those of block 2, which differ, are taken over" in line for line in told)
+    assert any("and these are by mean 0.5 and deviation 2" in line for line in told)
+
+
 def test_trackers_are_told_of_calls_and_epochs():
     class Told:
         def __init__(self):
@@ -414,7 +426,7 @@ def test_a_network_is_not_begun_with_on_columns_of_another_order(tmp_path):
     old = fit((x, y), None, made(), epochs=1, workdir=tmp_path / "old")
     turned = x[:, ::-1].view(Table)
     turned.columns = ("w", "v", "u")
-    for begin in (tmp_path / "old", old.predictor()):
-        with pytest.raises(ValueError, match="trained on the columns u, v, w, ..., and these data have w, v, u"):
+    for begin in (tmp_path / "old", old.predictor(), old):
+        with pytest.raises(ValueError, match="trained on other columns: number 0 is 'u' there and 'w' in these data"):
             fit((turned, y), None, made(), begin=begin)
     fit((x, y), None, made(), begin=tmp_path / "old")

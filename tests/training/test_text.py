@@ -55,7 +55,7 @@ def test_word_vectors_come_from_a_file(tmp_path: Path) -> None:
     path.write_text("fine 1 2 3 4 5 6\npoor 6 5 4 3 2 1\n")
     job = prepare(config(tmp_path, word_vectors=str(path)))
     words = job.splits["train"].words
-    table = job.begin(jax.random.key(0))[0].params["f"]["Embed_0"]["embedding"]
+    table = job.begin.draw(jax.random.key(0))[0].params["f"]["Embed_0"]["embedding"]
     assert words is not None and np.array_equal(table[words.index("fine")], [1, 2, 3, 4, 5, 6])
     with pytest.raises(ValueError, match="choose net option embed_width=6"):
         prepare(config(tmp_path, word_vectors=str(path), net_options=("embed_width=5",)))
@@ -63,3 +63,17 @@ def test_word_vectors_come_from_a_file(tmp_path: Path) -> None:
         prepare(config(tmp_path, word_vectors=str(path), net="mlp", dataset="digits", net_options=()))
     with pytest.raises(FileNotFoundError, match="is not there. Give a text file"):
         prepare(config(tmp_path, word_vectors=str(tmp_path / "none.txt")))
+
+
+def test_a_network_does_not_begin_with_one_of_other_words(tmp_path: Path) -> None:
+    first = config(tmp_path, epochs=1)
+    run_job(prepare(first), log=lambda line: None)
+    again = config(tmp_path, begin_from=first.workdir, workdir=str(tmp_path / "again"))
+    assert len(prepare(again).begin.notes) == 1
+    (tmp_path / "other").mkdir()
+    other = config(tmp_path / "other", begin_from=first.workdir)
+    (path := write_snippets(tmp_path / "other")).write_text(path.read_text().replace("fine", "well"))
+    with pytest.raises(
+        ValueError, match="other words: number . is 'fine' there and 'well' in these data.*--vocabulary"
+    ):
+        prepare(again)
