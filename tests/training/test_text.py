@@ -73,7 +73,5 @@ def test_a_network_does_not_begin_with_one_of_other_words(tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     other = config(tmp_path / "other", begin_from=first.workdir)
     (path := write_snippets(tmp_path / "other")).write_text(path.read_text().replace("fine", "well"))
-    with pytest.raises(
-        ValueError, match="other words: number . is 'fine' there and 'well' in these data.*--vocabulary"
-    ):
-        prepare(again)
+    with pytest.raises(ValueError, match="other words: number . is 'fine' there and .* in these data.*--vocabulary"):
+        prepare(other)
