@@ -15,19 +15,26 @@ LECUN: Initializer = nn.linear.default_kernel_init  # Flax's own: a half of He's
 
 
 class DenseLayer(nn.Module):
-    """(max-pool) -> dense -> (batch norm) -> activation -> (dropout); flattens its input."""
+    """(max-pool) -> dense -> (batch norm) -> activation -> (dropout) -> (plus its input, layer norm).
+
+    Flattens its input, which is added where it is as wide.
+    """
 
     features: int
     activation: str = "elu"
     norm: bool = False
     dropout: float = 0.0
     pool_before: bool = False
+    skip: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = max_pool(x) if self.pool_before else x
-        x = nn.Dense(self.features, use_bias=not self.norm, kernel_init=HE)(x.reshape(x.shape[0], -1))
-        return _finish(self, x, train)
+        x = x.reshape(x.shape[0], -1)
+        y = _finish(self, nn.Dense(self.features, use_bias=not self.norm, kernel_init=HE)(x), train)
+        if not self.skip:
+            return y
+        return nn.LayerNorm()(x + y if x.shape == y.shape else y)
 
 
 class ConvLayer(nn.Module):

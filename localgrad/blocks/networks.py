@@ -16,6 +16,7 @@ def mlp(
     activation: str = "elu",
     norm: bool = False,
     dropout: float = 0.0,
+    skip: bool = False,
     blocks: Grouping = None,
 ) -> list[Block]:
     """A multi-layer perceptron: one dense layer a block.
@@ -26,6 +27,8 @@ def mlp(
         gelu, tanh or sigmoid.
       norm: batch norm before the activation.
       dropout: rate after the activation.
+      skip: each layer adds its input to what it gives, where both are equally wide, and ends in a layer norm: for
+        dozens of blocks, whose features would otherwise grow more alike, or larger, with the depth.
       blocks: how layers are grouped, see `regroup`.
 
     Returns:
@@ -40,7 +43,9 @@ def mlp(
       ['dense64', 'dense32']
     """
     check(activation, dropout, widths)
-    layers = [from_linen(DenseLayer(width, activation, norm, dropout), name=f"dense{width}") for width in widths]
+    layers = [
+        from_linen(DenseLayer(width, activation, norm, dropout, skip=skip), name=f"dense{width}") for width in widths
+    ]
     return regroup(layers, blocks)
 
 

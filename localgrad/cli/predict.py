@@ -95,15 +95,16 @@ def read_inputs(files: Sequence[str], predictor: Predictor) -> tuple[list[str], 
         if not texts:
             raise ValueError(f"{files[0]} has no lines.")
         return names, texts
-    parts = []
+    parts, kind = [], np.dtype(about.raw_dtype)
+    exact = kind if np.issubdtype(kind, np.floating) else np.float64  # that keeps whole numbers up to 2^53
     for file in files:
         found = data.read_table(file)
-        rows = data.numbers(found, about.columns or found.columns)
+        rows = data.numbers(found, about.columns or found.columns, exact)
         names += [f"{file}:{i + 1}" for i in range(len(rows))]
         parts.append(rows)
         if rows.shape[1] != parts[0].shape[1]:
             raise ValueError(f"{file} has {rows.shape[1]} columns, and {files[0]} has {parts[0].shape[1]}.")
-    rows, kind = np.concatenate(parts), np.dtype(about.raw_dtype)
+    rows = np.concatenate(parts)
     whole = np.issubdtype(kind, np.integer) and np.all(rows == np.round(rows))  # of a file, all numbers are floats
     return names, rows.astype(np.int64) if whole else rows
 

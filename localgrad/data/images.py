@@ -14,7 +14,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def read_image(path: str | Path, shape: Sequence[int] | None = None) -> np.ndarray:
-    """A picture as uint8 `(H, W, C)`.
+    """A picture as uint8 `(H, W, C)`, upright where a camera says how it was held.
 
     Args:
       path: a file that Pillow reads, such as PNG or JPEG.
@@ -25,11 +25,11 @@ def read_image(path: str | Path, shape: Sequence[int] | None = None) -> np.ndarr
       FileNotFoundError: it is not there.
       ValueError: it is no picture, or damaged, or one of numbers that are not of 8 or 16 bits.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     path = expanded(path)
     with told(path, "Give a PNG or JPEG file", Exception), Image.open(path) as image:
-        eight = _eight_bits(path, image)
+        eight = _eight_bits(path, ImageOps.exif_transpose(image))
         mode = _MODES[shape[2]] if shape is not None else "L" if eight.mode in ("1", "L") else "RGB"
         found = eight.convert(mode)
         if shape is not None and found.size != (shape[1], shape[0]):

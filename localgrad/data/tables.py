@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,24 +62,24 @@ def _is_header(path: Path, rows: Sequence[Sequence[str]]) -> bool:
     return counted or not found or not again
 
 
-def numbers(table: Table, columns: Sequence[str]) -> np.ndarray:
-    """Columns of a table as float32 `(N, D)`.
+def numbers(table: Table, columns: Sequence[str], dtype: Any = np.float32) -> np.ndarray:
+    """Columns of a table as `(N, D)` of a floating type.
 
     Raises:
       ValueError: there is no such column, or a cell of one is no finite number.
     """
-    found = np.empty((len(table.rows), len(columns)), np.float32)
+    found = np.empty((len(table.rows), len(columns)), dtype)
     for j, name in enumerate(columns):
         if name not in table.columns:
             raise ValueError(f"{table.path} has no column {name!r}; it has {', '.join(table.columns)}.")
         k = table.columns.index(name)
         for i, row in enumerate(table.rows):
-            if not is_number(row[k]) or not np.isfinite(np.float32(row[k])):
+            if not is_number(row[k]) or not np.isfinite(found.dtype.type(row[k])):
                 raise ValueError(
                     f"{table.path}, row {i + 1}, column {name}: {row[k]!r}; expected a finite number. Write classes of "
                     "a feature as numbers, or leave the column out."
                 )
-            found[i, j] = np.float32(row[k])
+            found[i, j] = row[k]
     return found
 
 
