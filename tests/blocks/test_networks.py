@@ -54,6 +54,20 @@ def test_activations(activation: str, expected: Callable[[np.ndarray], np.ndarra
     np.testing.assert_allclose(y, expected(x @ kernel + np.arange(3.0)), rtol=1e-4, atol=1e-5)
 
 
+def test_layers_add_their_input_and_end_in_a_layer_norm() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    plain, skipping = (mlp((4, 3), **options) for options in ({}, {"skip": True}))
+    for first, second in zip(plain, skipping, strict=True):
+        spec = jax.ShapeDtypeStruct(x.shape, jnp.float32)
+        params, _ = second.init(KEY, spec)
+        dense = {name: value for name, value in params.items() if name.startswith("Dense")}
+        y, _ = first.apply(dense, {}, jnp.asarray(x, jnp.float32), key=None, train=False)
+        y = np.asarray(x + y if x.shape == y.shape else y, np.float64)
+        expected = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
+        x, _ = second.apply(params, {}, jnp.asarray(x, jnp.float32), key=None, train=False)
+        np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_he_normal_initialisation() -> None:
     block = mlp((400,))[0]
     params, _ = jax.jit(lambda key: block.init(key, jax.ShapeDtypeStruct((1, 300), jnp.float32)))(jax.random.key(0))

@@ -116,6 +116,14 @@ def test_pictures_of_sixteen_bits_are_not_cut_off(mode, tmp_path):
     np.testing.assert_array_equal(found[..., 0], wide >> 8)
 
 
+def test_a_picture_is_upright_as_its_camera_says(tmp_path):
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the top of what is stored is the right side of what was seen
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(data.read_image(tmp_path / "a.png")[..., 0], np.rot90(pixels, -1))
+
+
 @pytest.mark.parametrize("pixels", [np.full((2, 2), 0.5, np.float32), np.full((2, 2), -3, np.int32)])
 def test_pictures_of_other_numbers_are_refused(pixels, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.tif")

@@ -215,6 +215,9 @@ def test_a_table_of_whole_numbers_is_not_cut_off(tmp_path, monkeypatch, capsys):
     status, text = said(monkeypatch, capsys, [tmp_path / "whole.csv"], workdir=str(folder))
     names = [line.split()[1] for line in text.out.splitlines() if "whole.csv:" in line]
     assert status == 0 and names == done.predictor()(np.array([[1, 2], [3, 4]])).names
+    (tmp_path / "large.csv").write_text("a,b\n16777217,2\n")
+    _, read = predict.read_inputs([str(tmp_path / "large.csv")], done.predictor())
+    assert read.tolist() == [[16777217, 2]]
     status, text = said(monkeypatch, capsys, [tmp_path / "parts.csv"], workdir=str(folder))
     assert status == 2 and "give them as whole numbers" in text.err
 
