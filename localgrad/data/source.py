@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from localgrad import base
 from localgrad.data.augment import Augment
@@ -82,7 +83,7 @@ def source(
     dataset, groups = grouped(dataset, tuple(lengths), batch_size)
     kind, scale = scaling(dataset, mean, std, dtype)
     if augment is not None:
-        _check_augment(augment, dataset, batch_size)
+        traced_augment(augment, dataset, batch_size)  # refused where it does not take them
     config = Fetch(groups, batch_size, shuffle, augment, kind, trials, views)
     scale = put(scale)
     keys = data_keys(seed, trials)
@@ -138,12 +139,16 @@ def _check_numbers(
         raise ValueError(f"{dataset.name} holds texts, and augmentation and views are of pictures: leave them out")
 
 
-def _check_augment(augment: Augment, dataset: Dataset, batch_size: int) -> None:
-    """Refuses an augmentation that does not take these inputs, such as a crop of the rows of a table."""
+def traced_augment(augment: Augment, dataset: Dataset, batch_size: int) -> core.ClosedJaxpr:
+    """What an augmentation computes of a batch.
+
+    Raises:
+      ValueError: it does not take these inputs, such as a crop of the rows of a table.
+    """
     inputs = jax.ShapeDtypeStruct((batch_size, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
     keys = jax.eval_shape(lambda: jnp.broadcast_to(data_keys(0, None).augment, (batch_size,)))
     try:
-        jax.eval_shape(augment, keys, inputs)
+        return jax.make_jaxpr(augment)(keys, inputs)
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0]}"
         raise ValueError(

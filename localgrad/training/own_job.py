@@ -48,7 +48,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
             **vars(config),
             "batch_size": model.batch_size,
             "model": model_digest(model),
-            "program": or_saved(program_of(model), saved),
+            "program": or_saved(program_of(model, given.augment, read.like), saved),
             "method": model.method,
             "net": names_of(model),
             "task": f"{model.task.name}({model.task.outputs})",

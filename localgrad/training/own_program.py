@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from localgrad import data
 from localgrad.base import BlockState, LocalBlock, Model
+from localgrad.data.source import traced_augment
 from localgrad.pipeline import specs
 from localgrad.pipeline.specs import key_spec
 from localgrad.pipeline.transformed import transformed
@@ -21,8 +23,13 @@ _BY = "made by"
 _NO_MATTER = re.compile(r"0x[0-9a-f]+|\bname=\S+")
 
 
-def program_of(model: Model) -> str:
-    """A JSON text of a digest of each block's pass, and of each block's optimizer, and of what traced them."""
+def program_of(model: Model, augment: data.Augment | None = None, train: data.Dataset | None = None) -> str:
+    """A JSON text of a digest of each block's pass, and of each block's optimizer, and of what traced them.
+
+    Args:
+      model: the model.
+      augment, train: what is done to training inputs, and a set like them; its digest is added.
+    """
     by = [f"{name} {version(name)}" for name in ("jax", "flax", "optax", "localgrad")]
     by += [jax.default_backend(), str(jax.dtypes.canonicalize_dtype(np.float64))]
     found = {_BY: " ".join(by)}
@@ -32,6 +39,9 @@ def program_of(model: Model) -> str:
         found[f"optimizer {i + 1}"] = _digest(
             jax.make_jaxpr(lambda state, own=block: _updates(own, state, model.trials))(state)
         )
+    if augment is not None:
+        assert train is not None
+        found["augmentation"] = _digest(traced_augment(augment, train, model.batch_size))
     return json.dumps(found)
 
 
