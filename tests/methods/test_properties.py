@@ -1,18 +1,20 @@
-"""What every method promises, on every network: a row in `ROWS` is all that a new one needs.
+"""What every method promises: a row in `ROWS` is all that a new one needs.
 
-All of it in float64, where the promises are exact to rounding.
+It learns, and it keeps the law of `localgrad.testing`; all of it in float64, where the law is exact to rounding.
+`full` holds every row to all of both; without it two rows are, one of them to what no other test holds it to, and of
+`LAWFUL` some to what the pipeline promises.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from localgrad import testing
 from localgrad.base import Batches, BlockState, Engine, Model
 from localgrad.blocks import cnn, mlp
 from localgrad.methods import (
@@ -25,22 +27,23 @@ from localgrad.methods import (
     drtp,
     early_exit,
     ff,
+    gim,
     infopro,
     kp,
+    mixed_error,
     mono_forward,
     noprop,
+    overlapping,
     predsim,
+    rotation,
     scl,
-    trial_keys,
-    trials,
+    simclr,
     usf,
-)  # fmt: skip
-from localgrad.pipeline import init, sequential
-from localgrad.report.digest import params_sha256
+)
+from localgrad.pipeline import sequential
 
-BATCH, CLASSES, PER_CALL, TRIALS = 8, 3, 2, 3
+BATCH, CLASSES, PER_CALL, STAGES = 8, 3, 2, 3
 VECTORS, IMAGES = (BATCH, 5), (BATCH, 4, 4, 1)
-DRAWING = ("ff", "noprop")  # methods that draw something themselves
 States = tuple[BlockState, ...]
 
 
@@ -69,8 +72,7 @@ def iclr_head() -> Model:
 def dropout_and_norm() -> Model:
     schedule = optax.cosine_decay_schedule(0.1, 200)
     tx = optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(1e-3), optax.sgd(schedule, 0.9))
-    network = [block._replace(name="dropout") for block in mlp((6, 5), norm=True, dropout=0.2)]
-    return al(network, vectors(), CLASSES, tx=tx, profile="iclr_head", target_width=4)
+    return al(mlp((6, 5), norm=True, dropout=0.2), vectors(), CLASSES, tx=tx, profile="iclr_head", target_width=4)
 
 
 def convolutions() -> Model:
@@ -145,6 +147,20 @@ MORE: list[Callable[[], Model]] = [  # half a minute each
     supervised, mono, augmented, informed, forward, denoising,
 ]  # fmt: skip
 
+DRAWS, NORMS = mlp((4, 3, 3), dropout=0.2), mlp((4, 3, 3), norm=True)
+SGD = optax.sgd(0.1, momentum=0.9)
+LAWFUL: dict[str, Callable[[], Model]] = {  # what learns from pairs or from images alone, or is made of a row
+    "deep_supervision": lambda: deep_supervision(DRAWS, vectors(), CLASSES, tx=SGD, weight=0.5),
+    "infopro": lambda: infopro(cnn((2, 3, 3)), images(), CLASSES, tx=SGD, loss="softmax"),
+    "mixed": lambda: mixed_error(scl(DRAWS[:2], vectors(), CLASSES, tx=SGD, head="linear"), 0.5),
+    "simclr": lambda: simclr(NORMS, vectors(), CLASSES, tx=SGD, hidden=24, width=5),
+    "rotation": lambda: rotation(DRAWS, images(), CLASSES, tx=SGD),
+    "gim": lambda: gim(DRAWS, images(), CLASSES, tx=SGD, patch=2, steps=1, negatives=3),
+    "overlap": lambda: overlapping(early_exit(DRAWS, vectors(), CLASSES, tx=SGD)),
+}
+FIRST = ("overlap",)  # the others are made of the same parts
+DEAREST = ("task", "variants", "round_trip", "bubbles", "trials")
+
 
 class Row(NamedTuple):
     """A model of the table, its engine, compiled once for all tests, and a state to start from."""
@@ -166,7 +182,7 @@ def row(request: pytest.FixtureRequest, random_states: Callable[..., States]) ->
 
 
 def data(model: Model, calls: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Separable clouds, one a class; `(calls, PER_CALL, B, ...)`."""
+    """Separable clouds, one a class, `(calls, PER_CALL, B, ...)`."""
     rng = np.random.default_rng(seed)
     shape = model.x_spec.shape[1:]
     y = rng.integers(0, CLASSES, (calls, PER_CALL, BATCH)).astype(np.int32)
@@ -187,10 +203,6 @@ def trained(row: Row, as_batches: Callable[..., Batches], calls: int = 1, key: i
         state, found = row.engine.run(state, as_batches(x, y, first=call * PER_CALL))
         metrics.append(found)
     return row.engine.states(state), metrics
-
-
-def assert_close(tree: Any, other: Any) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), tree, other)
 
 
 def test_loss_falls_and_nothing_is_compiled_twice(row: Row, as_batches: Callable[..., Batches]) -> None:
@@ -214,105 +226,25 @@ def test_every_exit_learns(row: Row, as_batches: Callable[..., Batches]) -> None
         assert (np.argmax(np.asarray(scores), 1) == y).mean() > 0.9, exit
 
 
-def test_jit_changes_nothing(row: Row, as_batches: Callable[..., Batches]) -> None:
-    states, metrics = trained(row, as_batches)
-    with jax.disable_jit():
-        eager, eager_metrics = trained(row, as_batches)
-    assert_close((states, metrics), (eager, eager_metrics))
+def test_it_keeps_the_law(row: Row, request: pytest.FixtureRequest) -> None:
+    elsewhere = "dropout_and_norm" in request.node.name  # tests/pipeline; `full` holds it to all
+    without = ("variants", "engines", "bubbles") if elsewhere else ()
+    testing.check_model(row.model, stages=STAGES, states=row.start, without=without)
 
 
-def test_training_repeats_bit_for_bit(row: Row, as_batches: Callable[..., Batches]) -> None:
-    first, again = (params_sha256(trained(row, as_batches)[0]) for _ in range(2))
-    assert first == again != params_sha256(row.start)
-    other_key = params_sha256(trained(row, as_batches, key=8)[0])
-    draws = row.model.blocks[0].name.startswith("dropout") or row.model.method in DRAWING
-    assert (other_key != first) == draws  # the key is used for nothing else
+@pytest.mark.full
+def test_dropout_and_norm_keep_the_rest_of_it(x64: None) -> None:
+    testing.check_model(dropout_and_norm(), stages=STAGES)
 
 
-def reached(jaxpr: Any) -> list[bool]:
-    """For each output of a jaxpr, whether it may depend on any input."""
-    live = set(jaxpr.invars)
-    for equation in jaxpr.eqns:
-        if any(x in live for x in equation.invars if not isinstance(x, jax.extend.core.Literal)):
-            live.update(equation.outvars)
-    return [not isinstance(x, jax.extend.core.Literal) and x in live for x in jaxpr.outvars]
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in FIRST else pytest.mark.full) for name in LAWFUL]
+)
+def test_the_pipeline_keeps_its_promises(name: str, x64: None) -> None:
+    testing.check_model(LAWFUL[name](), stages=STAGES, without=DEAREST)
 
 
-def test_no_gradient_crosses_a_block(row: Row) -> None:
-    """The derivative of block i's loss along block j's parameters is zero, by value and by jaxpr."""
-    if row.model.blocks[0].signal != "none":
-        pytest.skip("backpropagation is what crosses blocks")
-    x, y = data(row.model, 1)
-    rng = np.random.default_rng(3)
-
-    def losses(params: tuple[Any, ...]) -> list[jax.Array]:
-        message, found = row.model.enter(jnp.asarray(x[0, 0]), jnp.asarray(y[0, 0])), []
-        for block, state, param in zip(row.model.blocks, row.start, params, strict=True):
-            state = state._replace(params=param)
-            passed = block.forward(state, message, jax.random.key(1))
-            message = passed.message
-            found.append(passed.metrics["loss"])
-        return found
-
-    params = tuple(state.params for state in row.start)
-    for j in range(len(params)):
-
-        def along(direction: Any, j: int = j) -> list[jax.Array]:
-            def one(param: Any) -> list[jax.Array]:
-                return losses((*params[:j], param, *params[j + 1 :]))
-
-            return jax.jvp(one, (params[j],), (direction,))[1]
-
-        direction = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params[j])
-        slopes = jax.jit(along)(direction)
-        assert [bool(slope != 0) for slope in slopes] == [i == j for i in range(len(params))]
-        assert reached(jax.make_jaxpr(along)(direction).jaxpr) == [i == j for i in range(len(params))]
-
-
-def test_trials_equal_each_alone(row: Row, as_batches: Callable[..., Batches], random_states: Callable) -> None:
-    many = trials(row.model, TRIALS)
-    engine = sequential(many)
-    starts = [random_states(row.model, seed) for seed in range(TRIALS)]
-    sets = [data(row.model, 1, seed) for seed in range(TRIALS)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    xs, ys = (np.stack([one[which][0] for one in sets], 1) for which in (0, 1))
-    state, metrics = engine.run(engine.load(stacked, trial_keys(7, TRIALS)), as_batches(xs, ys))
-    together = engine.states(state)
-    for r, (start, (x, y)) in enumerate(zip(starts, sets, strict=True)):
-        alone, alone_metrics = row.engine.run(row.engine.load(start, jax.random.key(7 + r)), as_batches(x[0], y[0]))
-        assert_close(jax.tree.map(lambda leaf, r=r: leaf[r], together), alone.blocks)
-        assert_close(jax.tree.map(lambda leaf, r=r: leaf[:, r], metrics.values), alone_metrics.values)
-    shared = jnp.asarray(sets[0][0][0, 0])
-    scores = jax.jit(many.predict)(together, shared)
-    last = jax.jit(row.model.predict)(jax.tree.map(lambda leaf: leaf[-1], together), shared)
-    assert scores.shape == (TRIALS, BATCH, CLASSES)
-    assert_close(scores[-1], last)
-
-
-def test_trials_begin_as_each_alone() -> None:
-    spec = jax.ShapeDtypeStruct(VECTORS, jnp.float32)
-    model = al(mlp((4,)), spec, CLASSES, tx=optax.adam(1e-2), target_width=4)
-    together = init(trials(model, 2), trial_keys(5, 2))
-    for r in range(2):
-        alone = init(model, trial_keys(5 + r, None))
-        jax.tree.map(lambda a, b, r=r: np.testing.assert_array_equal(a[r], b), together, alone)
-    kernel = np.asarray(together[0].params["f"]["Dense_0"]["kernel"])
-    assert (kernel[0] != kernel[1]).any()
-
-
-def test_keys_of_trials(x64: None) -> None:
-    keys = trial_keys(3, 4)
-    assert keys.shape == (4,)
-    for r in range(4):
-        assert keys[r] == jax.random.key(3 + r)
-    assert trial_keys(3, None) == jax.random.key(3)
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_too_few_trials_are_refused(count: int) -> None:
-    spec = jax.ShapeDtypeStruct(VECTORS, jnp.float32)
-    model = al(mlp((4,)), spec, CLASSES, tx=optax.sgd(0.1), target_width=4)
-    with pytest.raises(ValueError, match=f"trials must be at least 1, of a model without trials; got {count} of None"):
-        trials(model, count)
-    with pytest.raises(ValueError, match="got 2 of 3"):
-        trials(trials(model, 3), 2)
+@pytest.mark.full
+@pytest.mark.parametrize("name", LAWFUL)
+def test_they_keep_the_law(name: str, x64: None) -> None:
+    testing.check_model(LAWFUL[name](), stages=STAGES)

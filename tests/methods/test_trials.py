@@ -67,3 +67,30 @@ def test_trials_drop_out_as_the_runs_of_their_seeds(
         state = one.load(init(model, keys[r]), keys[r])
         alone = one.states(one.run(state, as_batches(x, y))[0])
         jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b, rtol=1e-5, atol=1e-6), together, alone)
+
+
+def test_trials_begin_as_each_alone() -> None:
+    model = al(mlp((4,)), SPEC, CLASSES, tx=optax.adam(1e-2), target_width=4)
+    together = init(trials(model, 2), trial_keys(5, 2))
+    for r in range(2):
+        alone = init(model, trial_keys(5 + r, None))
+        jax.tree.map(lambda a, b, r=r: np.testing.assert_array_equal(a[r], b), together, alone)
+    kernel = np.asarray(together[0].params["f"]["Dense_0"]["kernel"])
+    assert (kernel[0] != kernel[1]).any()
+
+
+def test_keys_of_trials(x64: None) -> None:
+    keys = trial_keys(3, 4)
+    assert keys.shape == (4,)
+    for r in range(4):
+        assert keys[r] == jax.random.key(3 + r)
+    assert trial_keys(3, None) == jax.random.key(3)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_too_few_trials_are_refused(count: int) -> None:
+    model = al(mlp((4,)), SPEC, CLASSES, tx=optax.sgd(0.1), target_width=4)
+    with pytest.raises(ValueError, match=f"trials must be at least 1, of a model without trials; got {count} of None"):
+        trials(model, count)
+    with pytest.raises(ValueError, match="got 2 of 3"):
+        trials(trials(model, 3), 2)
