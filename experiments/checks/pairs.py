@@ -10,7 +10,7 @@ compilations of one sequential program are 4e-12 apart after three batches (`bp_
 than one place. Writes the largest difference of any parameter, statistic or optimizer state to
 `experiments/results/check_pairs_jax-VERSION.json` and `.md`. Expect at most 1e-12; the status says whether it was.
 Pairs that cannot be are refused, with the reason. Methods that wait for the error at the output are checked locked and
-delayed. Some hours on two cores; `--nets` checks some networks and leaves the figures of the others in the files.
+delayed. Some hours on two cores; `--nets` and `--methods` check some and leave the figures of the others in the files.
 """
 
 import json
@@ -78,17 +78,18 @@ def main(argv: list[str]) -> int:
             row[method] = apart(method, net)
             shell.say(f"{net} {method}: {row[method]}")
         jax.clear_caches()
-        table[net], by[net] = row, tables.provenance()
+        table[net] = {**table.get(net, {}), **row}
+        others = [{**run, "methods": [m for m in run["methods"] if m not in row]} for run in by.get(net, [])]
+        by[net] = [*(run for run in others if run["methods"]), {"methods": list(row), **tables.provenance()}]
         write(table, by)
     return 0 if np.max([largest_of(table[net]) for net in FLAGS.nets]) <= LAW else 1  # a NaN is neither
 
 
 def checked_before() -> tuple[dict[str, dict[str, float | str]], dict[str, Any]]:
-    """The networks of a table that is there, if it has the same methods: a run replaces its own networks alone."""
+    """Figures that are there, by network and method, and what each was made by: a run replaces its own alone."""
     path = Path(FLAGS.out) / f"{NAME}.json"
     before = json.loads(path.read_text()) if path.exists() else {"rows": {}, "by": {}}
-    same = all(list(row) == FLAGS.methods for row in before["rows"].values())
-    return (before["rows"], before["by"]) if same else ({}, {})
+    return before["rows"], before["by"]
 
 
 def largest_of(row: dict[str, float | str]) -> float:
@@ -101,13 +102,14 @@ def write(table: dict[str, dict[str, float | str]], by: dict[str, Any]) -> None:
     table = {net: table[net] for net in THIN if net in table}
     largest = np.max([largest_of(row) for row in table.values()])
     pairs = sum(not isinstance(value, str) for row in table.values() for value in row.values())
-    show = lambda value: "refused" if isinstance(value, str) else f"{value:.0e}"
-    cells = [[net, *map(show, row.values())] for net, row in table.items()]
+    show = lambda value: "" if value is None else "refused" if isinstance(value, str) else f"{value:.0e}"
+    cells = [[net, *(show(row.get(method)) for method in METHODS)] for net, row in table.items()]
     note = (
         f"Largest difference after three batches between one and {STAGES} stages, float64; {pairs} pairs, the "
-        f"largest {largest:.1e}. Refused: the method cannot train the network, for the reason in the JSON."
+        f"largest {largest:.1e}. Refused: the method cannot train the network, for the reason in the JSON; empty: "
+        "not checked."
     )
-    tables.write(NAME, ["network", *FLAGS.methods], cells, {"rows": table, "by": by}, note)
+    tables.write(NAME, ["network", *METHODS], cells, {"rows": table, "by": by}, note)
 
 
 if __name__ == "__main__":

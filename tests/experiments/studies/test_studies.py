@@ -16,6 +16,7 @@ STUDIES = {
     "al_depth": (),
     "al_profiles": (),
     "al_targets": ("--epochs=1", "--profiles=neco"),
+    "codes_elsewhere": ("--rows=bilstm learned,noise neco first",),
     "convergence": ("--nets=mlp",),
     "distances": (),
     "dkp_figure2": (),
@@ -41,7 +42,7 @@ LONGER = set(STUDIES) - {"accuracy"}
 def test_studies(study, tmp_path):
     out = tmp_path / "results"
     places = (f"--workdir={tmp_path / 'runs'}", f"--out={out}")
-    if study.startswith("text"):
+    if study.startswith(("text", "codes")):
         write_snippets(tmp_path)
         places += (f"--data_dir={tmp_path}",)
     done = command("--smoke", "--trials=1", *STUDIES[study], *places, program=f"experiments.studies.{study}")
