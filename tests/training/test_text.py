@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from localgrad.evaluation.exits import anytime, anytime_flops, collect, temperatures
+from localgrad.prediction import About
 from localgrad.training import Config, prepare, run_job
+from localgrad.training.beginnings import Trained, check_numbered
 
 from ..data.files import write_snippets
 
@@ -65,6 +67,7 @@ def test_word_vectors_come_from_a_file(tmp_path: Path) -> None:
         prepare(config(tmp_path, word_vectors=str(tmp_path / "none.txt")))
 
 
+@pytest.mark.full
 def test_a_network_does_not_begin_with_one_of_other_words(tmp_path: Path) -> None:
     first = config(tmp_path, epochs=1)
     run_job(prepare(first), log=lambda line: None)
@@ -75,3 +78,14 @@ def test_a_network_does_not_begin_with_one_of_other_words(tmp_path: Path) -> Non
     (path := write_snippets(tmp_path / "other")).write_text(path.read_text().replace("fine", "well"))
     with pytest.raises(ValueError, match="other words: number . is 'fine' there and .* in these data.*--vocabulary"):
         prepare(other)
+
+
+@pytest.mark.parametrize("names", ["words", "columns"])
+def test_the_same_numbers_must_mean_the_same(names: str) -> None:
+    about = About((3,), "int32", "int32", "classification", 2, "a set", **{names: ("a", "b", "c")})
+    check = lambda **other: check_numbered(Trained((), about, "runs/old"), about._replace(**other))
+    check()
+    check(**{names: None})
+    check(**{names: ("b", "a", "c", "d")})  # then the first block does not fit, and begins anew
+    with pytest.raises(ValueError, match=f"runs/old was trained on other {names}: number 1 is 'b' there and 'd' in"):
+        check(**{names: ("a", "d", "c")})
