@@ -76,6 +76,8 @@ def trained_in(workdir: str | PathLike) -> Trained:
 def transferred(model: Model, trained: Trained, about: About) -> Beginning:
     """First states with the layers of a trained network in place of their own; heads and optimizers begin anew.
 
+    Blocks in which nothing learns (`freeze`) are taken over with their heads, which would else stay as they are drawn.
+
     Args:
       model: the new network.
       trained: the old one.
@@ -86,12 +88,29 @@ def transferred(model: Model, trained: Trained, about: About) -> Beginning:
     """
     check_numbered(trained, about)
     like = hollow(tuple(specs(model)[0]))
-    transfer(like, trained.states)  # shapes alone: refused before anything is drawn
-    fits = ["f" in groups for groups in fitting(like, trained.states)]
-    anew = [i for i, taken in enumerate(fits, 1) if not taken and jax.tree.leaves(like[i - 1].params.get("f"))]
-    layers = "all its layers" if not anew else f"its layers, but for those of {_blocks(anew)}, which differ,"
-    notes = (f"beginning with {trained.name}: {layers} are taken over; all else begins anew", *scaled(trained, about))
-    return Beginning(lambda key: completed(model, key, transfer(drawn(model, key), trained.states)), notes)
+    taken_over(model, like, trained.states)  # shapes alone: refused before anything is drawn
+    layers, whole = (fitting(like, trained.states, groups) for groups in (("f",), None))
+    has = lambda i, groups: [group for group in groups if jax.tree.leaves(like[i].params.get(group))]
+    anew = [i + 1 for i, groups in enumerate(layers) if "f" not in groups and has(i, ["f"])]
+    still = [i + 1 for i in _frozen(model) if set(has(i, like[i].params)) - set(whole[i])]
+    which = "all its layers" if not anew else f"its layers, but for those of {_blocks(anew)}, which differ,"
+    notes = [f"beginning with {trained.name}: {which} are taken over; all else begins anew"]
+    if still:
+        notes.append(f"of {_blocks(still)}, where nothing learns, some is not taken over and stays as it is drawn")
+    draw = lambda key: completed(model, key, taken_over(model, drawn(model, key), trained.states))
+    return Beginning(draw, (*notes, *scaled(trained, about)))
+
+
+def taken_over(model: Model, states: tuple[BlockState, ...], trained: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
+    """States with the layers of trained ones, and, of blocks in which nothing learns, with all that fits."""
+    found, whole = list(transfer(states, trained)), transfer(states, trained, None)
+    for i in _frozen(model):
+        found[i] = whole[i]
+    return tuple(found)
+
+
+def _frozen(model: Model) -> list[int]:
+    return [i for i, block in enumerate(model.blocks) if not block.tx]
 
 
 def check_numbered(trained: Trained, about: About) -> None:

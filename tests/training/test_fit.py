@@ -356,6 +356,18 @@ def test_what_another_network_begins_with_is_told(undisturbed):
     assert any("and these are by mean 0.5 and deviation 2" in line for line in told)
 
 
+def test_frozen_blocks_are_taken_over_with_their_heads(undisturbed):
+    told = []
+    done = fit(TRAIN, None, lg.freeze(own.model(), 1), begin=undisturbed, epochs=1, log=told.append)
+    same = lambda i, group: jax.tree.all(
+        jax.tree.map(np.array_equal, done.states[i].params[group], undisturbed.best[i].params[group])
+    )
+    assert same(0, "f") and same(0, "head") and not same(1, "f") and not same(1, "head")
+    assert not any("stays as it is drawn" in line for line in told)
+    fit((TRAIN[0], TRAIN[1] % 2), None, lg.freeze(own.model(2), 1), begin=undisturbed, epochs=1, log=told.append)
+    assert any("of block 1, where nothing learns, some is not taken over and stays as it is drawn" in x for x in told)
+
+
 def test_trackers_are_told_of_calls_and_epochs():
     class Told:
         def __init__(self):
