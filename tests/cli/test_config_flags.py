@@ -12,7 +12,7 @@ from localgrad.training.command import command_of
 from localgrad.training.config import OPTIONS
 from localgrad.training.fields import plain_type
 
-from .test_main import command
+from ..commands import command
 
 KINDS = {str: "text", int: "64", float: "0.5", bool: "true"}
 

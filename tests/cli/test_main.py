@@ -1,19 +1,10 @@
 """The command `localgrad`."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from localgrad.cli import main
 
-from ..quick import QUICK
-
-
-def command(*words, **more):
-    line = [sys.executable, "-m", "localgrad", *words]
-    return subprocess.run(line, env={**os.environ, **QUICK}, capture_output=True, text=True, timeout=600, **more)
+from ..commands import command
 
 
 def test_help_lists_the_commands(capsys):

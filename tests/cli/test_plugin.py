@@ -1,10 +1,7 @@
 """A method, a network, a schedule and a data set with a task of its own, all a stranger's, from the command line."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from localgrad.blocks import NETWORKS
 from localgrad.data import DATASETS
 from localgrad.methods import METHODS
 
-from ..quick import QUICK
+from ..commands import command
 
 PLUGIN = """
 import jax.numpy as jnp
@@ -54,18 +51,11 @@ lg.register_dataset("corners", corners)
 """
 
 
-def command(folder, *words):
-    line = [sys.executable, "-m", "localgrad", *words]
-    root = os.path.dirname(os.path.dirname(lg.__file__))
-    environment = {**os.environ, **QUICK, "PYTHONPATH": root}
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-
-
 @pytest.mark.slow
 def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     flags = ("--method=classifiers", "--net=funnel", "--dataset=corners", "--batch_size=32", "--learning_rate=0.02")
-    done = command(tmp_path, "train", "--plugin=mine", *flags, "--epochs=3", "--workdir=run")
+    done = command("train", "--plugin=mine", *flags, "--epochs=3", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["method"], summary["net"], summary["dataset"]) == ("classifiers", "funnel", "corners")
@@ -73,10 +63,10 @@ def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["plugin"] == ["mine"]
     # the run brings its plugin: neither the same command without it nor `evaluate` needs to name it
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "30")
-    again = command(tmp_path, "train", *flags, "--epochs=3", "--workdir=run")
+    again = command("train", *flags, "--epochs=3", "--workdir=run", cwd=tmp_path)
     assert again.returncode == 0 and "resuming run at batch 20 of 30" in again.stdout, again.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["params_sha256"] == summary["params_sha256"]
-    seen = command(tmp_path, "evaluate", "--workdir=run")
+    seen = command("evaluate", "--workdir=run", cwd=tmp_path)
     assert seen.returncode == 0, seen.stderr
     (row,) = json.loads((tmp_path / "run" / "evaluation.json").read_text())["runs"]
     assert row["method"] == "classifiers" and row["exits"][-1]["both"] == summary["test_both"]
@@ -85,19 +75,19 @@ def test_a_plugin_trains_goes_on_and_is_evaluated(tmp_path):
     found = {}
     for engine in ("spmd", "sequential"):
         words = ("--plugin=mine", "--net=funnel", "--dataset=corners", *late, f"--engine={engine}")
-        done = command(tmp_path, "train", *words, f"--workdir={engine}")
+        done = command("train", *words, f"--workdir={engine}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         found[engine] = json.loads((tmp_path / engine / "summary.json").read_text())
     np.testing.assert_allclose(found["spmd"]["block_loss"], found["sequential"]["block_loss"], rtol=1e-4)
     # elsewhere nobody knows the names
-    refused = command(tmp_path, "train", *flags, "--workdir=other")
+    refused = command("train", *flags, "--workdir=other", cwd=tmp_path)
     assert refused.returncode == 2 and "unknown method 'classifiers'; there are al," in refused.stderr
 
 
 def test_a_plugin_that_does_not_import_is_refused(tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name")
     for name, says in (("absent", "No module named 'absent'"), ("broken", "No module named 'nothing_of_this_name'")):
-        done = command(tmp_path, "train", f"--plugin={name}", "--dry_run")
+        done = command("train", f"--plugin={name}", "--dry_run", cwd=tmp_path)
         assert done.returncode == 2 and f"--plugin={name} cannot be imported" in done.stderr, done.stderr
         assert says in done.stderr and "Traceback" not in done.stderr
 
@@ -108,7 +98,7 @@ def test_entry_points_are_loaded(tmp_path):
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[localgrad]\nmine = mine\n")
-    done = command(tmp_path, "train", "--net=funnel", "--method=classifiers", "--dataset=corners", "--dry_run")
+    done = command("train", "--net=funnel", "--method=classifiers", "--dataset=corners", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "affiliated" in done.stdout
 

@@ -1,6 +1,6 @@
 """`localgrad report`: what it refuses, in one line each."""
 
-from .test_main import command
+from ..commands import command
 
 
 def test_what_is_no_run_gets_one_line(tmp_path):

@@ -1,12 +1,7 @@
-"""Programs as a user starts them."""
+"""Programs of `experiments` as a user starts them; `train` where none is named."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 
-from ..quick import QUICK
+from ..commands import command as any_command
 
-
-def command(*flags, program="experiments.train"):
-    line = [sys.executable, "-m", program, *flags]
-    return subprocess.run(line, env={**os.environ, **QUICK}, capture_output=True, text=True, timeout=600)
+command = partial(any_command, program="experiments.train")

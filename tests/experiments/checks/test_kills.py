@@ -18,6 +18,7 @@ def test_a_kill_in_a_checkpoint_write(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full  # tests/training/test_lock.py has what it rests on
 def test_of_two_runs_started_at_once_one_is_refused(tmp_path):
     out = tmp_path / "kills.json"
     done = command("--only=at once", "--trials=1", f"--out={out}", program="experiments.checks.kills")
