@@ -43,6 +43,6 @@ def become(job: dict[str, Any]) -> None:
     sys.orig_argv = [sys.executable, "-m", *sys.argv]
 
 
-if (job := asked_for(seconds=600)) is not None:
+if __name__ == "__main__" and (job := asked_for(seconds=600)) is not None:
     become(job)
     runpy.run_module(job["program"], run_name="__main__", alter_sys=True)
