@@ -8,9 +8,9 @@
 Definitions of words are told apart by a BiLSTM and a Transformer of the profile `iclr_head`, as in `text_accuracy`;
 Fashion-MNIST by a residual network of four blocks at half its width, and by an MLP of which six labels of ten are drawn
 anew.  Codes are learnt beside the features (`learned`), before them (`first`), or fixed at an amplitude.  Expect codes
-made before to gain where the features would wait for them, with `neco` on images and under noise, and none on texts,
-where those of `iclr_head` come in time: there it is the size of the codes that matters, which grows from small ones
-while they are learnt.  The epoch is chosen on validation, and every exit is that epoch's.
+made before to gain where the features would wait for them, with `neco` on images; on texts those of `iclr_head` come in
+time, and it is small ones that gain, at the first exit most.  The epoch is chosen on validation, and every exit is that
+epoch's.
 """
 
 from typing import Any
