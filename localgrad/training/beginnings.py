@@ -57,11 +57,14 @@ def beginning(model: Model, config: Config, about: About) -> Beginning:
     Raises:
       ValueError, FileNotFoundError: a workdir to begin with that is none, or of another network.
     """
-    if config.grow_from is not None:
-        return _grown(model, config, about)
-    if config.begin_from is not None:
-        return transferred(model, trained_in(config.begin_from), about)
-    return Beginning(partial(init, model))
+    if config.grow_from is None and config.begin_from is None:
+        return Beginning(partial(init, model))
+    trained = _shorter(config) if config.begin_from is None else trained_in(config.begin_from)
+    begun = grown(model, trained, about) if config.begin_from is None else transferred(model, trained, about)
+    if config.word_vectors is not None and fitting(specs(model)[0], trained.states)[0]:
+        line = f"the vectors of the words are those of {trained.name}, and not of --word_vectors={config.word_vectors}"
+        begun = begun._replace(notes=(*begun.notes, line))
+    return begun
 
 
 def trained_in(workdir: str | PathLike) -> Trained:
@@ -76,7 +79,8 @@ def trained_in(workdir: str | PathLike) -> Trained:
 def transferred(model: Model, trained: Trained, about: About) -> Beginning:
     """First states with the layers of a trained network in place of their own; heads and optimizers begin anew.
 
-    Blocks in which nothing learns (`freeze`) are taken over with their heads, which would else stay as they are drawn.
+    Blocks in which nothing learns (`freeze`) are taken over with their heads, which would else stay as they are drawn,
+    unless those say something else than is to be learnt here.
 
     Args:
       model: the new network.
@@ -88,29 +92,37 @@ def transferred(model: Model, trained: Trained, about: About) -> Beginning:
     """
     check_numbered(trained, about)
     like = hollow(tuple(specs(model)[0]))
-    taken_over(model, like, trained.states)  # shapes alone: refused before anything is drawn
-    layers, whole = (fitting(like, trained.states, groups) for groups in (("f",), None))
-    has = lambda i, groups: [group for group in groups if jax.tree.leaves(like[i].params.get(group))]
-    anew = [i + 1 for i, groups in enumerate(layers) if "f" not in groups and has(i, ["f"])]
-    still = [i + 1 for i in _frozen(model) if set(has(i, like[i].params)) - set(whole[i])]
+    frozen = [i for i, block in enumerate(model.blocks) if not block.tx]
+    whole = frozen if _say_the_same(trained.about, about) else []
+    taken_over(like, trained.states, whole)  # shapes alone: refused before anything is drawn
+    has = lambda i, groups: {group for group in groups if jax.tree.leaves(like[i].params.get(group))}
+    layers, everything = fitting(like, trained.states), fitting(like, trained.states, None)
+    taken = [everything[i] if i in whole else layers[i] for i in range(len(like))]
+    anew = [i + 1 for i, groups in enumerate(taken) if "f" not in groups and has(i, ["f"])]
+    still = [i + 1 for i in frozen if has(i, like[i].params) - set(taken[i])]
     which = "all its layers" if not anew else f"its layers, but for those of {_blocks(anew)}, which differ,"
     notes = [f"beginning with {trained.name}: {which} are taken over; all else begins anew"]
     if still:
         notes.append(f"of {_blocks(still)}, where nothing learns, some is not taken over and stays as it is drawn")
-    draw = lambda key: completed(model, key, taken_over(model, drawn(model, key), trained.states))
+    draw = lambda key: completed(model, key, taken_over(drawn(model, key), trained.states, whole))
     return Beginning(draw, (*notes, *scaled(trained, about)))
 
 
-def taken_over(model: Model, states: tuple[BlockState, ...], trained: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
-    """States with the layers of trained ones, and, of blocks in which nothing learns, with all that fits."""
-    found, whole = list(transfer(states, trained)), transfer(states, trained, None)
-    for i in _frozen(model):
-        found[i] = whole[i]
-    return tuple(found)
+def taken_over(
+    states: tuple[BlockState, ...], trained: tuple[BlockState, ...], whole: Sequence[int]
+) -> tuple[BlockState, ...]:
+    """States with the layers of trained ones, and of some blocks with all that fits."""
+    everything = transfer(states, trained, None)
+    return tuple(everything[i] if i in whole else state for i, state in enumerate(transfer(states, trained)))
 
 
-def _frozen(model: Model) -> list[int]:
-    return [i for i, block in enumerate(model.blocks) if not block.tx]
+def _say_the_same(theirs: About | None, ours: About) -> bool:
+    """Whether the numbers of two networks' scores mean the same, as far as that is known."""
+    if theirs is None:
+        return True
+    named = theirs.label_names is not None and ours.label_names is not None
+    same = not named or theirs.label_names == ours.label_names
+    return same and (theirs.task, theirs.outputs) == (ours.task, ours.outputs)
 
 
 def check_numbered(trained: Trained, about: About) -> None:
@@ -158,8 +170,17 @@ def _blocks(numbers: Sequence[int]) -> str:
     return ("block " if len(numbers) == 1 else "blocks ") + ", ".join(map(str, numbers))
 
 
-def _grown(model: Model, config: Config, about: About) -> Beginning:
+def grown(model: Model, trained: Trained, about: About) -> Beginning:
     """First states that go on from a shorter network."""
+    graft(specs(model)[0], trained.states)
+    check_numbered(trained, about)
+    return Beginning(
+        lambda key: completed(model, key, graft(drawn(model, key), trained.states)), scaled(trained, about)
+    )
+
+
+def _shorter(config: Config) -> Trained:
+    """The network of the run that a run grows from."""
     shorter = read_config(str(config.grow_from))
     for name in ("method", "dataset", "trials", "dtype"):
         ours, theirs = getattr(config, name), getattr(shorter, name)
@@ -168,8 +189,4 @@ def _grown(model: Model, config: Config, about: About) -> Beginning:
                 f"--grow_from={config.grow_from} has --{name}={theirs}, this run {ours!r}: they must agree."
             )
     like = specs(build_model(shorter, read_inputs(shorter)))[0]
-    states = restore(like, shorter.workdir).states
-    graft(specs(model)[0], states)
-    trained = Trained(states, known_of(shorter.workdir), shorter.workdir)
-    check_numbered(trained, about)
-    return Beginning(lambda key: completed(model, key, graft(drawn(model, key), states)), scaled(trained, about))
+    return Trained(restore(like, shorter.workdir).states, known_of(shorter.workdir), shorter.workdir)

@@ -19,6 +19,7 @@ import localgrad as lg
 from localgrad import data
 from localgrad.pipeline import specs
 from localgrad.training import Interrupted, restore
+from localgrad.training.beginnings import Trained, transferred
 from localgrad.training.config_file import read_config
 
 from . import own
@@ -364,6 +365,12 @@ def test_frozen_blocks_are_taken_over_with_their_heads(undisturbed):
     )
     assert same(0, "f") and same(0, "head") and not same(1, "f") and not same(1, "head")
     assert not any("stays as it is drawn" in line for line in told)
+    about = undisturbed.about._replace(label_names=("a", "b", "c"))
+    for names, taken in ((("a", "b", "c"), True), (("c", "b", "a"), False)):
+        trained = Trained(undisturbed.best, about)
+        found = transferred(lg.freeze(own.model(), 1), trained, about._replace(label_names=names))
+        first = found.draw(jax.random.key(0))[0].params["head"]
+        assert jax.tree.all(jax.tree.map(np.array_equal, first, undisturbed.best[0].params["head"])) == taken
     fit((TRAIN[0], TRAIN[1] % 2), None, lg.freeze(own.model(2), 1), begin=undisturbed, epochs=1, log=told.append)
     assert any("of block 1, where nothing learns, some is not taken over and stays as it is drawn" in x for x in told)
 

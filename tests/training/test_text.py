@@ -73,6 +73,16 @@ def test_a_network_does_not_begin_with_one_of_other_words(tmp_path: Path) -> Non
     run_job(prepare(first), log=lambda line: None)
     again = config(tmp_path, begin_from=first.workdir, workdir=str(tmp_path / "again"))
     assert len(prepare(again).begin.notes) == 1
+    (tmp_path / "vectors.txt").write_text("fine 1 2 3 4 5 6\n")
+    (*_, last) = prepare(
+        config(
+            tmp_path,
+            word_vectors=str(tmp_path / "vectors.txt"),
+            begin_from=first.workdir,
+            workdir=str(tmp_path / "third"),
+        )
+    ).begin.notes
+    assert f"the vectors of the words are those of {first.workdir}, and not of --word_vectors" in last
     (tmp_path / "other").mkdir()
     other = config(tmp_path / "other", begin_from=first.workdir)
     (path := write_snippets(tmp_path / "other")).write_text(path.read_text().replace("fine", "well"))
