@@ -31,8 +31,10 @@ JAX_COMPILATION_CACHE_DIR=$TMPDIR/compiled
 export TMPDIR JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
 "$bin/ruff" check .
 "$bin/ruff" format --check .
-"$bin/mypy"
+"$bin/mypy" > "$TMPDIR/types" 2>&1 &  # beside the first tests, which leave a core idle now and then
+types=$!
 "$bin/python" -m pytest -n 2 --dist loadfile -m "not slow and not full"
+wait "$types" || { cat "$TMPDIR/types" >&2; exit 1; }
 # By test and not by file: they share nothing.  What compares no bits of two programs is compiled quickly.
 "$bin/python" -m pytest -n 2 -m "slow and not full and not bits" --durations=12
 "$bin/python" -m pytest -n 2 -m "bits and not full" --durations=5

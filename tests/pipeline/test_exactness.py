@@ -20,7 +20,7 @@ from .common import NEWEST, STEPS, examples, initial, make_model, trained
     ("name", "stages", "per_call"),
     [
         ("mlp", 4, 32),
-        ("mlp-wide", 3, 32),
+        pytest.param("mlp-wide", 3, 32, marks=pytest.mark.full),
         pytest.param("mlp", 0, 1, marks=pytest.mark.full),
         pytest.param("mlp", 1, 7, marks=pytest.mark.full),
         pytest.param("mlp", 2, 1, marks=pytest.mark.full),

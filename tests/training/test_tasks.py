@@ -17,7 +17,7 @@ SETS = {
     "bytes": Config(dataset="bytes/8", net="transformer", net_options=TEXT, limit=640),
 }
 METHODS = ("al", "early_exit", "dgl", "pred", "dfa", "dkp", "bp")
-QUICK = [("early_exit", "bytes")]
+QUICK = [("early_exit", "topics")]
 
 
 def config_of(method, name, tmp_path, **more):

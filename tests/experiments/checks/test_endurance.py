@@ -31,6 +31,7 @@ def test_what_grows_is_named(name, late):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_short_run_keeps_its_threads_and_open_files(tmp_path):
     out = tmp_path / "found.json"
