@@ -57,10 +57,14 @@ def beginning(model: Model, config: Config, about: About) -> Beginning:
     Raises:
       ValueError, FileNotFoundError: a workdir to begin with that is none, or of another network.
     """
-    if config.grow_from is None and config.begin_from is None:
+    if config.begin_from is not None:
+        trained = trained_in(config.begin_from)
+        begun = transferred(model, trained, about)
+    elif config.grow_from is not None:
+        trained = _shorter(config)
+        begun = grown(model, trained, about)
+    else:
         return Beginning(partial(init, model))
-    trained = _shorter(config) if config.begin_from is None else trained_in(config.begin_from)
-    begun = grown(model, trained, about) if config.begin_from is None else transferred(model, trained, about)
     if config.word_vectors is not None and fitting(specs(model)[0], trained.states)[0]:
         line = f"the vectors of the words are those of {trained.name}, and not of --word_vectors={config.word_vectors}"
         begun = begun._replace(notes=(*begun.notes, line))

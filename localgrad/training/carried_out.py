@@ -62,10 +62,9 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
             log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
         elif run.checkpoints.steps():
             log(f"beginning {folder} again at batch 0")
-        if not position.step:
-            for line in job.begin.notes if main else ():
-                log(line)
         if main:
+            for line in () if position.step else job.begin.notes:
+                log(line)
             run.checkpoints.review(position.step)
             if told:
                 log(told)

@@ -54,12 +54,11 @@ def load(
     folder, saved = folder_of(workdir), saved_config(workdir)
     if saved is None:
         raise FileNotFoundError(f"{workdir} is not the workdir of a run: it has no config.json.")
-    if not (folder / about.NAME).exists():
+    known = known_of(workdir)
+    if known is None:
         if (folder / "trial0").exists():
             raise ValueError(f"{workdir} holds several trials: load one of them, such as {folder / 'trial0'}.")
         raise FileNotFoundError(f"{folder / about.NAME} is missing: start the run again, which makes it anew.")
-    known = known_of(workdir)
-    assert known is not None
     states = load_states(workdir, best=best, log=log)
     own = model if model is not None else _named(saved, known, workdir)
     trials = config_of(saved).trials  # type: ignore[attr-defined]  # of both kinds

@@ -22,7 +22,7 @@ def test_every_kind_of_damage_changes_a_file(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("flips", "others", "first"), [(4, 6, 1000)])
+@pytest.mark.parametrize(("flips", "others", "first"), [(8, 6, 1000)])
 def test_damage_is_told_of_and_mended(flips, others, first, origin):
     for state, file, kind, seed in damage.cases(origin, flips, others, first):
         found = damage.check(origin, state, file, kind, seed)
