@@ -1,5 +1,7 @@
 """Some rows of a study's table trained again, and the others kept as the result file has them."""
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,17 +62,18 @@ def kept_rows(path: Path, title: str, rows: Sequence[str]) -> dict[str, dict[str
     return {row: {"provenance": about, **before["rows"][row]} for row in rows if row in before["rows"]}
 
 
-def about_kept(kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """A sentence on the rows that another run wrote."""
+def about_kept(kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines of a list, below a table, on the rows that other runs wrote; what differs in `--rows` alone is one line."""
     by: dict[tuple[str, str, int], list[str]] = {}
     for row, summary in kept.items():
         about, digests = summary["provenance"], summary.get("params_sha256")
         trials = len(digests) if isinstance(digests, list) else 1
-        by.setdefault((about["command"], where(about["machine"]), trials), []).append(row)
-    return " ".join(
-        f"Of an earlier run, `{command}` on {place}, {trials} trial{'s' * (trials > 1)} each: {'; '.join(rows)}."
+        words = [word for word in shlex.split(about["command"]) if not re.match("--(rows|trials)=", word)]
+        by.setdefault((shlex.join(words), where(about["machine"]), trials), []).append(row)
+    return [
+        f"- {'; '.join(rows)}: `{command} --rows=...`, {trials} trial{'s' * (trials > 1)} each, on {place}"
         for (command, place, trials), rows in by.items()
-    )
+    ]
 
 
 def where(machine: Mapping[str, Any]) -> str:

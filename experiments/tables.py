@@ -97,8 +97,8 @@ def run_rows(
         for row, summary in found.items()
     ]
     more, says = conclude(found) if conclude else ({}, "")
-    note = " ".join(filter(None, [f"{title}. Mean and deviation of {FLAGS.trials} trials.", says, about_kept(kept)]))
-    write(name, header, cells, {"title": title, "rows": found, **more}, note)
+    note = " ".join(filter(None, [f"{title}. Mean and deviation of {FLAGS.trials} trials.", says]))
+    write(name, header, cells, {"title": title, "rows": found, **more}, note, about_kept(kept))
     return 0
 
 
@@ -208,13 +208,28 @@ def place(name: str, *, folder: bool) -> Path:
 
 
 def write(
-    name: str, header: Sequence[str], cells: Sequence[Sequence[Any]], result: Mapping[str, Any], note: str
+    name: str,
+    header: Sequence[str],
+    cells: Sequence[Sequence[Any]],
+    result: Mapping[str, Any],
+    note: str,
+    earlier: Sequence[str] = (),
 ) -> None:
-    """Writes `NAME.json`, with the command, the machine and the versions, and `NAME.md`, a table; prints the table."""
+    """Writes `NAME.json`, with the command, the machine and the versions, and `NAME.md`, a table; prints the table.
+
+    Args:
+      name: of both files.
+      header: of the table.
+      cells: a sequence a row.
+      result: what the JSON holds.
+      note: above the table.
+      earlier: lines on rows that earlier runs wrote, see `about_kept`.
+    """
     folder = place(FLAGS.out, folder=True)
     about = provenance()
     (folder / f"{name}.json").write_text(json.dumps({**about, **result}, indent=2) + "\n")
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *cells)]
-    text = "\n".join([note, "", *lines, "", f"Written by `{about['command']}` on {where(about['machine'])}."])
+    written = f"Written by `{about['command']}` on {where(about['machine'])}."
+    text = "\n".join([note, "", *lines, "", written, *(["", "Rows of earlier runs:", "", *earlier] if earlier else [])])
     (folder / f"{name}.md").write_text(text + "\n")
     shell.say(f"\n{text}\n\nwrote {folder / name}.json and .md")

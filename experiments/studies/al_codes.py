@@ -143,8 +143,8 @@ def write(found: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]) -> 
     ]
     shown = [f"test % after epoch {epoch}" for epoch in SHOWN]
     header = ["row", "exits", *shown, "codes, seconds", "step MFLOP", "hands on, bytes"]
-    note = " ".join(filter(None, [f"{TITLE}. Mean and deviation of {FLAGS.trials} trials.", about_kept(kept)]))
-    tables.write("al_codes", header, cells, {"title": TITLE, "rows": found}, note)
+    note = f"{TITLE}. Mean and deviation of {FLAGS.trials} trials."
+    tables.write("al_codes", header, cells, {"title": TITLE, "rows": found}, note, about_kept(kept))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,19 @@ def assert_same_states(
         assert_same(*pair, tolerance, f"{name_of(model, i)}, {where}", advice)
 
 
+def assert_same_reports(
+    model: Model, ours: Metrics, theirs: Metrics, tolerance: float, where: str, advice: str
+) -> None:
+    """The metrics of every batch are the same, each reported once; in whatever order."""
+    for i, (mine, other) in enumerate(zip(by_batch(ours), by_batch(theirs), strict=True)):
+        name = f"{name_of(model, i)}, {where}"
+        assert sorted(mine) == sorted(other), (
+            f"{name}: the batches {sorted(mine)} are reported by one and {sorted(other)} by the other."
+        )
+        for batch, values in mine.items():
+            assert_same(values, other[batch], tolerance, f"{name}, metrics of batch {batch}", advice)
+
+
 def assert_finite(tree: PyTree, where: str, advice: str) -> None:
     """Every number of a tree is finite.
 

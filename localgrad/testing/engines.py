@@ -12,9 +12,8 @@ from localgrad.pipeline import delays_of, sequential, signal_of, spmd
 from localgrad.testing.compare import (
     assert_finite,
     assert_learnt,
-    assert_same,
+    assert_same_reports,
     assert_same_states,
-    by_batch,
     name_of,
     tolerance_of,
 )
@@ -138,7 +137,7 @@ def check_engines(
         where = f"on the schedule {name!r} against the sequential engine"
         theirs, ours = (trained(model, engine, first, given, per_call) for engine in (alone, pipeline))
         assert_learnt(model, theirs[1])
-        _assert_same_reports(model, ours[1], theirs[1], limit, where)
+        assert_same_reports(model, ours[1], theirs[1], limit, where, _ADVICE)
         assert_same_states(model, ours[0], theirs[0], limit, where, _ADVICE)
         largest = max(largest, largest_difference(ours[0], theirs[0]))
     return largest
@@ -174,14 +173,3 @@ def check_bubbles(
     for i, state in enumerate(poisoned):
         assert_finite(state, f"{name_of(model, i)}, with bubbles of NaN", advice)
     assert_same_states(model, poisoned, clean, tolerance_of(model), "bubbles of NaN against bubbles of 0", advice)
-
-
-def _assert_same_reports(model: Model, ours: Metrics, theirs: Metrics, limit: float, where: str) -> None:
-    """The metrics of every batch, each reported once."""
-    for i, (mine, other) in enumerate(zip(by_batch(ours), by_batch(theirs), strict=True)):
-        name = name_of(model, i)
-        assert sorted(mine) == sorted(other), (
-            f"{name}, {where}: reported the batches {sorted(mine)}, and the sequential engine {sorted(other)}."
-        )
-        for batch, values in mine.items():
-            assert_same(values, other[batch], limit, f"{name}, {where}, metrics of batch {batch}", _ADVICE)

@@ -16,12 +16,14 @@ _ADVICE = (
     "from batch to batch, and is the same on every engine."
 )
 
+_UNUSED = "Use the key for random draws alone: its numbers are not for anything else."
+
 
 def check_keys(model: Model, batches: Batches | None = None, *, states: States | None = None) -> None:
     """Every random draw of a block depends on the key that it is given, by jaxpr and by value.
 
     A `jax.random.key(0)` of its own, a key kept in the state, and one key that all blocks find in the message are
-    caught.  The same key gives the same numbers, and that of another batch others.
+    caught.  The same key gives the same numbers, and that of another batch others; where nothing is drawn, the same.
 
     Args:
       model: any model.
@@ -53,6 +55,9 @@ def check_keys(model: Model, batches: Batches | None = None, *, states: States |
             assert not moved.endswith("by 0.0e+00"), (
                 f"{name}, `forward` draws {drawn[0]}, and gives the same with the keys of two batches. {_ADVICE}"
             )
+        else:  # its stash may hold the key for `backward`
+            unlike = f"{name}, `forward` draws nothing, and with the keys of two batches"
+            assert_same(*(_arrays(one._replace(stash=())) for one in (ours, other)), 0.0, unlike, _UNUSED)
         message = ours.message
 
 

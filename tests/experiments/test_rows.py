@@ -53,8 +53,16 @@ def test_rows_that_are_kept_say_which_run_made_them(file: Path) -> None:
     assert kept["a"]["provenance"] == {
         "command": "python -m before", "machine": MACHINE, "versions": {"jax": "0"}, "commit": "abc",
     }  # fmt: skip
-    says = about_kept(kept)
-    assert "`python -m before` on 3 CPU cores, 1 trial each: a." in says and "2 trials each: b." in says
+    assert about_kept(kept) == [
+        "- a: `python -m before --rows=...`, 1 trial each, on 3 CPU cores",
+        "- b: `python -m before --rows=...`, 2 trials each, on 3 CPU cores",
+    ]
+    other = kept["a"] | {
+        "provenance": kept["a"]["provenance"] | {"command": "python -m before '--rows=c d' --trials=1"}
+    }
+    assert about_kept({"a": kept["a"], "c d": other}) == [
+        "- a; c d: `python -m before --rows=...`, 1 trial each, on 3 CPU cores"
+    ]
     # kept a second time, a row keeps the run that made it, not the one that kept it
     content = json.loads(file.read_text()) | {"command": "python -m after", "rows": kept}
     file.write_text(json.dumps(content))

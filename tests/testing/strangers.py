@@ -23,6 +23,7 @@ def block(
     scale: Callable[[jax.Array, Any], Any] = lambda key, message: 1.0,
     seen: Callable[[], Any] = lambda: jnp.zeros((), jnp.float64),
     moved: Callable[[jax.Array], jax.Array] = lambda x: x,
+    reported: Callable[[jax.Array], Any] = lambda loss: loss,
     tx: optax.GradientTransformation | None = None,
 ) -> LocalBlock:
     """A linear layer with a classifier of its own; the arguments are its faults."""
@@ -43,7 +44,9 @@ def block(
 
         (value, h), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         out = jax.lax.stop_gradient(h) if detached else h
-        return Forward({**message, "x": out}, {"seen": moved(state.model_state["seen"])}, grads, {"loss": value})
+        return Forward(
+            {**message, "x": out}, {"seen": moved(state.model_state["seen"])}, grads, {"loss": reported(value)}
+        )
 
     return LocalBlock(name, "none", init, forward, {"f+head": tx})
 
@@ -104,10 +107,35 @@ def spent_key() -> Model:
     return model(block("spent", scale=scale), block("plain"))
 
 
+def key_as_number() -> Model:
+    """Draws nothing, and computes with the numbers of its key."""
+    scale = lambda key, message: 1.0 + jax.random.key_data(key)[1].astype(jnp.float64) / 2.0**32
+    return model(block("plain"), block("miser", scale=scale))
+
+
+def drawing_on_the_host() -> Model:
+    """Every run of the one program draws anew."""
+    rng = np.random.default_rng()
+    drawn = lambda: jax.pure_callback(lambda: rng.uniform(), jax.ShapeDtypeStruct((), jnp.float64))
+    return model(block("host", scale=lambda key, message: drawn()), block("plain"))
+
+
 def looking_at_jit() -> Model:
     """Computes otherwise while it is traced."""
     scale = lambda key, message: 1.0 if isinstance(message["x"], jax.core.Tracer) else 2.0
     return model(block("tracer", scale=scale), block("plain"))
+
+
+def reporting_by_jit() -> Model:
+    """Learns the same while it is traced, and reports another loss."""
+    reported = lambda loss: loss if isinstance(loss, jax.core.Tracer) else 2.0 * loss
+    return model(block("plain"), block("reporter", reported=reported))
+
+
+def reporting_by_turns() -> Model:
+    """What it reports has a hidden counter."""
+    count = itertools.count()
+    return model(block("plain"), block("turns", reported=lambda loss: loss + next(count)))
 
 
 def of_one_batch_size() -> Model:

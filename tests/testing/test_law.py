@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from localgrad import testing
-from localgrad.base import Engine
+from localgrad.base import Engine, Model
+from localgrad.methods import trials
 from localgrad.pipeline import sequential
-from localgrad.testing import traces
+from localgrad.testing import traces, variants
 from tests.pipeline import toys
 from tests.testing import strangers
 
@@ -101,6 +102,10 @@ def test_the_engine_itself_is_looked_at_for_a_second_compilation(monkeypatch: py
         ),
         (strangers.shared_key, r"block 1 \('gossip'\), `forward`: random numbers are drawn at .* another key"),
         (strangers.spent_key, r"block 1 \('spent'\), `forward` draws .* the same with the keys of two batches"),
+        (
+            strangers.key_as_number,
+            r"block 2 \('miser'\), `forward` draws nothing, and with the keys of two batches: .*differs by",
+        ),
     ],
 )
 def test_a_key_from_the_wrong_place_is_caught_and_named(make, message: str) -> None:
@@ -116,6 +121,17 @@ def test_what_changes_with_jit_is_caught() -> None:
         AssertionError, match=r"block 1 \('tracer'\), with jit against without: params\['f'\] differs by"
     ):
         testing.check_variants(strangers.looking_at_jit())
+
+
+def test_what_reports_otherwise_with_jit_is_caught() -> None:
+    where = r"block 2 \('reporter'\), with jit against without, metrics of batch 0: .*'loss'.* differs by"
+    with pytest.raises(AssertionError, match=where):
+        testing.check_variants(strangers.reporting_by_jit())
+
+
+def test_what_draws_on_the_host_is_caught() -> None:
+    with pytest.raises(AssertionError, match=r"block 1 \('host'\), trained twice: params\['[a-z]+'\] differs by"):
+        testing.check_variants(strangers.drawing_on_the_host())
 
 
 def test_what_is_not_finite_is_caught() -> None:
@@ -155,6 +171,26 @@ def test_what_a_checkpoint_cannot_hold_is_caught() -> None:
 def test_trials_that_share_something_are_caught() -> None:
     with pytest.raises(AssertionError, match=r"block 2 \('counter'\), as trial 1 of 2 against alone"):
         testing.check_trials(strangers.counting())
+
+
+@pytest.mark.slow
+def test_trials_that_report_something_shared_are_caught() -> None:
+    where = r"block 2 \('turns'\), as trial 1 of 2 against alone, metrics of batch 0: .*differs by"
+    with pytest.raises(AssertionError, match=where):
+        testing.check_trials(strangers.reporting_by_turns())
+
+
+@pytest.mark.slow
+def test_trials_that_predict_as_one_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = strangers.honest()._replace(predict=lambda states, x, exit=None: x @ states[0].params["f"])
+
+    def as_one(model: Model, count: int) -> Model:
+        many = trials(model, count)
+        return many._replace(predict=lambda states, x: many.predict(states, x)[:1].repeat(count, 0))
+
+    monkeypatch.setattr(variants, "trials", as_one)
+    with pytest.raises(AssertionError, match="what is predicted as trial 2 of 2 against alone: .*differs by"):
+        testing.check_trials(model)
 
 
 def test_unknown_parts_are_refused() -> None:
