@@ -33,6 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_disable_most_optimizations", True)  # it was read with the import
 
 
+def pytest_collection_finish() -> None:
+    """What is imported stays: nothing needs to look through it for what is of no use any more."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten() -> Iterator[None]:
     """What a module has compiled is of no use to the next; the programs of all take five gigabytes a worker."""

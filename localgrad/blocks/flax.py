@@ -62,13 +62,9 @@ def from_linen(
     with named(name):
         inside = in_linen.opened(module, names(rngs, "rngs"), call, names(frozen, "frozen"))
 
-    @cache
-    def sown(shape: tuple[int, ...], dtype: Any) -> frozenset[str]:
-        with named(name):
-            return in_linen.check(inside, jax.ShapeDtypeStruct(shape, dtype))
-
     def init(key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
-        dropped = sown(x_spec.shape, x_spec.dtype)
+        with named(name):
+            dropped = in_linen.checked(inside, x_spec)
         params, model_state = in_linen.begin(inside, key, x_spec)
         return params, {name: x for name, x in model_state.items() if name not in dropped}
 

@@ -1,12 +1,14 @@
 """A Flax linen module seen from outside: plain dicts of arrays in and out."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen, nnx
 from flax.core import DenyList
 
@@ -27,6 +29,7 @@ class Linen(NamedTuple):
       module: unbound.
       rngs: names of its random streams in training.
       frozen: paths that run as in prediction.
+      call: what the user says of how it is called, or None.
       fields: its attributes that say whether it trains.
       how_for: how it is called, see `how_called`.
     """
@@ -34,6 +37,7 @@ class Linen(NamedTuple):
     module: linen.Module
     rngs: tuple[str, ...]
     frozen: tuple[str, ...]
+    call: Callable | None
     fields: tuple[str, ...]
     how_for: HowFor
 
@@ -56,7 +60,7 @@ def opened(module: linen.Module, rngs: tuple[str, ...], call: Callable | None, f
     def works(how: How, x: jax.ShapeDtypeStruct) -> None:
         jax.eval_shape(lambda key: begin(found._replace(how_for=lambda x: how), key, x), _key_spec())
 
-    found = Linen(module, rngs, frozen, tuple(fields), how_called(type(module), call, fields, works))
+    found = Linen(module, rngs, frozen, call, tuple(fields), how_called(type(module), call, fields, works))
     return found
 
 
@@ -100,12 +104,36 @@ def _run(
         return module.apply(variables, x, rngs=streams, mutable=list(model_state), method=call)
 
 
-def check(linen_: Linen, x_spec: jax.ShapeDtypeStruct) -> frozenset[str]:
+def checked(linen_: Linen, x_spec: jax.ShapeDtypeStruct) -> frozenset[str]:
     """Refuses a module that does not do what each mode means; the collections that it only sows into.
+
+    Equal modules, as dozens of blocks of one network have, are looked at once.
 
     Raises:
       RefusedError: naming the submodule, and what to do; or a path in `frozen` where nothing has a mode.
     """
+    own, seen_as = linen_[:4], (x_spec.shape, x_spec.dtype, jax.dtypes.canonicalize_dtype(np.float64))
+    try:
+        hash(own)
+    except TypeError:  # one with a list of layers, say
+        return _check(linen_, x_spec)
+    return _check_once(*own, *seen_as)
+
+
+@functools.lru_cache(maxsize=256)
+def _check_once(
+    module: linen.Module,
+    rngs: tuple[str, ...],
+    frozen: tuple[str, ...],
+    call: Callable | None,
+    shape: tuple[int, ...],
+    dtype: Any,
+    widest: Any,
+) -> frozenset[str]:
+    return _check(opened(module, rngs, call, frozen), jax.ShapeDtypeStruct(shape, dtype))
+
+
+def _check(linen_: Linen, x_spec: jax.ShapeDtypeStruct) -> frozenset[str]:
     explain = partial(explained, rngs=linen_.rngs)
     started = lambda watch: jax.eval_shape(lambda key: begin(linen_, key, x_spec, watch), _key_spec())
     calls: list[Call] = []

@@ -125,7 +125,7 @@ def check_engines(
 
     Examples:
       >>> import localgrad as lg, optax
-      >>> model = lg.dgl(lg.mlp((4, 4)), jax.ShapeDtypeStruct((8, 5), jnp.float32), 3, tx=optax.sgd(0.1))
+      >>> model = lg.dgl(lg.mlp((4,)), jax.ShapeDtypeStruct((8, 5), jnp.float32), 3, tx=optax.sgd(0.1))
       >>> check_engines(model, stages=1) < 1e-4
       True
     """
@@ -162,7 +162,7 @@ def check_bubbles(
 
     Examples:
       >>> import localgrad as lg, optax
-      >>> model = lg.dgl(lg.mlp((4, 4)), jax.ShapeDtypeStruct((8, 5), jnp.float32), 3, tx=optax.sgd(0.1))
+      >>> model = lg.dgl(lg.mlp((4,)), jax.ShapeDtypeStruct((8, 5), jnp.float32), 3, tx=optax.sgd(0.1))
       >>> check_bubbles(model, stages=1)
     """
     given, first = or_random(model, batches), or_first(model, states)
