@@ -2,44 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
-
-from localgrad.data.checks import check_kind
+from localgrad.data.checks import as_trained
+from localgrad.data.columns import in_order
 from localgrad.data.dataset import Dataset
 from localgrad.data.streams import Stream
-
-
-def columns_of(table: Any) -> tuple[str, ...] | None:
-    """The names of a table's columns, of what has any, such as a data frame of pandas or polars."""
-    names = getattr(table, "columns", None)
-    if len(getattr(table, "shape", ())) != 2 or names is None:
-        return None
-    return tuple(map(str, names))
-
-
-def in_order(rows: np.ndarray, theirs: Sequence[str], ours: Sequence[str], what: str) -> np.ndarray:
-    """Rows of a table `(N, D)` with their columns in the order of training.
-
-    Args:
-      rows: numbers.
-      theirs: what their columns are called.
-      ours: what those of training are called.
-      what: what they are, for messages.
-
-    Raises:
-      ValueError: they have other columns.
-
-    Examples:
-      >>> in_order(np.array([[1, 2]]), ("b", "a"), ("a", "b"), "rows").tolist()
-      [[2, 1]]
-    """
-    if tuple(theirs) == tuple(ours):
-        return rows
-    if len(set(theirs)) < len(theirs) or set(theirs) != set(ours):
-        raise ValueError(f"{what} have the columns {', '.join(theirs)}; training has {', '.join(ours)}.")
-    return rows[:, [list(theirs).index(name) for name in ours]]
 
 
 def alike(split: Dataset | Stream, like: Dataset) -> Dataset | Stream:
@@ -50,29 +17,46 @@ def alike(split: Dataset | Stream, like: Dataset) -> Dataset | Stream:
       like: the training split, or a set like it.
 
     Returns:
-      The split, its columns in the order of training.
+      The split, its inputs of the type of training and their columns in its order.
 
     Raises:
-      ValueError: it has bytes where training has floats, or the other way round; other columns; or other names for the
-        classes, other words, or other targets, for the same numbers.
+      ValueError: it has inputs of another kind than training, see `as_trained`; another task; other columns; or other
+        names for the classes, other words, or other targets, for the same numbers.
     """
     if isinstance(split, Stream):
-        return replace(split, trained_on=like.inputs.dtype)
-    check_kind(split.inputs.dtype, like.inputs.dtype, f"{split.name}: inputs")
-    for theirs, ours, what in (
+        return replace(split, trained_on=like.inputs.dtype, columns=like.columns)
+    theirs, ours = split.learnt, like.learnt
+    if (theirs.name, theirs.outputs) != (ours.name, ours.outputs):
+        raise ValueError(
+            f"{split.name} is for {theirs.name} of {theirs.outputs}, and training for {ours.name} of {ours.outputs}."
+        )
+    split = split._replace(inputs=as_trained(split.inputs, like.inputs.dtype, f"{split.name}: inputs"))
+    for found, expected, what in (
         (split.label_names, like.label_names, "classes"),
         (split.words, like.words, "words"),
         (split.targets, like.targets, "targets"),
     ):
-        if theirs is not None and ours is not None and tuple(theirs) != tuple(ours):
+        if found is not None and expected is not None and tuple(found) != tuple(expected):
             raise ValueError(
-                f"{split.name}: its {what} are {_some(theirs)}, and those of training {_some(ours)}: the same numbers "
-                "mean something else. Number both alike."
+                f"{split.name}: its {what} are {_some(found)}, and those of training {_some(expected)}: the same "
+                "numbers mean something else. Number both alike."
             )
+    if split.label_names is None and like.label_names is not None:
+        _check_numerals(split.name, like.label_names)
     if split.columns is None or like.columns is None:
         return split
     inputs = in_order(split.inputs, split.columns, like.columns, f"{split.name}: inputs")
     return split._replace(inputs=inputs, columns=like.columns)
+
+
+def _check_numerals(name: str, classes: Sequence[str]) -> None:
+    """Refuses labels that are bare numbers beside classes that are called by other numbers than theirs."""
+    for number, called in enumerate(classes):
+        if all(each.isdecimal() for each in classes) and int(called) != number:
+            raise ValueError(
+                f"{name}: its labels are numbers alone, and class {number} of training is called {called!r}: say which "
+                "is meant by label_names, or give both in one form."
+            )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -18,38 +18,97 @@ def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
     if not isinstance(values, jax.Array):
         if np.ma.is_masked(values):
             raise ValueError(f"{what} have masked entries: fill them, or leave those examples out.")
+        given = values
         try:
             values = np.asarray(values)
         except ValueError as error:
             raise ValueError(f"{what} make no array ({error}): every example must have the same shape.") from None
-    kind = values.dtype
-    if not (kind == np.bool_ or jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating)):
-        raise ValueError(f"{what} are {kind}, not real numbers; give an array of floats or integers.")
+        except (TypeError, RuntimeError) as error:  # a tensor that has a gradient, or is of a type that numpy lacks
+            raise ValueError(f"{what}, a {type(given).__name__}, make no array: {error}") from None
+        if values.dtype == np.object_ and hasattr(given, "dtypes"):
+            raise ValueError(
+                f"{what} are no numbers in {_columns_without_numbers(given)}: leave them out, or code them."
+            )
+    if not _are_numbers(values.dtype):
+        raise ValueError(f"{what} are {values.dtype}, not real numbers; give an array of floats or integers.")
     return values
 
 
-def check_kind(found: Any, trained: Any, what: str) -> None:
-    """Refuses bytes where training had floats, and the other way round: what is done to inputs is done to all alike.
+def _are_numbers(kind: np.dtype) -> bool:
+    """Whether jax computes with a type: durations and floats of more than eight bytes are none of its own."""
+    if kind.kind in "mM" or kind.itemsize > 8:
+        return False
+    return bool(kind == np.bool_ or jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating))
+
+
+def _columns_without_numbers(table: Any) -> str:
+    """The columns of a data frame that stand in the way of an array of numbers, with their types."""
+    kinds = dict(zip(map(str, table.columns), table.dtypes, strict=True)) if hasattr(table, "columns") else {}
+    of_numpy = {name: isinstance(kind, np.dtype) and kind.kind in "iuf" for name, kind in kinds.items()}
+    return "the columns " + ", ".join(f"{name} ({kinds[name]})" for name, is_one in of_numpy.items() if not is_one)
+
+
+def as_trained(inputs: np.ndarray, trained: Any, what: str) -> np.ndarray:
+    """Inputs of the type that a network is trained on: what is done to inputs is done to all alike.
+
+    Bytes, other whole numbers, floats and truth values are four kinds.  Of another kind than training's are taken
+    whole numbers for floats, and zeros and ones for truth values.
 
     Args:
-      found: the type of inputs.
+      inputs: numbers of any shape.
       trained: the type that a network is trained on.
       what: what they are, for messages.
 
     Raises:
-      ValueError: naming both types.
+      ValueError: naming both types: they are of another kind, or do not fit.
     """
-    is_bytes = [np.dtype(kind) == np.uint8 for kind in (found, trained)]
-    is_floats = [jnp.issubdtype(kind, jnp.floating) for kind in (found, trained)]
-    if is_bytes[0] and is_floats[1]:
-        raise ValueError(
-            f"{what} are {found}, and the network is trained on {trained}, scaled by whoever made them: give these "
-            "scaled in the same way, as floats."
-        )
-    if is_floats[0] and is_bytes[1]:
-        raise ValueError(
-            f"{what} are {found}, and the network is trained on {trained} and scales them itself: give them unscaled."
-        )
+    kind, found = np.dtype(trained), inputs.dtype
+    if found == kind:
+        return inputs
+    says = f"{what} are {found}, and the network is trained on {kind}"
+    is_whole = [np.issubdtype(each, np.integer) for each in (found, kind)]
+    if kind == np.bool_:
+        if not np.isin(inputs, (0, 1)).all():
+            raise ValueError(f"{says}: give truth values, or zeros and ones.")
+    elif is_whole[1] and not is_whole[0]:
+        unscaled = " and scales them itself: give them unscaled, as whole numbers." if kind == np.uint8 else ""
+        raise ValueError(says + (unscaled or ": give them as whole numbers."))
+    elif found == np.uint8 and not is_whole[1]:
+        raise ValueError(f"{says}, scaled by whoever made them: give these scaled in the same way, as floats.")
+    elif inputs.size:
+        limits = jnp.iinfo(kind) if is_whole[1] else jnp.finfo(kind)
+        low, high = inputs.min(), inputs.max()
+        if low < limits.min or high > limits.max:
+            raise ValueError(f"{says}: they run from {low} to {high}, which it does not hold.")
+    return inputs.astype(kind)
+
+
+def check_digits(inputs: np.ndarray, kind: Any, what: str) -> None:
+    """Refuses inputs to be trained on of which a narrower type keeps too few digits to tell examples apart.
+
+    Args:
+      inputs: numbers `(N, ..., D)`, as they were given.
+      kind: the floating type that they become.
+      what: what they are, for messages.
+
+    Raises:
+      ValueError: naming the column, its least and its largest number.
+    """
+    kind = np.dtype(jax.dtypes.canonicalize_dtype(kind))
+    if inputs.dtype.kind not in "iuf" or inputs.dtype.itemsize < 4 or not inputs.size or inputs.dtype == kind:
+        return
+    if inputs.ndim < 2 or not np.isfinite(inputs).all():
+        return  # as is said elsewhere
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    low, high = (end(axis=0).astype(np.float64) for end in (rows.min, rows.max))
+    step = np.maximum(-low, high) * float(jnp.finfo(kind).eps)
+    for column in np.flatnonzero((high > low) & (step > (high - low) / 256)):
+        exact = rows[:, column].astype(np.float64)
+        if np.abs(exact.astype(kind).astype(np.float64) - exact).max() > (high - low)[column] / 256:
+            raise ValueError(
+                f"{what} run from {float(low[column])} to {float(high[column])} in column {column}, and {kind} has "
+                f"steps of {step[column]:.1g} there: subtract an offset from that column, such as its least number."
+            )
 
 
 def checked_labels(labels: Any, what: str, classes: int | None = None) -> np.ndarray | jax.Array:

@@ -1,4 +1,4 @@
-"""The one door to all datasets."""
+"""`get`, which reads a split of any dataset by name."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -30,13 +30,13 @@ def get(
     Args:
       name: `digits` (scikit-learn's, 1,197 / 300 / 300), `mnist`, `fashion_mnist`, `kmnist` and `emnist/digits`,
         `letters`, `balanced`, `byclass`, `bymerge` or `mnist` (IDX files or tensorflow-datasets), the texts
-        `wordnet_gloss`, `wordnet_gloss/all`, `movie_snippets` and `dbpedia`, or any set of images or texts with a class
-        each of tensorflow-datasets, as `name`, `name/config` or `name/config:version`.
+        `wordnet_gloss`, `wordnet_gloss/all`, `movie_snippets` and `dbpedia`, or any set of tensorflow-datasets with
+        images or texts of one class each, as `name`, `name/config` or `name/config:version`.
       split: `train`, `validation` or `test`.
       data_dir: where to look for the files, `~` and `gs://bucket/folder` among them; None looks in the usual places.
         `digits` has no files.
       max_length: tokens kept of a text; None is as many as the longest has.
-      vocabulary: of texts, how many of the training split's commonest words are told apart.
+      vocabulary: of texts, how many of the training split's commonest words have a token of their own.
 
     Returns:
       The split: images uint8 `(N, H, W, C)` or texts int32 `(N, L)`, and labels int32 `(N,)`.
@@ -46,8 +46,9 @@ def get(
       ImportError: reading or preparing it needs TensorFlow, which is not installed.
       ValueError: no such set or split, or its files are damaged.
 
-    >>> get("digits", "train").inputs.shape
-    (1197, 8, 8, 1)
+    Examples:
+      >>> get("digits", "train").inputs.shape
+      (1197, 8, 8, 1)
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {list(SPLITS)}")
@@ -61,7 +62,7 @@ def get(
 
 
 def _row(name: str) -> Reader:
-    """The reader of a set's own, by its name without config and version; of tensorflow-datasets' sets an empty one."""
+    """The reader of a set, by its name without config and version; an empty one for sets of tensorflow-datasets."""
     row = DATASETS.get(name.partition(":")[0].partition("/")[0], Reader())
     return Reader() if row.texts is not None and ":" in name else row  # texts have no versions
 

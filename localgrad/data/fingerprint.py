@@ -49,7 +49,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:12]
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()[:12]
 
 
 def _sum(inputs: np.ndarray, row_bytes: int) -> int:

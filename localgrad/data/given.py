@@ -7,9 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.data.alike import columns_of
-from localgrad.data.checks import as_array, channels_first
-from localgrad.data.columns import as_column, pair_of
+from localgrad.data.checks import as_array, channels_first, check_digits
+from localgrad.data.columns import as_column, check_rows, columns_of, pair_of
 from localgrad.data.dataset import Dataset
 from localgrad.data.files import expanded
 from localgrad.data.images import image_folder
@@ -48,7 +47,7 @@ def as_split(
     if isinstance(given, str | os.PathLike):
         names = label_names if like is None else like.label_names
         if names is None and name != "train" and task.classes is not None:
-            names = tuple(map(str, range(task.classes)))  # training has numbers alone: so has this
+            names = tuple(map(str, range(task.classes)))  # the training split has numbers and no names: so has this one
         given = _read(given, shape, task, fields, names, None if like is None else like.columns)
     if isinstance(given, Mapping) and given and all(map(_is_set, given.values())):
         raise ValueError(
@@ -57,8 +56,7 @@ def as_split(
         )
     if not isinstance(given, Dataset) and _is_arrays(given):
         x, y = pair_of(given, fields, name)
-        rows = np.asarray(as_array(x, f"{name}: inputs"))
-        given = Dataset(name, rows, as_column(y, task), task=task, columns=columns_of(x), targets=columns_of(y))
+        given = Dataset(name, x, y, task=task)
     if not isinstance(given, Dataset):
         if columns := columns_of(given):
             raise ValueError(
@@ -67,15 +65,36 @@ def as_split(
             )
         check_again(given, name)
         return Stream(name, given, shape, task, fields)
-    inputs = np.asarray(given.inputs)
+    given = _as_arrays(given, name)
+    if like is None and jnp.issubdtype(dtype, jnp.floating):
+        check_digits(given.inputs, dtype, f"{name}: inputs")
+    return _as_model_takes(given, name, shape, dtype, task, label_names)
+
+
+def _as_model_takes(
+    given: Dataset, name: str, shape: tuple[int, ...], dtype: Any, task: Task, label_names: Sequence[str] | None
+) -> Dataset:
+    """A dataset with inputs, targets and classes' names as a model takes them; for the arguments see `as_split`.
+
+    Raises:
+      ValueError: it is of another task, shape, dtype, number or order of classes.
+    """
+    inputs = given.inputs
     if shape[-1:] == (1,) and inputs.shape[1:] == shape[:-1]:
         inputs = inputs[..., None]  # grey pictures (N, H, W)
     theirs = given.learnt
     if theirs.name != task.name or theirs.outputs > task.outputs:
         raise ValueError(
-            f"{name} is for {theirs.name} of {theirs.outputs}; the model for {task.name} of {task.outputs}."
+            f"{name} is for {theirs.name} of {theirs.outputs} outputs; the model is for {task.name} of {task.outputs}."
         )
-    split = looked_at(given._replace(inputs=inputs, task=task, classes=None))
+    named = given.label_names
+    if named is not None and task.classes is not None and len(named) != task.classes:
+        raise ValueError(
+            f"{name} has {len(named)} classes, {', '.join(named[:9])}{', ...' * (len(named) > 9)}; the model has "
+            f"{task.classes}: make it with classes={len(named)}, or name all classes by label_names."
+        )
+    labels = as_column(given.labels, task, name)
+    split = looked_at(given._replace(inputs=inputs, labels=labels, task=task, classes=None))
     if split.inputs.shape[1:] != shape:
         hint = channels_first(split.inputs.shape, shape)
         raise ValueError(
@@ -110,7 +129,7 @@ def _read(
                 f"{found} is a folder of pictures, and the model takes inputs {shape}; expected (H, W, C)."
             )
         return image_folder(found, shape=shape, label_names=names)
-    if ".csv" in found.suffixes:
+    if ".csv" in map(str.lower, found.suffixes):
         if fields is not None and fields[0]:
             raise ValueError(
                 f"{found}: fields={fields}; the inputs of a CSV file are all columns but the label's: say "
@@ -123,8 +142,16 @@ def _read(
     raise ValueError(f"{found} is a file of another kind: give a folder of pictures, or a CSV file.")
 
 
+def _as_arrays(given: Dataset, name: str) -> Dataset:
+    """A set whose inputs are an array, with the names of the columns of tables, its inputs' and its targets'."""
+    check_rows(given.inputs, given.labels, name)
+    columns, targets = given.columns or columns_of(given.inputs), given.targets or columns_of(given.labels)
+    inputs = np.asarray(as_array(given.inputs, f"{name}: inputs"))
+    return given._replace(inputs=inputs, columns=columns, targets=targets)
+
+
 def _is_set(given: Any) -> bool:
-    """Whether it is a whole set of examples and not a column of them, as what a Hugging Face dataset has by split."""
+    """Whether it is a whole set of examples, such as one split of a Hugging Face dataset, and not one column."""
     return isinstance(given, Iterable) and hasattr(given, "column_names")
 
 
@@ -132,4 +159,4 @@ def _is_arrays(given: Any) -> bool:
     """Whether it is one pair of whole arrays, and not a list of batches."""
     if isinstance(given, Mapping):
         return True
-    return isinstance(given, tuple | list) and len(given) == 2 and all(hasattr(part, "shape") for part in given)
+    return isinstance(given, tuple | list) and len(given) == 2 and any(hasattr(part, "shape") for part in given)

@@ -8,19 +8,23 @@ model's size; the order, shuffled or not, is the loader's own.
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from localgrad.data.checks import as_array, channels_first, check_kind
-from localgrad.data.columns import as_column, pair_of
+from localgrad.data.checks import as_array, as_trained, channels_first
+from localgrad.data.columns import as_column, columns_of, in_order, pair_of
 from localgrad.data.dataset import Dataset
 from localgrad.data.look import looked_at
 from localgrad.tasks import Task
 
 Chunk = tuple[np.ndarray, np.ndarray]
+_EMPTY = (
+    "expected some each time that it is gone through. One that drops its last batch gives nothing of fewer examples "
+    "than its batch."
+)
 _LONG = 60.0  # seconds of counting after which somebody may wonder whether there is an end
 
 
@@ -31,12 +35,14 @@ class Look(NamedTuple):
       examples: how many there are.
       dtype: of the inputs, as the loader gives them.
       mean, std: of each channel, float64 `(C,)`, as `pixel_stats` has them.
+      columns: what the columns of the first element are called, where it is a table that has names.
     """
 
     examples: int
     dtype: np.dtype
     mean: np.ndarray
     std: np.ndarray
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Stream:
       task: what the targets are of.
       fields: names of the inputs and the targets in elements that are dicts; None finds the usual ones.
       trained_on: the type of the inputs that training has; None where that is not known yet.
+      columns: what the columns of the inputs are called in training, in order; None where nobody said.
     """
 
     name: str
@@ -58,20 +65,30 @@ class Stream:
     task: Task
     fields: tuple[str, str] | None = None
     trained_on: np.dtype | None = None
+    columns: tuple[str, ...] | None = None
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """One pass: batches of `size` examples, the last one perhaps of fewer."""
+        return self._cut(size, lambda columns: None)
+
+    def _cut(self, size: int, named: Callable[[tuple[str, ...]], None]) -> Iterator[Chunk]:
+        """One pass, which tells what the columns of its first table are called."""
         waiting: list[Chunk] = []
-        count = 0
+        count, ours = 0, self.columns
         for element in self.loader:
-            x, y = self._as_batch(*pair_of(element, self.fields, self.name))
+            inputs, targets = pair_of(element, self.fields, self.name)
+            x, y = self._as_batch(inputs, targets)
+            if (theirs := columns_of(inputs)) is not None:
+                if ours is None:
+                    named(ours := theirs)
+                x = in_order(x, theirs, ours, f"{self.name}: inputs")
             while count + len(x) >= size:
                 rest = size - count
                 waiting.append((x[:rest], y[:rest]))
                 yield self._checked(waiting)
                 x, y, waiting, count = x[rest:], y[rest:], [], 0
             if len(x):
-                waiting.append((x, y))
+                waiting.append((x.copy(), y.copy()))  # a loader may fill the same array anew
                 count += len(x)
         if waiting:
             yield self._checked(waiting)
@@ -84,7 +101,8 @@ class Stream:
         """
         count, total, squares, kind, first = 0, np.zeros(()), np.zeros(()), None, np.zeros(())
         patience: float | None = time.monotonic() + _LONG
-        for x, _ in self.chunks(size):
+        columns: list[tuple[str, ...]] = []
+        for x, _ in self._cut(size, columns.append):
             if patience is not None and time.monotonic() > patience:
                 warnings.warn(
                     f"{self.name} has given {count} examples and goes on: it is counted before training, in one pass. "
@@ -98,12 +116,13 @@ class Stream:
             total, squares = total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
             count, kind = count + len(x), x.dtype
         if kind is None:
-            raise ValueError(f"{self.name} gives no examples: expected some each time that it is gone through.")
+            raise ValueError(f"{self.name} gives no examples: {_EMPTY}")
         rows_each = count * int(np.prod(self.shape[:-1]))
         mean = total / rows_each
         variance = squares / rows_each - mean**2
         varies = variance > 1e-12 * squares / rows_each  # one that never does is zero here, to the last bit
-        return Look(count, kind, first + mean, np.sqrt(np.where(varies, variance, 1.0)))
+        std = np.sqrt(np.where(varies, variance, 1.0))
+        return Look(count, kind, first + mean, std, columns[0] if columns else self.columns)
 
     def _as_batch(self, x: Any, y: Any) -> Chunk:
         """A batch of both; a single example is a batch of one."""
@@ -132,11 +151,14 @@ class Stream:
                 f"{self.name}: its inputs are {' and '.join(sorted(map(str, kinds)))} within one batch of the model: "
                 "bytes are scaled where floats are not. Give one kind."
             )
-        y = as_column(np.concatenate(ys), self.task)
+        if len({y.shape[1:] for y in ys}) > 1:
+            shapes = " and ".join(sorted({str(y.shape) for y in ys}))
+            raise ValueError(f"{self.name}: its labels are {shapes} within one batch of the model: give one form.")
+        y = as_column(np.concatenate(ys), self.task, self.name)
         found = looked_at(Dataset(self.name, np.concatenate(xs), y, task=self.task))
-        if self.trained_on is not None:
-            check_kind(found.inputs.dtype, self.trained_on, f"{self.name}: inputs")
-        return found.inputs, found.labels
+        if self.trained_on is None:
+            return found.inputs, found.labels
+        return as_trained(found.inputs, self.trained_on, f"{self.name}: inputs"), found.labels
 
 
 def _endless(loader: Any) -> bool:
@@ -148,12 +170,25 @@ def _endless(loader: Any) -> bool:
         return False
 
 
+def _is_empty(loader: Any) -> bool:
+    """Whether a loader says of itself that it gives nothing."""
+    try:
+        return len(loader) == 0
+    except (TypeError, ValueError, OverflowError, NotImplementedError):
+        return False
+
+
 def check_again(loader: Any, name: str) -> None:
     """Refuses what can be gone through only once, never to its end, or not at all.
 
     Raises:
       ValueError: naming it, and what to give.
     """
+    if isinstance(loader, int | float):
+        raise ValueError(
+            f"{name}={loader}, which cannot be gone through: give arrays or a loader. A share of the training "
+            "examples is validation=0.1, say."
+        )
     if not isinstance(loader, Iterable):
         raise ValueError(f"{name} is a {type(loader).__name__}, which cannot be gone through: give arrays or a loader.")
     if isinstance(loader, Iterator):
@@ -161,6 +196,8 @@ def check_again(loader: Any, name: str) -> None:
             f"{name} is a {type(loader).__name__}, which can be gone through only once, and every epoch goes through "
             "it: give what makes it, such as the list, the DataLoader or the dataset itself."
         )
+    if _is_empty(loader):
+        raise ValueError(f"{name} gives no examples: {_EMPTY}")
     if _endless(loader):
         raise ValueError(
             f"{name} is a {type(loader).__name__} without an end, and an epoch is one pass: leave out its repeat()."

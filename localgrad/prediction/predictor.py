@@ -12,8 +12,8 @@ from scipy.special import expit, softmax
 
 from localgrad.base import BlockState, Model
 from localgrad.data import text
-from localgrad.data.alike import columns_of, in_order
-from localgrad.data.checks import check_kind, checked_inputs
+from localgrad.data.checks import as_trained, checked_inputs
+from localgrad.data.columns import columns_of, in_order, row_names
 from localgrad.data.scaling import normalised, scaling
 from localgrad.prediction.about import About
 
@@ -130,16 +130,16 @@ class Predictor:
             texts = [inputs] if isinstance(inputs, str) else list(inputs)
             return text.encode([text.tokens(each) for each in texts], about.words, about.shape[0])
         found = np.asarray(checked_inputs(inputs, "inputs"))
-        columns = columns_of(inputs)
+        columns = columns_of(inputs) or (row_names(inputs) if found.shape == about.shape else None)
         if columns is not None and about.columns is not None:
-            found = in_order(found, columns, about.columns, "inputs")
+            found = in_order(found.reshape(-1, found.shape[-1]), columns, about.columns, "inputs")
         if found.shape == about.shape:
             found = found[None]
         if about.shape[-1:] == (1,) and found.shape in (about.shape[:-1], (len(found), *about.shape[:-1])):
             found = found.reshape(-1, *about.shape)  # grey pictures without a last axis
         if found.shape[1:] != about.shape or not len(found):
             raise ValueError(f"inputs are {found.shape}; this network takes (N, {', '.join(map(str, about.shape))}).")
-        found = _as_trained(found, np.dtype(about.raw_dtype))
+        found = as_trained(found, about.raw_dtype, "inputs")
         if about.words is not None and (found.min() < 0 or found.max() >= len(about.words)):
             raise ValueError(
                 f"inputs run from {found.min()} to {found.max()}; the numbers of words are 0 to {len(about.words) - 1}."
@@ -195,19 +195,6 @@ def scoring(model: Model, about: About) -> Callable[[Sequence[BlockState], jax.A
         return model.predict(tuple(states), x, exit)
 
     return scores
-
-
-def _as_trained(found: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Inputs of the type that a network was trained on."""
-    check_kind(found.dtype, kind, "inputs")
-    whole = np.issubdtype(kind, np.integer)
-    if whole and not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"inputs are {found.dtype}; this network was trained on {kind}: give them as whole numbers.")
-    if whole and found.dtype != kind:
-        limits = np.iinfo(kind)
-        if found.min() < limits.min or found.max() > limits.max:
-            raise ValueError(f"inputs run from {found.min()} to {found.max()}; this network was trained on {kind}.")
-    return found.astype(kind, copy=False)
 
 
 def _are_texts(inputs: npt.ArrayLike | str) -> bool:

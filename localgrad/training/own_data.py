@@ -1,7 +1,7 @@
 """The data that a program gives with its model: read, looked at, and scaled."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from localgrad import data
 from localgrad.base import Model
+from localgrad.tasks import Task
 from localgrad.training.job import float_of
 
 Split = data.Dataset | data.Stream
@@ -68,9 +69,7 @@ def read_given(model: Model, given: GivenData) -> Read:
         if shape[:1] != (given.views,):
             raise ValueError(f"views={given.views}, and the model takes inputs {shape}; expected that many in front.")
         shape = shape[1:]
-    names = None if given.label_names is None else tuple(map(str, given.label_names))
-    if names is not None and model.task.classes is not None and len(names) != model.task.classes:
-        raise ValueError(f"label_names has {len(names)} names, and the model {model.task.classes} classes.")
+    names = None if given.label_names is None else _names(given.label_names, model.task)
     split = partial(data.as_split, shape=shape, dtype=dtype, task=model.task, fields=given.fields, label_names=names)
     train = split(given.train, "train")
     like = train if isinstance(train, data.Dataset) else None
@@ -88,17 +87,35 @@ def read_given(model: Model, given: GivenData) -> Read:
                 "a loader augments by itself, and gives its batches to one trial: leave augment, views and trials out."
             )
         look = train.look(model.batch_size)
-        like = data.Dataset(
-            train.name, np.zeros((1, *shape), look.dtype), np.zeros(1, np.int32), task=model.task, label_names=names
-        )
+        zeros, labels = np.zeros((1, *shape), look.dtype), np.zeros(1, np.int32)
+        like = data.Dataset(train.name, zeros, labels, task=model.task, label_names=names, columns=look.columns)
         says = f"{look.examples} of {shape} {look.dtype}"
     else:
         like = train
-        says = json.dumps(data.fingerprint(train))
+        called = {"label_names": train.label_names, "columns": train.columns, "targets": train.targets}
+        says = json.dumps(
+            data.fingerprint(train) | {what: names for what, names in called.items() if names is not None}
+        )
     splits = {name: data.alike(each, like) for name, each in splits.items()}
     stats = _stats(given, like, look, float_of(dtype) is not None)
     evaluated = {name: _seen(each) for name, each in splits.items() if name != "train"}
     return Read(splits, like, look, stats, says, json.dumps(evaluated))
+
+
+def _names(given: Any, task: Task) -> tuple[str, ...]:
+    """The names of the classes, or of the labels of several, in order.
+
+    Raises:
+      ValueError: they have no order, are one text, too many or too few, or not all different.
+    """
+    if isinstance(given, str | Mapping | Set):
+        raise ValueError(f"label_names is a {type(given).__name__}; expected a list, the name of class 0 first.")
+    names, expected = tuple(map(str, given)), task.outputs if task.name == "multilabel" else task.classes
+    if expected is not None and len(names) != expected:
+        raise ValueError(f"label_names has {len(names)} names, and the model {expected} classes.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"label_names has {max(names, key=names.count)!r} more than once: give each class a name.")
+    return names
 
 
 def _seen(split: Split) -> Any:
@@ -128,8 +145,7 @@ def _stats(
     if given.mean is not None:
         if given.normalise is False or not floats:
             raise ValueError("mean and std are given, and inputs are not scaled: leave one of the two out.")
-        channels = like.inputs.shape[-1]
-        return tuple(np.broadcast_to(np.asarray(v, np.float64), (channels,)) for v in (given.mean, given.std))  # type: ignore[return-value]
+        return _as_given(given, like)
     wanted = like.inputs.dtype == np.uint8 if given.normalise is None else given.normalise
     if wanted and not floats:
         if given.normalise:
@@ -138,6 +154,25 @@ def _stats(
     if not wanted or like.words is not None:
         return None
     return (look.mean, look.std) if look is not None else data.pixel_stats(like)
+
+
+def _as_given(given: GivenData, like: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the deviation that are given, of each channel.
+
+    Raises:
+      ValueError: they are not one number or one a channel, or not in units of the inputs.
+    """
+    mean, std = (np.asarray(values, np.float64) for values in (given.mean, given.std))
+    channels = like.inputs.shape[-1]
+    for name, values in (("mean", mean), ("std", std)):
+        if values.shape not in ((), (channels,)):
+            raise ValueError(f"{name} is {values.shape}; expected one number, or one for each of {channels} channels.")
+    if like.inputs.dtype == np.uint8 and (mean > 0).all() and (mean < 1).all() and (std < 1).all():
+        raise ValueError(
+            "mean and std are those of numbers between 0 and 1, and the inputs are bytes from 0 to 255: give 255 times "
+            "both."
+        )
+    return np.broadcast_to(mean, (channels,)), np.broadcast_to(std, (channels,))
 
 
 def preprocessing(given: GivenData, stats: tuple[np.ndarray, np.ndarray] | None) -> str:

@@ -42,6 +42,21 @@ def test_chunks_are_the_examples_in_order(form):
     np.testing.assert_array_equal(np.concatenate([y for _, y in chunks]), Y)
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 7])
+def test_a_loader_may_fill_one_array_again_and_again(size):
+    class Reused:
+        def __iter__(self):
+            x, y = np.zeros_like(X[:5]), np.zeros_like(Y[:5])
+            for i in range(0, 25, 5):
+                x[:], y[:] = X[i : i + 5], Y[i : i + 5]
+                yield x, y
+                x[:], y[:] = 0, 0
+
+    chunks = list(stream(Reused()).chunks(size))
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in chunks]), X)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in chunks]), Y)
+
+
 def test_a_look_counts_and_takes_the_statistics_of_all():
     look = stream(CUTS).look(10)
     mean, std = data.pixel_stats(data.Dataset("x", X, Y.astype(np.int32), 3))
@@ -114,6 +129,8 @@ def test_a_loader_that_shrinks_is_named():
         ([(X * np.nan, Y)], {}, "nan at"),
         ([(X[:4] / 255.0, Y[:4]), (X, Y)], {}, "are float.. and uint8 within one batch"),
         ([(X, Y.astype(str))], {}, "not real numbers"),
+        ([(X, np.ma.masked_equal(Y, 1))], {}, "labels have masked entries"),
+        ([(X[:5], Y[:5]), (X[5:], Y[5:, None])], {}, r"labels are \(3, 1\) and \(5,\) within one batch"),
         ([(X, np.zeros((25, 2)))], {"task": regression(1)}, r"labels are \(8, 2\) for inputs .* wants \(8, 1\)"),
         ([{"image": X, "img": X, "label": Y}], {}, r'which columns of train are the inputs.*fields=\("inputs"'),
     ],
@@ -127,6 +144,15 @@ def test_a_loader_that_does_not_end_is_warned_of(monkeypatch):
     monkeypatch.setattr(streams, "_LONG", -1.0)
     with pytest.warns(UserWarning, match="train has given 0 examples and goes on: it is counted before training"):
         assert stream(CUTS).look(10).examples == 25
+
+
+@pytest.mark.parametrize(
+    ("loader", "says"),
+    [([], "train gives no examples: .* drops its last batch"), (0.1, "train=0.1, which cannot be gone through")],
+)
+def test_what_gives_nothing_is_refused_at_once(loader, says):
+    with pytest.raises(ValueError, match=says):
+        check_again(loader, "train")
 
 
 def test_what_can_be_gone_through_once_is_refused():

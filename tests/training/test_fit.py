@@ -104,6 +104,7 @@ def test_a_stop_and_more_epochs_change_nothing(undisturbed, tmp_path):
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"epochs": 1}, "epochs is 3 there and 1 here"),
         ({"normalise": False}, "preprocessing.stats is"),
+        ({"label_names": ["a", "b", "c"]}, r"data.label_names is None there and \['a', 'b', 'c'\] here"),
     ],
 )
 def test_another_run_is_refused_in_one_line(change, says, undisturbed):
@@ -150,7 +151,15 @@ def test_a_run_of_names_and_one_that_was_given_know_each_other(undisturbed, tmp_
         ({"epochs": 0}, "^epochs must be at least 1; got 0"),
         ({"stages": 3}, "stages"),
         ({"mean": 3.0}, "give both mean and std"),
+        ({"mean": [1.0, 2.0], "std": 1.0}, r"mean is \(2,\); expected one number, or one for each of 1 channels"),
+        ({"mean": 0.48, "std": 0.22}, "mean and std are those of numbers between 0 and 1.* 255 times both"),
+        ({"test": 0.1}, "test=0.1, which cannot be gone through"),
+        ({"validation": []}, "validation gives no examples"),
         ({"label_names": ["a"]}, "label_names has 1 names, and the model 3 classes"),
+        ({"label_names": "abc"}, "label_names is a str; expected a list"),
+        ({"label_names": {"a", "b", "c"}}, "label_names is a set; expected a list"),
+        ({"label_names": {0: "a", 1: "b", 2: "c"}}, "label_names is a dict; expected a list"),
+        ({"label_names": ["a", "b", "a"]}, "label_names has 'a' more than once"),
         ({"hyperparameters": {"rate": [1]}}, "hyperparameters are names with numbers"),
         ({"trace": (5, 2)}, "^trace is the numbers of two batches"),
         ({"begin": "/nowhere"}, "nowhere"),
