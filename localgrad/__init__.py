@@ -118,7 +118,7 @@ if TYPE_CHECKING:
     from localgrad.results import write_report
     from localgrad.training import fit, load
 
-__all__ = [  # noqa: RUF022  # by what one looks for
+__all__ = [  # noqa: RUF022  # grouped by purpose
     # The vocabulary
     "Backward",
     "Batches",
@@ -133,7 +133,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "Plan",
     "Schedule",
     "Source",
-    # Training from data to files, a trained network again, files that others read, and pages
+    # Training, and what comes of it: the trained network, its export, and a page of results
     "export",
     "fit",
     "load",
@@ -202,7 +202,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "relay_block",
     "transforms",
     "waiting_block",
-    # Optimizers by group, weight decay, and what makes another model of one
+    # Optimizers by group, weight decay, and transforms from a model to another model
     "by_group",
     "coarse_to_fine",
     "double_buffered",
@@ -237,7 +237,7 @@ __all__ = [  # noqa: RUF022  # by what one looks for
     "register_method",
     "register_network",
     "register_schedule",
-    # Rooms; `data` and `tasks` are there, the others are imported when they are asked for
+    # Subpackages; `data` and `tasks` are imported with the library, the others on first use
     "data",
     "evaluation",
     "prediction",
@@ -252,14 +252,14 @@ try:
 except metadata.PackageNotFoundError:  # a checkout that is on Python's path and not installed
     __version__ = "0+unknown"
 
-_xla.sum_correctly()  # nothing above has used a device yet
+_xla.sum_correctly()  # it must come before the first use of a device; nothing above uses one
 
 
 _LATE = {"fit": "training", "load": "training", "export": "prediction", "write_report": "results"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the rooms that bring heavy packages, such as orbax, when they are asked for."""
+    """Imports the subpackages that need heavy packages, such as orbax, on first use."""
     if name in ("evaluation", "prediction", "testing", "training"):
         return importlib.import_module(f"localgrad.{name}")
     if name in _LATE:

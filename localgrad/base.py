@@ -17,9 +17,9 @@ Key = jax.Array
 Spec = Any  # a pytree of jax.ShapeDtypeStruct
 Message = Mapping[str, jax.Array]  # what a block hands to the next: fixed shapes at each boundary, all of it detached
 Signal = Literal["none", "next", "top", "above"]
-Transforms: TypeAlias = Mapping[str, optax.GradientTransformation]  # keys name the groups of a transform, joined by `+`
+Transforms: TypeAlias = Mapping[str, optax.GradientTransformation]  # by the groups that each updates, joined by `+`
 
-NEXT = -2  # a batch that the engine numbers itself: one more than the last
+NEXT = -2  # the `batch_id` of a batch that the engine numbers itself: one more than the last
 # What `Metrics.stopped` says of a block on a batch.
 LEARNT, LOSS, GRADIENT, PARAMETERS, EARLIER = range(5)
 
@@ -31,7 +31,7 @@ class Block(NamedTuple):
       init: `(key, x_spec) -> (params, model_state)`; `x_spec` is the shape and dtype of a batch `(B, ...)`.
       apply: `(params, model_state, x, *, key, train) -> (y, model_state)`; batch statistics are `model_state`.
       name: what tables and messages call it.
-      summary: what a method's heads read of an output, all of it by default; of a sequence `(B, D)`.
+      summary: `y -> features`, what a method's heads read of an output: all of it by default; of a sequence `(B, D)`.
     """
 
     init: Callable[[Key, jax.ShapeDtypeStruct], tuple[PyTree, PyTree]]
@@ -65,7 +65,8 @@ class Forward(NamedTuple):
       grads: gradients of the groups that learn at once, by group; {} where none do.
       metrics: a dict of scalars; with at least `loss` where groups learn at once.
       stash: arrays that `LocalBlock.backward` needs, made with the parameters of this pass; () where nothing waits.
-      down: what a block below may wait for: for the next one (`next`), or, of the last block, for all (`top`).
+      down: the signal that this pass makes: for the block below, where that waits for `next`; of the last block, for
+        all that wait for `top`.
     """
 
     message: Message
@@ -82,7 +83,7 @@ class Backward(NamedTuple):
     Attributes:
       grads: gradients of the groups that learn then, by group.
       metrics: a dict of scalars with at least `loss`.
-      down: for the block below, where that waits for it (`above`).
+      down: the signal for the block below, where that waits for `above`.
     """
 
     grads: Mapping[str, PyTree]
@@ -94,8 +95,8 @@ class LocalBlock(NamedTuple):
     """A block made trainable by a method; all functions are pure.
 
     A block learns at two moments: at once, in its pass over a batch, and when a signal has arrived that it waits for.
-    Most have one of the two.  The engine applies the gradients of each moment as soon as they are there: what
-    `backward` is given are the parameters of that later time, and the stash is of the time of the pass.
+    Most blocks have one of the two moments.  The engine applies the gradients of each moment as soon as they are there:
+    `backward` is given the parameters of its own, later time, and the stash of the pass.
 
     Attributes:
       name: what tables and messages call it.
@@ -106,10 +107,10 @@ class LocalBlock(NamedTuple):
       forward: `(state, message, key) -> Forward`.
       tx: the block's own optax transforms, applied by the engine and nowhere else: each key names groups, joined by
         `+`, that one transform updates together at one moment, and `BlockState.opt_state` has a state for each key.
-        Groups that no key names are fixed.  A transform is given the block's loss as `value`, which those that ask
-        for it use.
+        Groups that no key names are fixed.  A transform may use the block's loss, optax's extra argument `value`.
       backward: `(state, stash, signal) -> Backward`; None where nothing is waited for.
-      made_of: what its maker made it of, for transforms that make another of the same; None where none can.
+      made_of: what `local_block` made it of, for transforms that make another block of the same parts; None where none
+        can.
     """
 
     name: str
@@ -147,15 +148,16 @@ class Model(NamedTuple):
       predict: `(states, x, exit=None) -> scores (B, outputs)`; `exit` counts blocks from 1, None is the last.
       features: `(states, x, keys=None) -> [output of f of block 1, of block 2, ..., scores of the last exit]`: all that
         prediction makes on its way, of sequences their summaries.  With `keys`, one a block, it is what the training
-        step of a batch x (as `enter` takes it) with those keys makes: batch statistics, dropout.  Gradients flow
-        through all of it, and states stay as they are.
+        step with those keys makes of a batch x (as `enter` takes it), by the batch's own statistics and with the same
+        dropout.  Gradients flow through all of it, and states stay as they are.
       exits: the exits that `predict` accepts.
       effective: for each block, the parameter groups that prediction at the last exit uses; the rest is affiliated.
       trials: None, or the number of independent trials that every array carries as its first axis.
-      path: names of what `features` returns.
-      least_examples: the fewest examples that its losses learn from at once; norms are not counted.
+      path: the names of what `features` returns, in order.
+      least_examples: the fewest examples that its losses can learn from at once; norms may need more, see
+        `localgrad.pipeline.least_examples`.
       complete: what initialisation does once every block has its first state, or a trained one: `(key, states) ->
-        states`; it leaves as it is what is complete.  None where each block's own `init` is all.
+        states`; complete states stay as they are.  None where each block's own `init` is all.
     """
 
     method: str
@@ -255,11 +257,11 @@ class Schedule(NamedTuple):
     """Which batch a stage works on when; ticks, batches, parts and stages count from 0.
 
     Stage s takes part p of batch n forward on tick `n * period + p + s`, and learns from its signal `wait[s]` ticks
-    later: before the work of that tick, or, where it waits for none, after it.
+    later: before it takes a batch forward on that tick, or after it where `wait[s]` is 0.
 
     Attributes:
       name: `local`, `relay`, `broadcast` or `chain`.
-      wait: of each stage, ticks between forward and signal; None where it waits for nothing.
+      wait: of each stage, ticks between forward and signal; None where it waits for no signal.
       period: ticks from one batch to the next.
       parts: micro-batches of a batch, one a tick.
 
@@ -321,11 +323,11 @@ class Plan(NamedTuple):
       message_bytes: bytes of the message that each block hands on, for a whole batch.
       stage_bytes: bytes of state that each stage needs.
       slot_bytes: bytes of state that each device holds: the stages' common layout.
-      uniform: the stages are one and the same program, so none needs to be chosen.
+      uniform: whether all stages run one program, so that no device has to choose that of its stage.
       schedule: which batch a stage works on when.
       data_parallel: shards of a batch.
       stash_bytes: bytes that each stage keeps between forward and update: a ring of batches, or a batch's parts.
-      stash_slot_bytes: bytes that each device holds for it.
+      stash_slot_bytes: bytes that each device holds for the stash, as many as the largest one needs.
       signal_bytes: bytes of the signal that each block waits for, for a whole batch; 0 where it waits for none.
     """
 
@@ -373,9 +375,9 @@ class Engine(NamedTuple):
         and `first` is the number of the next batch, for batches that bring none of their own.
       run: `(engine_state, batches) -> (engine_state, Metrics)`, compiled, the state donated.
       drain: `(engine_state, compiled_for=None) -> (states, Metrics)`: one `BlockState` a block after all fed batches,
-        and the metrics of those that were in flight; leaves `engine_state` as it is.  Given any batches that `run` was
-        called with, it uses their program and need not compile another.
-      states: the first part of `drain`.
+        and the metrics of those that were in flight; leaves `engine_state` as it is.  Where `compiled_for` is any
+        batches that `run` was called with, their program is used and no other is compiled.
+      states: the first of the two that `drain` returns.
       put: places a pytree of host arrays where `run` wants its batches, on every device alike; for arrays that are
         passed again and again, and for runs of several processes.
       plan: how the model is laid over stages.

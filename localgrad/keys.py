@@ -1,7 +1,8 @@
-"""Keys of any of jax's random generators, one of each of a number of draws.
+"""Random keys of any of jax's generators, each of which draws the same alone and in an array of keys.
 
-Under the generators `rbg` and `unsafe_rbg` a `vmap` over keys draws with the first of them alone: what an example or a
-trial gets depends on what stands beside it.  Whatever maps over keys in this library goes through one of these.
+Under the generators `rbg` and `unsafe_rbg` a `vmap` over keys draws with the first of them alone, so that what an
+example or a trial gets depends on what stands beside it.  Whatever maps over keys in this library goes through one of
+these functions.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ GENERATOR = "threefry2x32"  # jax's default, whose draws under `vmap` are those 
 
 
 def threefry(keys: jax.Array) -> jax.Array:
-    """The keys themselves, or those of another generator made threefry's, by their first two words.
+    """Threefry's keys as they are, and those of another generator made threefry's, of the first two words of each.
 
     The key of a seed becomes threefry's key of that seed.
 
@@ -47,6 +48,6 @@ def fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:
 
 
 def block_key(key: jax.Array, batch_id: jax.Array, index: jax.Array | int, shard: jax.Array | None = None) -> jax.Array:
-    """The key of block `index` for a batch; `shard` is its place on the data axis, None where there is one."""
+    """The key of block `index` for a batch; `shard` is the place on the data axis, None where batches are whole."""
     key = fold_in(fold_in(key, batch_id), index)
     return key if shard is None else fold_in(key, shard)

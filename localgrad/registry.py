@@ -1,4 +1,4 @@
-"""Things by name, for command lines: tables of methods, networks, data sets, schedules; anyone can add a row."""
+"""Tables of methods, networks, data sets and schedules by name, for command lines; anyone can add a row."""
 
 import re
 from collections import UserDict
@@ -14,11 +14,11 @@ class Table(UserDict[str, T]):
 
     Args:
       row: the type of a row.
-      register: name of the function that makes one and adds it, for whoever puts something else here by hand.
+      register: name of the function of `localgrad` that makes a row and adds it, for the error message.
       rows: those of the library.
 
     Raises:
-      TypeError: for what is no row, however it is put in.
+      TypeError: for a value that is no row, here or when it is set later.
     """
 
     def __init__(self, row: type[T], register: str, rows: Mapping[str, T]):
@@ -32,21 +32,31 @@ class Table(UserDict[str, T]):
         super().__setitem__(name, row)
 
 
-def check_known(kind: str, name: str, known: Iterable[str]) -> None:
+def check_known(kind: str, name: str, known: Iterable[str], of: str = "") -> None:
     """Refuses a name that is not among those known.
 
+    Args:
+      kind: what the name is of, such as `profile`.
+      name: the name.
+      known: all that there are.
+      of: whose they are, such as `method 'al'`, for the error message.
+
     Raises:
-      ValueError: listing those that are.
+      ValueError: listing those that are known.
 
     Examples:
       >>> check_known("method", "al", ["al", "bp"])
       >>> check_known("method", "magic", ["al", "bp"])
       Traceback (most recent call last):
       ValueError: unknown method 'magic'; there are al, bp.
+      >>> check_known("profile", "old", ["neco", "iclr"], of="method 'al'")
+      Traceback (most recent call last):
+      ValueError: unknown profile 'old' of method 'al'; there are neco, iclr.
     """
     known = list(known)
     if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(known)}.")
+        whose = f" of {of}" if of else ""
+        raise ValueError(f"unknown {kind} {name!r}{whose}; there are {', '.join(known)}.")
 
 
 def chosen(kind: str, name: str, table: Mapping[str, T]) -> T:
@@ -63,7 +73,7 @@ def add(kind: str, table: MutableMapping[str, T], name: str, row: T) -> None:
     """Adds a row; a module that is imported again may add its own a second time.
 
     Raises:
-      ValueError: a name that is no word, or that another row has.
+      ValueError: for a name that is no word, or that another row has.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"a {kind} is called by a word of letters, digits and _; got {name!r}.")
@@ -73,7 +83,7 @@ def add(kind: str, table: MutableMapping[str, T], name: str, row: T) -> None:
 
 
 def _origin(row: object) -> tuple[str, str]:
-    """Where the function of a row was written."""
+    """The module and the name of a row's function."""
     function = next(filter(callable, row)) if isinstance(row, tuple) else row
     function = getattr(function, "func", function)  # of a partial
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))

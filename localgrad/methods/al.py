@@ -82,20 +82,21 @@ def al(
         of half the variance; deep bridges are less saturated with the latter.
       pool: the bridge averages images down to at most so many features first; None leaves them as they are.
       stops: False lets gradients flow between blocks, which are then one local block (ICLR table 6, w/o grad. stops).
-      target_rate: what the updates of g and h are multiplied by, whatever `tx` is; None is the profile's (`neco`: 2).
       association: `all` blocks have an association loss, or only the `top` one, which needs `stops=False`.
+      target_rate: what the updates of g and h are multiplied by, whatever `tx` is; None is the profile's (`neco`: 2).
       codes: `learned` beside the features, as published; `first`: g and h of every level learn from the C one-hot
         targets alone, level by level, as part of `init`; or `fixed` in closed form, see `localgrad.methods.codes`.
       codes_learn_on: codes made `first` or `fixed` go on learning beside the features; else they are frozen, and a
         block looks the code of a label up.
       code_amplitude: how far the numbers of `fixed` codes are from the middle of their activation's range; None is the
         profile's.
-      code_bound: a level learns `first` until its autoencoder loss is this share of what it is without codes,
-      code_steps: or for so many steps of Adam.
+      code_bound: a level learns `first` until its autoencoder loss is this share of what it is where all classes have
+        one code.
+      code_steps: the most steps of Adam of a level that learns `first`.
 
     Returns:
       A `Model` whose every block is an exit.  A block above the first never sees the label, only t_{i-1}; with frozen
-      codes, which say the same, it is the label that travels.
+      codes it is given the label, which says as much as its code.
 
     Raises:
       ValueError: for an unknown profile, an empty network, fewer than two classes, a width below one, associations

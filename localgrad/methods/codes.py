@@ -27,6 +27,7 @@ from localgrad.methods.groups import Optimizers, first_states
 from localgrad.methods.levels import LARGEST, Codes, Level, applied, make
 from localgrad.methods.parts import Parts, Run, init_of, local_block
 from localgrad.methods.profiles import Profile
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 KINDS = ("learned", "first", "fixed")
@@ -37,11 +38,15 @@ def checked_codes(
 ) -> Codes | None:
     """How codes are made before training; None where they learn beside the features alone.
 
+    Args:
+      kind, amplitude, bound, steps, learn_on: `codes`, `code_amplitude` and so on of `al`.
+      task, form: of the method.
+      width: of the narrowest level.
+
     Raises:
-      ValueError: for what cannot be.
+      ValueError: for an unknown kind, an option of another kind, a task without classes, or a number out of range.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown codes {kind!r} of method 'al'; there are {', '.join(KINDS)}.")
+    check_known("codes", kind, KINDS, of="method 'al'")
     if amplitude is not None and kind != "fixed":
         raise ValueError(f"code_amplitude is for codes='fixed'; got {amplitude} with codes={kind!r}.")
     if kind == "learned":
@@ -57,8 +62,8 @@ def checked_codes(
     most = LARGEST[form.g_activation]
     if kind == "fixed" and not 0 < amplitude < most:
         raise ValueError(
-            f"code_amplitude is above 0 and below {most}, out of reach for codes of a {form.g_activation}; got "
-            f"{amplitude}."
+            f"code_amplitude is above 0 and below {most}, the bound of codes that are made by a {form.g_activation}; "
+            f"got {amplitude}."
         )
     if kind == "fixed" and width < task.classes:
         raise ValueError(
@@ -119,7 +124,7 @@ def complete(
 
     Args:
       codes: how they are made.
-      levels, blocks, states: of each block.
+      levels, blocks, states: one of each a block.
       targets: makes the one-hot targets of all classes `(C, C)`.
       key: draws the encoders that frozen blocks do not keep.
     """

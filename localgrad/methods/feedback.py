@@ -30,6 +30,7 @@ from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.output import error_block, output_block
 from localgrad.methods.parts import Answer, Run, check, classifying_model, local_block, waiting_block
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 FORMS = ("dense", "broadcast", "slice")
@@ -53,9 +54,10 @@ def dfa(
       x_spec: shape `(B, ...)` and dtype of a batch of inputs.
       classes: number of classes C, of labels 0 .. C - 1; or another task, see `localgrad.tasks`.
       tx: any optax transform over the group f, and head in the output block; the group feedback never moves.
-      form: of the feedback to images (B, H, W, C'); a vector's is always a matrix, and `slice` shares it too.
+      form: of the feedback to images (B, H, W, C'); that to vectors is always a matrix, which `slice` shares too.
         `dense`: a matrix C x (H W C'); `broadcast`: the error spread over space, through a transposed convolution;
-        `slice`: the first columns of one matrix U[-1, 1) that all blocks share, over the root of the widest.
+        `slice`: the first columns of one matrix U[-1, 1) that all blocks share, divided by the square root of the
+        number of features of the widest block.
       fan: Kaiming initialisation, a normal of variance 2 / fan, with the fan `in` (of the error) or `out` (of the
         block).  The paper states none; `out` was chosen on validation, see `experiments/results/feedback_fan.md`.
       kernel: size of the transposed convolution.
@@ -66,7 +68,7 @@ def dfa(
     Raises:
       ValueError: for an unknown form or fan, or a kernel below 1.
     """
-    return _direct("dfa", network, x_spec, classes, tx, form, fan, kernel)
+    return _direct("dfa", network, x_spec, classes, tx, form, fan, kernel, learns=False)
 
 
 def dkp(
@@ -93,7 +95,7 @@ def dkp(
     """
     if form == "slice":
         raise ValueError("method 'dkp' trains a feedback for each block, and form='slice' is one that all share.")
-    return _direct("dkp", network, x_spec, classes, tx, form, fan, kernel)
+    return _direct("dkp", network, x_spec, classes, tx, form, fan, kernel, learns=True)
 
 
 def drtp(
@@ -109,7 +111,7 @@ def drtp(
 ) -> Model:
     """Direct random target projection: the labels themselves through a fixed random matrix; every block is local.
 
-    A block's loss is the product of its output with that projection, whose gradient the rule is.
+    A block's loss is the product of its output with that projection, which is thus the gradient at the output.
 
     Args:
       network, x_spec, classes, form, fan, kernel: as `dfa`.
@@ -165,14 +167,13 @@ def feedbacks(
     fan: str = "out",
     kernel: int = 3,
 ) -> list[Feedback]:
-    """The feedback to each block of a network from so many outputs; see `dfa` for the other arguments.
+    """The feedback to each block of a network from its number of outputs; see `dfa` for the other arguments.
 
     Raises:
       ValueError: for an unknown form or fan, or a kernel below 1.
     """
     for name, value, known in (("form", form, FORMS), ("fan", fan, FANS)):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r} of method {method!r}; there are {', '.join(known)}.")
+        check_known(name, value, known, of=f"method {method!r}")
     if kernel < 1:
         raise ValueError(f"kernel must be at least 1; got {kernel}.")
     shapes = []
@@ -221,6 +222,7 @@ def _slice(shape: tuple[int, ...], classes: int, fan: str, kernel: int, widest: 
     size = math.prod(shape)
 
     def draw(key: Key, dtype: jnp.dtype) -> jax.Array:
+        # a constant key: all blocks, and all trials, have the same matrix
         shared = jax.random.uniform(jax.random.key(0), (classes, widest), dtype, -1, 1)
         return (shared[:, :size] / widest**0.5).reshape(classes, *shape)
 
@@ -251,11 +253,13 @@ def _direct(
     form: str,
     fan: str,
     kernel: int,
+    *,
+    learns: bool,
 ) -> Model:
+    """`dfa`, or `dkp`, whose feedback learns."""
     network, task = check(network, task, method)
     found = feedbacks(method, network, x_spec, task.outputs, form, fan, kernel)
     parts = [_with_feedback(f, b) for f, b in zip(network, found, strict=True)]
-    learns = method == "dkp"
     blocks = [_direct_block(part, b, learns, tx) for part, b in zip(parts, found, strict=True)]
     parts.append({"head": summarised(network[-1], classifier(task.outputs))})
     blocks.append(error_block("output", parts[-1], "head", task, tx))

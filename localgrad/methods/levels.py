@@ -35,9 +35,9 @@ class Codes(NamedTuple):
     Attributes:
       kind: `first` or `fixed`.
       amplitude: of fixed codes, how far each of their numbers is from the middle of the activation's range.
-      bound: a level is made once its autoencoder loss is below this share of what it is without codes.
+      bound: a level is made once its autoencoder loss is below this share of its loss where all classes have one code.
       steps: most steps of a level that learns.
-      learn_on: g and h go on learning beside the features.
+      learn_on: whether g and h go on learning beside the features.
     """
 
     kind: str
@@ -52,9 +52,9 @@ class Level(NamedTuple):
 
     Attributes:
       g, h: the encoder and the decoder, one dense layer each.
-      g_activation, h_activation: theirs.
-      loss: `(decoded, codes below) -> ` the autoencoder loss.
-      floor: the least that it can be.
+      g_activation, h_activation: their activations, `sigmoid`, `tanh` or `linear`.
+      loss: `(decoded, codes below) -> scalar`, the autoencoder loss.
+      floor: the least that the loss can be.
     """
 
     g: Block
@@ -65,9 +65,9 @@ class Level(NamedTuple):
     floor: float
 
     def most(self, bound: float, below: jax.Array) -> jax.Array:
-        """The loss at which the codes are made: `bound` of the way from its floor to that of decoding all as one.
+        """The loss at which the codes are made: `bound` of the way from its floor to that of one code for all classes.
 
-        The mean of the codes below `(C, m)` decodes all as one: its loss is their variance, or log C.
+        One code is best decoded as the mean of the codes below `(C, m)`, whose loss is their variance, or log C.
         """
         as_one = self.loss(jnp.broadcast_to(jnp.mean(below, axis=0, keepdims=True), below.shape), below)
         return self.floor + bound * (as_one - self.floor)
@@ -160,7 +160,7 @@ def hadamard(count: int, width: int) -> jax.Array:
       >>> hadamard(3, 4).tolist()
       [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]]
     """
-    import scipy.linalg  # here: it takes a fifth of a second, and few codes are these
+    import scipy.linalg  # here: it takes a fifth of a second, and only `fixed` codes need it
 
     order = 1 << (max(count, width) - 1).bit_length()
     return jnp.asarray(scipy.linalg.hadamard(order, dtype=np.int8)[:count, :width])
@@ -174,5 +174,5 @@ def _fitted(params: PyTree, x: jax.Array, y: jax.Array) -> PyTree:
 
 
 def applied(block: Block, params: PyTree, x: jax.Array) -> jax.Array:
-    """What a dense layer makes of `x`."""
+    """What a dense layer makes of `x`, in prediction."""
     return block.apply(params, {}, x, key=None, train=False)[0]

@@ -28,9 +28,9 @@ from localgrad.blocks.given import check_blocks
 from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.tasks import Task, as_task
 
-Parts = Mapping[str, Block]
-Run = Callable[[str, jax.Array], jax.Array]
-Step = Callable[[Run, Message, Key], tuple[dict[str, jax.Array], dict[str, jax.Array]]]
+Parts = Mapping[str, Block]  # by parameter group
+Run = Callable[[str, jax.Array], jax.Array]  # `run(group, x)` applies a part
+Step = Callable[[Run, Message, Key], tuple[dict[str, jax.Array], dict[str, jax.Array]]]  # see `local_block`
 
 _HEADS = 0x68656164  # sets the keys of heads apart from those within the first part
 
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     """What a block makes of a signal.
 
     Attributes:
-      cotangents: the gradient along the outputs of its step, which the block's own vjp takes on to its parameters.
+      cotangents: the gradient along the outputs of its step, which the block's own vjp carries to its parameters.
       metrics: a dict of scalars with at least `loss`.
       grads: gradients of groups that the step's outputs do not depend on.
     """
@@ -70,7 +70,7 @@ def local_block(
 
     Args:
       name: the name in tables.
-      parts: a Block for each parameter group; the first, alone, draws from the step's key itself.
+      parts: a Block for each parameter group; the first one alone is given the step's own key.
       step: `(run, message, key) -> (message, metrics)`, where `run(group, x)` applies a part and `metrics["loss"]` is
         what the block learns from.  The message it is given, and the one it returns, are detached.
       tx: one optax transform over the groups, or one by groups; see `transforms`.
@@ -110,7 +110,8 @@ def waiting_block(
       step: `(run, message, key) -> (message, outputs, kept)`: outputs that gradients flow through, and other arrays
         that the answer needs.
       answer: `(params, outputs, kept, signal) -> Answer`.
-      through: the groups that the outputs depend on, all by default; the others learn from the answer alone, or not.
+      through: the groups that the outputs depend on, all by default; the others learn from `Answer.grads`, or not at
+        all.
     """
     groups = tuple(parts) if through is None else through
     own_tx = transforms(tx, tuple(group for group in parts if group not in fixed))
@@ -135,7 +136,7 @@ def waiting_block(
 
 
 def init_of(parts: Parts, step: Callable, tx: Transforms) -> Callable[[Key, Spec], BlockState]:
-    """`LocalBlock.init` of parts that a step runs: each is drawn for what the step gives it."""
+    """`LocalBlock.init` of parts that a step runs: each is drawn for the shape and dtype that the step gives it."""
 
     def init(key: Key, message: Spec) -> BlockState:
         keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
@@ -157,7 +158,7 @@ def init_of(parts: Parts, step: Callable, tx: Transforms) -> Callable[[Key, Spec
 
 
 def moving_run(parts: Parts, params: dict[str, PyTree], state: BlockState, key: Key | None) -> tuple[Run, dict]:
-    """`run(group, x)` as it is while training, or in prediction if there is no key; and the model state it moves on."""
+    """`run(group, x)` of training, or of prediction where `key` is None; and the model state, which `run` updates."""
     model_state = dict(state.model_state)
 
     def run(group: str, x: jax.Array) -> jax.Array:
@@ -184,7 +185,7 @@ def run_of(parts: Parts, state: BlockState, key: Key | None = None) -> Run:
 
 
 def runs_of(parts: Sequence[Parts], states: Sequence[BlockState], keys: Sequence[Key] | None) -> list[Run]:
-    """`run_of` of each of several blocks."""
+    """`run_of` for each of several blocks; `keys` are one a block, or None."""
     own_keys = [None] * len(parts) if keys is None else keys
     return [run_of(*each) for each in zip(parts, states, own_keys, strict=True)]
 
@@ -213,9 +214,9 @@ def classifying_model(
       x_spec, task: as for every method.
       views: number of views of each example; with two, x is `(B, 2, ...)` and the message holds 2 B examples.
       image: the message carries the input of the network to every block, as `image`.
-      handed: `(output of f, key of its block) -> what the block hands on`, where that is another while training.
-      entered: `(inputs, while training) -> what the first block sees of them`, where that is not the inputs; its rows
-        are those of the first example first.
+      handed: `(output of f, key of its block) -> what the block hands on in training`, where that is not the output.
+      entered: `(inputs, train) -> what the first block sees of them`, where that is not the inputs; where an example
+        becomes several rows, they follow each other.
     """
     exits = tuple(i + 1 for i, head in enumerate(heads) if head is not None)
 

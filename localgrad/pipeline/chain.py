@@ -3,8 +3,8 @@
 A batch is cut into M parts.  Forward, stage s works on part t - s on tick t and keeps what the way back needs; then the
 gradients come down in the same manner.  Every block learns once a batch, from the mean over the parts: the gradient of
 the whole batch where its loss is a mean over examples.  Batch norm and losses that couple examples see one part at a
-time, running statistics move once a part, and dropout draws for each part anew.  A batch leaves no stage before all
-have learnt from it, so each pays a bubble of S - 1 ticks on the way up and S - 1 on the way down.
+time, running statistics move once a part, and dropout draws for each part.  The next batch enters when all stages
+have learnt from this one, so each batch pays a bubble of S - 1 ticks on the way up and S - 1 on the way down.
 
 References:
   Huang et al., GPipe, https://arxiv.org/abs/1811.06965
@@ -74,7 +74,7 @@ class Chain:
     """The schedule on a mesh; a tick of the engine is a whole batch.
 
     Attributes:
-      layout: of a model whose blocks wait for the way back of the next one, its message specs of one part of a shard.
+      layout: of a model whose blocks wait for the one above (`above`), with the message specs of one part of a shard.
       parts: micro-batches M of a shard's batch.
       bubble: what fills messages where nothing is.
     """
@@ -128,7 +128,7 @@ class Chain:
         return Slots([{i: (dict(made[i].grads), dict(made[i].metrics)) for i in late} for late in self._phases.late])
 
     def initial(self, key: Key, first: np.int32) -> tuple:
-        """The parts of the state but the slots, as one device sees them."""
+        """All of the state but its slots, as one device sees it; `first` numbers the next batch."""
         return np.ones((max(map(len, self.layout.blocks)),), np.bool_), first, key
 
     def tick(self, state: ChainState, batch_id: jax.Array, examples: Examples | None) -> tuple[ChainState, Report]:
@@ -139,14 +139,15 @@ class Chain:
         effects, moved = jax.tree.map(lambda x: x / self.parts, up.effects), up.moved
         if self.layout.split:
             effects, moved = mean_over_data((effects, moved))
-        learnt, ok, first = self._learn_at_once(real, learnt, moved, effects, state.ok)
+        learnt, ok, stopped = self._learn_at_once(real, learnt, moved, effects, state.ok)
         then = jax.tree.map(lambda x: x / self.parts, self._go_down(learnt, moved, up.kept, real).effects)
         if self.layout.split:
             then = mean_over_data(then)
-        learnt, values, ok, stopped = self._learn(real, learnt, moved, effects, then, ok, first)
+        learnt, values, ok, stopped = self._learn(real, learnt, moved, effects, then, ok, stopped)
         return state._replace(slots=[*learnt, *moved], ok=ok), Report(values, stopped, batch_id)
 
     def _go_up(self, state: ChainState, learnt, before, batch_id: jax.Array, real: jax.Array, examples) -> Up:
+        """All parts through the forward passes of all stages."""
         stage, layout, phases = jax.lax.axis_index("stage"), self.layout, self._phases
 
         def one(given: Up, tick: jax.Array):
@@ -178,6 +179,7 @@ class Chain:
         return jax.lax.scan(one, start, self._ticks())[0]
 
     def _go_down(self, learnt: list[jax.Array], moved: list[jax.Array], kept: list[jax.Array], real: jax.Array) -> Down:
+        """The gradients of all parts down all stages."""
         stage, layout, phases = jax.lax.axis_index("stage"), self.layout, self._phases
 
         def one(given: Down, tick: jax.Array):
@@ -219,8 +221,8 @@ class Chain:
 
         return layout.choose(real, own, (learnt, ok, layout.idle()))
 
-    def _learn(self, real: jax.Array, learnt, moved, effects, then, ok: jax.Array, first: jax.Array):
-        """The update of those that have waited: `(learnt, values, ok, stopped)`."""
+    def _learn(self, real: jax.Array, learnt, moved, effects, then, ok: jax.Array, stopped: jax.Array):
+        """The update of the groups that have waited for the way back: `(learnt, values, ok, stopped)`."""
         layout = self.layout
 
         def own(stage: int):
@@ -241,12 +243,13 @@ class Chain:
 
             return run
 
-        return layout.choose(real, own, (learnt, self.values.fill(), ok, first))
+        return layout.choose(real, own, (learnt, self.values.fill(), ok, stopped))
 
     def _pack_learnt(self, stage: int, states: Sequence[BlockState]) -> list[jax.Array]:
         return [*self.states.pack_late(stage, states), *self.states.pack_rest(stage, states)]
 
     def _receive(self, stage: int, inbox: list[jax.Array], part: jax.Array, examples: Examples | None) -> Message:
+        """The message of a part to a stage's first block."""
         if stage == 0 and examples:
             return feeding.enter(self.layout.model, examples(part, self.parts))
         return self.layout.messages.unpack(stage, inbox)

@@ -15,6 +15,7 @@ from localgrad.pipeline.finite import finite, with_parameters_checked
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.schedules import WEIGHTS
 from localgrad.pipeline.specs import asked_on_way_back, no_metrics, signal_of
+from localgrad.registry import check_known
 
 
 class SequentialState(NamedTuple):
@@ -44,20 +45,19 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
     Args:
       model: any model.
       delays: of each block, by how many batches what it learns from a signal is late, as on the stages of a pipeline
-        (`delays_of`): a block sees batch k before it has learnt from the signal of any later than `k - 1 - delay`.
-        None are late by default.
+        (`delays_of`): a block sees batch k before it has learnt from the signal of any batch later than
+        `k - 1 - delay`.  None are late by default.
       weights: with delays, which parameters the way back uses: `stashed`, those of the batch's pass; or `current`.
 
     Returns:
       An `Engine`.
 
     Raises:
-      ValueError: for delays that are not one a block, that fall from a block to the one above where signals come down
+      ValueError: for delays that are not one a block, that rise from a block to the one above where signals come down
         block by block, or of blocks that wait for nothing; for unknown `weights`; for a batch of too few examples for
         the model to learn from, see `least_examples`.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"unknown weights {weights!r}; there are {', '.join(WEIGHTS)}.")
+    check_known("weights", weights, WEIGHTS)
     signal = signal_of(model)
     plan = make_plan(model)  # refuses blocks that wait for what nobody hands down
     check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
@@ -83,7 +83,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
         return new, _report([(dict(each.metrics), each.stopped) for each in passed], batch_id)
 
     def train_waiting(state: SequentialState, message: Message, keys: Sequence[Key], batch_id: jax.Array):
-        """Blocks of which any waits for a signal, which comes in time."""
+        """Blocks some of which wait for signals, which come in time."""
         passed = step.forward_all(model, state.blocks, message, keys, list(state.ok))
         blocks, ok = [each.state for each in passed], [each.ok for each in passed]
         reports = [(dict(each.metrics), each.stopped) for each in passed]
@@ -99,7 +99,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
         return state._replace(blocks=tuple(blocks), ok=jnp.stack(ok)), _report(reports, batch_id)
 
     def train_delayed(state: SequentialState, message: Message, keys: Sequence[Key], batch_id: jax.Array):
-        """The same, of signals that come late."""
+        """Blocks some of which wait for signals, which come late."""
         assert waiting is not None and isinstance(state.pending, Pending)
         blocks, ok, pending, report = waiting.train(state.blocks, state.ok, state.pending, message, keys, batch_id)
         return state._replace(blocks=blocks, ok=ok, pending=pending), report

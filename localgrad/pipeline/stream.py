@@ -2,15 +2,14 @@
 
 On a tick a stage first learns from the signal that has just arrived, with what it kept of that batch, and then takes a
 batch of its own forward: stage s batch t - s.  What its blocks learn at once, or from each other, they learn then.  The
-message goes up to the next stage, and what is waited for goes where it is waited for: the error that the last stage
-makes to all stages (`broadcast`), what a stage's lowest block hands down to the stage below (`relay`, `chain`).  A
-stage keeps the batches in between in a ring; how many, and how late it learns, the schedule says.
+message goes up to the next stage, and signals go to whoever waits for them: the error that the last stage makes goes to
+all stages (`broadcast`), what a stage's lowest block hands down goes to the stage below (`relay`, `chain`).  A stage
+keeps the batches in between in a ring; how many, and how late it learns, the schedule says.
 
-`locked` lets in the next batch only when nothing of it would come late.
+`locked` lets the next batch in only when none of its signals would come late.
 
 References:
-  Webster et al., Learning the connections in direct feedback alignment (DKP): backward unlocking; nothing about
-  pipelines
+  Webster et al., Learning the connections in direct feedback alignment (DKP): backward unlocking, without a pipeline
 """
 
 import dataclasses
@@ -41,9 +40,9 @@ class Stream:
 
     Attributes:
       layout: of a model whose blocks wait for signals of one kind, or for none.
-      schedule: which says when.
+      schedule: which batch a stage works on when.
       signal: what blocks wait for.
-      bubble: what fills messages and rings where nothing is; a NaN is also put over what has been used.
+      bubble: what fills messages and rings where nothing is; where it is not 0 it also replaces what has been used.
       current: the way back uses the parameters of its own time, and not those of the pass.
     """
 
@@ -96,7 +95,7 @@ class Stream:
         return Signals(self.signal, self.phases, self.bubble)
 
     def initial(self, key: Key, first: np.int32) -> tuple:
-        """The parts of the state but the slots, as one device sees them."""
+        """All of the state but its slots, as one device sees it; `first` numbers the next batch."""
         kept = ring.full(self.phases.entries.fill(self.bubble), max(1, *self.schedule.places))
         ok = np.ones((self._most,), np.bool_)
         inbox, none = self.layout.messages.fill(self.bubble), np.int32(-1)
@@ -174,20 +173,20 @@ class Stream:
         place = state.signal_id % self._places()
         if not self.layout.split:
 
-            def whole(stage: int):
+            def branch(stage: int):
                 def run(carry: tuple[Learnt, tuple]):
                     entry = ring.read(state.ring, place)
                     return self.meet(stage, carry[0], rest, moved, entry, state.signal, state.signal_id)
 
                 return run
 
-            late, handed = self.layout.choose(due, whole, (nothing, self.signals.nothing()))
+            late, handed = self.layout.choose(due, branch, (nothing, self.signals.nothing()))
         else:
             late, handed = learn_late_of_shards(self, state, nothing, rest, moved, ring.read(state.ring, place))
         return late, self._poisoned(state.ring, place, due), handed
 
     def _poisoned(self, kept: list[jax.Array], place: jax.Array, due: jax.Array) -> list[jax.Array]:
-        """The ring with bubbles over what has been used, where those are to be seen."""
+        """The ring with a bubble in place of what has been used, so that a test sees it if that is used again."""
         if self.bubble == 0:
             return kept
         gone = zip(self.phases.entries.fill(self.bubble), ring.read(kept, place), strict=True)
@@ -216,7 +215,7 @@ class Stream:
         if self.layout.split:
             return Shards(self, work).run(now, went)
 
-        def whole(stage: int):
+        def branch(stage: int):
             def run(carry: tuple[Learnt, Went]):
                 now, went = carry
                 now, new, entry = self.advance(stage, own, now, went, message_of(stage), keys(stage), batch_id)
@@ -224,12 +223,13 @@ class Stream:
 
             return run
 
-        return self.layout.choose(work.valid, whole, (now, went))
+        return self.layout.choose(work.valid, branch, (now, went))
 
     # --- small things -----------------------------------------------------------------------------------------------
 
     @property
     def _most(self) -> int:
+        """The most blocks of any stage."""
         return max(map(len, self.layout.blocks))
 
     def _places(self) -> jax.Array:
@@ -237,7 +237,7 @@ class Stream:
         return jnp.array([max(1, n) for n in self.schedule.places], jnp.int32)[jax.lax.axis_index("stage")]
 
     def _is_late(self, stage: jax.Array) -> jax.Array:
-        """Of this device's stage, which of its blocks learn from signals that arrive."""
+        """For each block of this device's stage, whether it learns from a signal that arrives, bool `(N,)`."""
         rows = [[i in late for i in span] for span, late in zip(self.layout.blocks, self.phases.late, strict=True)]
         table = np.array([row + [False] * (self._most - len(row)) for row in rows])
         return jnp.asarray(table)[stage]
@@ -252,7 +252,7 @@ class Stream:
         late: bool = True,
         prompt: bool = True,
     ) -> Learnt:
-        """Packed: of the reports, those that belong to this half of the tick."""
+        """Packs what a half of the tick has learnt: the states that it moves, and the reports that belong to it."""
         phases, span = self.phases, self.layout.blocks[stage]
         own = [i for i in span if (i in phases.late[stage]) == late]
         slots, ready = self.values.late if late else self.values.rest, prompt or not phases.prompt[stage]
@@ -266,6 +266,7 @@ class Stream:
 
     @cached_property
     def _late_learn_at_once(self) -> bool:
+        """Whether any block that learns from a late signal also learns at once."""
         return any(self.phases.passed[i].grads for own in self.phases.late for i in own)
 
     def first(self, own: list[jax.Array], rest: list[jax.Array]) -> list[jax.Array]:

@@ -19,7 +19,7 @@ from localgrad.pipeline.specs import no_metrics
 
 
 class Reader(Protocol):
-    """Gives the metrics of a stage's blocks back from their slots, in order, as `Slots` does."""
+    """Unpacks the metrics of a stage's blocks from their slots, in order, as `Slots` does."""
 
     def unpack(self, which: int, slots: Sequence[jax.Array]) -> Sequence[dict[str, jax.Array]]: ...
 
@@ -30,10 +30,10 @@ class Pipeline(Protocol):
     Attributes:
       layout: of the model.
       plan: the layout's, with what the schedule keeps.
-      specs: a NamedTuple of partition specs, one for each part of the state; the first part is the states' slots, and
-        there is one `next_id`.
+      specs: a NamedTuple of partition specs, one for each field of the state; the first field is the slots of the block
+        states, and one is `next_id`.
       states, values: slots of the stages' block states and of their metrics.
-      turns: ticks of a batch; on the second and later of them nothing new enters.
+      turns: ticks from one batch to the next; on the second and later of them nothing enters.
       drain: ticks that empty the pipeline.
     """
 
@@ -53,7 +53,7 @@ class Pipeline(Protocol):
     def drain(self) -> int: ...
 
     def initial(self, key: Key, first: np.int32) -> tuple:
-        """The parts of the state but the first, as one device sees them; `first` numbers the next batch."""
+        """All fields of the state but the first, as one device sees them; `first` numbers the next batch."""
         ...
 
     def tick(self, state: Any, fresh_id: jax.Array, examples: Examples | None) -> tuple[Any, Report]:
@@ -68,7 +68,7 @@ def bubbles(pipeline: Pipeline, state: Any, ticks: int) -> tuple[Any, Report]:
 
 
 def feed(pipeline: Pipeline, state: Any, batches: Batches) -> tuple[Any, Report]:
-    """A call: all ticks of some batches, as `bubbles`."""
+    """All ticks of the batches of a call: `(state, Report)` of arrays `(ticks, ...)`."""
     layout = pipeline.layout
 
     def one(state: Any, xs: tuple[jax.Array, PyTree]):
@@ -122,8 +122,8 @@ def engine(pipeline: Pipeline) -> Engine:
             by_stage = [values.unpack(s, [m[:, s] for m in report.values]) for s in range(layout.stages)]
             by_block = tuple(value for stage in by_stage for value in stage)
             places = [(s, j) for s, span in enumerate(layout.blocks) for j in range(len(span))]
-            of_all = report.batch_id.ndim == 2
-            ids = tuple(report.batch_id[:, s] if of_all else report.batch_id[:, s, j] for s, j in places)
+            by_stage_alone = report.batch_id.ndim == 2  # `(ticks, S)`: all blocks of a stage report the same batch
+            ids = tuple(report.batch_id[:, s] if by_stage_alone else report.batch_id[:, s, j] for s, j in places)
             metrics = Metrics(by_block, ids, tuple(report.stopped[:, s, j] for s, j in places))
             return state, with_parameters_checked(metrics, [sound[j, s] for s, j in places])
 
@@ -187,8 +187,10 @@ def engine(pipeline: Pipeline) -> Engine:
 
 
 def _strip(tree: PyTree, axes: int) -> PyTree:
+    """Arrays as a device works on them: without the mesh's axes in front, which have length 1 on it."""
     return jax.tree.map(lambda x: x.reshape(x.shape[axes:]), tree)
 
 
 def _unstrip(tree: PyTree, axes: int) -> PyTree:
+    """Arrays with the mesh's axes in front again; see `_strip`."""
     return jax.tree.map(lambda x: x.reshape((1,) * axes + x.shape), tree)

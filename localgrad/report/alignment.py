@@ -51,7 +51,8 @@ def projection_cosines(
       keys: those of a training step of this batch, whose a_l and output are then measured; None measures prediction's.
 
     Returns:
-      A cosine for each block, of all `(B, C)` numbers as one vector; None where there is no feedback from the scores.
+      A cosine for each block, of all `(B, C)` numbers as one vector; None where a block has no dense feedback from the
+      scores.
 
     References:
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Figure 2

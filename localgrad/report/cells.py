@@ -18,6 +18,9 @@ def grid(values: np.ndarray, *, title: str, rows: Sequence[str], columns: Sequen
       rows, columns: their names.
       cell: what a number is, such as `loss`.
       log: shades are of the logarithm.
+
+    Returns:
+      An `svg` element.
     """
     count_rows, count_columns = values.shape
     size = max(3.0, min(22.0, 300 / max(count_rows, count_columns)))

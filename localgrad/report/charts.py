@@ -66,7 +66,7 @@ def more_curves(run: Run) -> list[Figure]:
 
 
 def compared(runs: Sequence[Run]) -> list[Figure]:
-    """Several runs in one chart each: their score over epochs and by exit, of those that have the first one's score."""
+    """Several runs together: their score over epochs and by exit, of the runs that have the first one's score."""
     shades = [colour(i, len(runs)) for i in range(len(runs))]
     first = runs[0].epochs
     alike = [run.epochs.score == first.score for run in runs]

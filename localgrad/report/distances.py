@@ -20,6 +20,9 @@ def class_distances(features: np.ndarray, labels: np.ndarray) -> Distances:
       features: `(N, ...)`.
       labels: integers `(N,)`; at least two classes, each of at least two examples, are present.
 
+    Raises:
+      ValueError: for fewer than two classes, or a class of one example.
+
     References:
       Kao and Chen, Associated Learning, https://arxiv.org/abs/1906.05560, section 5.4
 

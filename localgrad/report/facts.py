@@ -56,7 +56,7 @@ class Epochs(NamedTuple):
 
 
 class Example(NamedTuple):
-    """An example that the network is sure about and wrong.
+    """An example that the network predicts wrongly, and is sure about.
 
     Attributes:
       number: which of its split, from 0.

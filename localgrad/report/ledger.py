@@ -13,7 +13,8 @@ class BlockRow(NamedTuple):
     """One block.
 
     Attributes:
-      effective, affiliated: parameters that prediction at the last exit uses, and those it does not.
+      name: the block's.
+      effective, affiliated: number of parameters that prediction at the last exit uses, and of all others.
       flops: of a training step.
       message: bytes that the block hands to the next.
       signal: bytes that it waits for from above.
@@ -31,7 +32,7 @@ class StageRow(NamedTuple):
     """One stage.
 
     Attributes:
-      blocks: its first block, and the one behind its last.
+      blocks: the index of its first block, and that behind its last.
       cost: share of the total cost.
       params: parameters.
       waste: part of a device's state that is padding.
@@ -48,14 +49,17 @@ class StageRow(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """Blocks, stages, and the speed-up predicted for a run of a number of batches.
+    """What blocks and stages cost, and the speed-up that is predicted for a run.
 
-    `speed_up` is sequential time over pipeline time, sum of costs / dearest stage * (1 - bubble), on devices that are
-    each as fast as the one of the sequential run and hand messages on at no cost.  `bubble` is the share of idle time
-    of S stages in a run of N batches: (S - 1) / (N + S - 1) for local losses and S / (N + S) with delays, once a run;
-    (S - 1) / (M + S - 1) of every batch of M micro-batches; locked, (S - 1) / (S + 2) of a broadcast, a forward pass
-    taken as a third, and half of a relay.
-    `parts` says how a batch is cut: what a block sees of it at once.
+    Attributes:
+      blocks, stages: a row each.
+      speed_up: sequential time over pipeline time, sum of costs / most expensive stage * (1 - bubble), on devices that
+        are each as fast as the one of the sequential run and hand messages on at no cost.
+      bubble: the share of its time that one of S stages is idle in a run of N batches: (S - 1) / (N + S - 1) for local
+        losses, S / (N + S) with delays, (S - 1) / (M + S - 1) for backpropagation of M micro-batches; where each batch
+        is waited for (`locked`), (S - 1) / (S + 2) for a broadcast, a forward pass taken as a third of a step, and half
+        for a relay.
+      parts: a sentence on how many examples of a batch a block works on at once.
     """
 
     blocks: tuple[BlockRow, ...]
@@ -185,9 +189,9 @@ def format_seconds(model: Model, seconds: Sequence[float], cuts: Sequence[int], 
         [i + 1, block.name, f"{1e3 * spent:,.2f}", f"{spent / sum(seconds):.1%}"]
         for i, (block, spent) in enumerate(zip(model.blocks, seconds, strict=True))
     ]
-    dearest = max(sum(seconds[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+    slowest = max(sum(seconds[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
     says = (
-        f"By the clock, one device and no bubble, {len(cuts) - 1} stages gain at most {sum(seconds) / dearest:.2f}: "
+        f"By the clock, one device and no bubble, {len(cuts) - 1} stages gain at most {sum(seconds) / slowest:.2f}: "
         f"--cuts={','.join(map(str, cuts))}"
     )
     before = "" if completing is None else f"Before the first step, completing all blocks takes {completing:,.2f} s."

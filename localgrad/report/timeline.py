@@ -12,7 +12,7 @@ _HUES = 6  # batches after which colours come again
 def waited(schedule: Schedule, batches: int) -> int:
     """Ticks of a run on which the stage that waits longest takes no batch forward and learns from none.
 
-    Of each batch in the middle of a run it is the same number, so a few batches tell that of any run.
+    Each batch in the middle of a run adds the same number, so a few batches tell that of any run.
 
     Args:
       schedule: any schedule.

@@ -1,6 +1,6 @@
 """Two trees that should be the same, and words for where they are not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localgrad.base import DivergedError, Metrics, Model, PyTree, Spec
+from localgrad.base import DivergedError, Metrics, Model, PyTree
 from localgrad.pipeline import specs
 
-DOUBLE, SINGLE = 1e-12, 1e-4  # how far apart float64 and float32 may be
+DOUBLE, SINGLE = 1e-12, 1e-4  # how far apart two programs may be in float64, and in float32
 
 
 def name_of(model: Model, i: int) -> str:
@@ -133,11 +133,6 @@ def kind_of(leaf: Any) -> str:
     """Dtype and shape of a leaf, such as `float32[8, 3]`, with what makes jax compile again."""
     weak = "weakly typed " if getattr(leaf, "weak_type", False) else ""
     return f"{weak}{getattr(leaf, 'dtype', type(leaf).__name__)}{list(np.shape(leaf))}"
-
-
-def traced_kinds(function: Callable[..., Any], *args: Spec) -> dict[str, str]:
-    """Kind of every leaf that a function gives, by path; nothing is computed."""
-    return {path: kind_of(leaf) for path, leaf in leaves_of(jax.eval_shape(function, *args))}
 
 
 def _numbers(leaf: Any) -> np.ndarray:

@@ -22,8 +22,8 @@ def reached(
 
     Args:
       jaxpr: a jaxpr, or a closed one.
-      live: one an input.
-      visit: is told of every equation.
+      live: of each input, whether it is live.
+      visit: is called with every equation, which of its inputs depend on a live one, and its place in the source.
       place: where in the source the program is called.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
@@ -100,7 +100,7 @@ def _through(equation: Any, given: list[bool], visit: Visit, place: str) -> list
 
 
 def _through_scan(equation: Any, program: Any, given: list[bool], visit: Visit, place: str) -> list[bool]:
-    """A carry depends on what it depended on in any round before."""
+    """As `_through`, for a scan: a carry also depends on what the carries depended on a round before."""
     consts, carry = equation.params["num_consts"], equation.params["num_carry"]
     while True:
         found = reached(program, given)

@@ -57,7 +57,8 @@ def check_keys(model: Model, batches: Batches | None = None, *, states: States |
             )
         else:  # its stash may hold the key for `backward`
             unlike = f"{name}, `forward` draws nothing, and with the keys of two batches"
-            assert_same(*(_arrays(one._replace(stash=())) for one in (ours, other)), 0.0, unlike, _UNUSED)
+            one, another = (_arrays(each._replace(stash=())) for each in (ours, other))
+            assert_same(one, another, 0.0, unlike, _UNUSED)
         message = ours.message
 
 

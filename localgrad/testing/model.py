@@ -1,6 +1,7 @@
 """All of the law that applies to a model."""
 
 from localgrad.base import Batches, Model
+from localgrad.registry import check_known
 from localgrad.testing.checkpoints import check_round_trip
 from localgrad.testing.engines import check_bubbles, check_engines
 from localgrad.testing.examples import States, or_first, or_random
@@ -42,9 +43,8 @@ def check_model(
       >>> model = lg.early_exit(lg.mlp((4,)), jax.ShapeDtypeStruct((8, 5), jnp.float32), 3, tx=optax.sgd(0.1))
       >>> check_model(model, without=("round_trip", "engines", "bubbles", "variants", "trials"))
     """
-    unknown = sorted(set(without) - set(PARTS))
-    if unknown:
-        raise ValueError(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}.")
+    for part in sorted(without):
+        check_known("part", part, PARTS)
     if "task" not in without and batches is None:
         check_task(model.task)
     given = or_random(model, batches)

@@ -11,7 +11,7 @@ from localgrad.pipeline.specs import key_spec, passes, signals
 
 
 class Visit(NamedTuple):
-    """What each block is given, as shapes and dtypes, at its two moments.
+    """What a block is given, as shapes and dtypes, at its two moments.
 
     Attributes:
       forward: `(state, message, key)`.

@@ -1,4 +1,4 @@
-"""A schedule is one story: played tick by tick, all that it says of itself is so."""
+"""Plays a schedule tick by tick, and checks all that it says of itself."""
 
 from localgrad.base import Schedule
 
@@ -6,7 +6,7 @@ Done = dict[tuple[str, int, int, int], int]  # forward or answer, stage, batch, 
 
 
 def check_schedule(schedule: Schedule, batches: int = 5) -> None:
-    """Played tick by tick, all work is done once, in order, with what it needs there, and as late as it says.
+    """Played tick by tick, all work is done once, in order, when what it needs is there, and as late as it says.
 
     Args:
       schedule: any schedule.

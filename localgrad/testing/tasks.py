@@ -13,13 +13,13 @@ from localgrad.testing.examples import random_targets
 def check_task(
     task: Task | int, x_spec: Spec | None = None, *, y: jax.Array | None = None, wrong: jax.Array | None = None
 ) -> None:
-    """The parts of a task fit each other: shapes, a loss that can be learnt from, and NaN where a target is none.
+    """The parts of a task fit each other: shapes, a loss that can be learnt from, and NaN where a target is invalid.
 
     Args:
       task: any task.
-      x_spec: of the inputs `(B, ...)`; `(4, 6)`, of whole numbers where there is a target a token, by default.
+      x_spec: of the inputs `(B, ...)`; by default `(4, 6)`, of whole numbers where there is a target a token.
       y: targets of a batch; random ones by default.
-      wrong: targets that are none; by default one NaN, or one -1, among those.
+      wrong: targets of which some are invalid; by default `y` with a NaN, or a -1, in place of the first.
 
     Raises:
       AssertionError: naming the task, the part of it and what is wrong.

@@ -122,7 +122,7 @@ def _groups(text: str, model: Model) -> tuple[int, ...]:
     """The coarse class of each class, of an element of `--coarse_labels`.
 
     Raises:
-      ValueError: for what is no number, or numbers with colons between them.
+      ValueError: for what is neither a number nor numbers with colons between them.
     """
     try:
         found = tuple(map(int, text.split(":")))
@@ -133,7 +133,7 @@ def _groups(text: str, model: Model) -> tuple[int, ...]:
 
 
 def on_mesh(config: RunConfig) -> dict[str, Any]:
-    """What of a configuration `spmd` is given by name, and all that lay a model over a mesh as it does."""
+    """The arguments by which `spmd`, `mpmd` and `plan_of` lay a model over a mesh, from a configuration."""
     names = ("stages", "data_parallel", "cuts", "staleness", "asynchronous", "micro_batches")
     return {name: getattr(config, name) for name in names}
 
@@ -190,7 +190,7 @@ def _image_scale(config: Config, inputs: Inputs) -> tuple[tuple[float, ...], tup
     """Mean and deviation of pixels over the brightest of training: with them an input is an image in [0, 1] again.
 
     Raises:
-      ValueError: for inputs that are no bytes, whose range nobody knows.
+      ValueError: for inputs that are no bytes, whose range is unknown.
     """
     if inputs.stats is None:  # texts, which the method itself refuses
         return None

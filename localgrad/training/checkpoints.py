@@ -40,9 +40,9 @@ class _Keep:
 class Checkpoints(CheckpointReader):
     """The checkpoints of a run: the last two, and the best on validation (the first of equals).
 
-    They hold no trace of the engine, so one made on four stages restores on any number.  Where nothing is late, nothing
-    else is needed for a run to go on with the same bits: batches in flight were finished in the copy that was saved.
-    Where updates are late, the engine's own state is saved beside it.
+    They hold no trace of the engine, so one made on four stages restores on any number.  Where no update is late,
+    nothing else is needed for a run to go on with the same bits: batches in flight were finished in the copy that was
+    saved.  Where updates are late, the engine's own state is saved beside it.
 
     Writing goes on in the background.  When all of a checkpoint is on the disk its manifest is written, with a digest
     of every file; one without, or that is not what it says, is named and passed over.  A write that failed is told of

@@ -57,7 +57,7 @@ class Config(RunConfig):
     double_buffered: int | None = _method(
         None,
         "of backpropagation; learn once in so many batches, from their mean gradient at weights that are one update "
-        "old, which --asynchronous=stashed makes without a bubble (2BW); at least twice the stages but one",
+        "old; with --asynchronous=stashed there is no bubble (2BW), and it is at least 2 (stages - 1)",
         least=1,
     )
     coarse_labels: tuple[str, ...] = _method(
@@ -130,7 +130,7 @@ class Config(RunConfig):
         "kernels do",
     )
     decay_times_rate: bool = _training(
-        True, "the decay is times the rate; without, each step takes that share of the parameters away"
+        True, "the decay is multiplied by the rate; without, each step takes that share of the parameters away"
     )
     clip_norm: float | None = _training(None, "largest global norm of a gradient")
     feedback_optimizer: str | None = _feedback(
@@ -204,7 +204,7 @@ class Config(RunConfig):
         return dict(sorted(found.items(), key=lambda item: GROUPS.index(item[1].group)))
 
     def _load(self) -> None:
-        plugins.load(self.plugin)  # names are looked at next, which it may bring
+        plugins.load(self.plugin)  # before names are checked, which a plugin may register
 
 
 OPTIONS = Config.options()

@@ -1,4 +1,4 @@
-"""`localgrad.fit`: own modules and own data in the one loop."""
+"""`localgrad.fit`: trains a model of your own modules on your own data, in the one loop."""
 
 import re
 import tempfile

@@ -43,7 +43,7 @@ class EpochEnd(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A run, ready to start: the seam between where its parts come from and the loop.
+    """A run, ready to start: all that the loop needs, wherever it comes from.
 
     Attributes:
       config: its configuration.
@@ -104,7 +104,7 @@ def split_batches(
 
 
 def float_of(dtype: Any) -> Any:
-    """The type that inputs are made, or None where the model takes whole numbers as they are."""
+    """The dtype that inputs are converted to, or None where the model takes whole numbers as they are."""
     return dtype if jnp.issubdtype(dtype, jnp.floating) else None
 
 

@@ -1,8 +1,8 @@
 """`calls.jsonl`: a row a call of the engine, in a form that shows when something happened to it.
 
-A row is an object on a line of its own, with `since`, the batches that had been fed before the call, and `crc32`, of
-the line without it.  So a row that was changed is known, and so are rows that are lost: where one begins after the last
-one ended.  Rows of calls are in no checkpoint and cannot be made again; which are lost is told.
+A row is an object on a line of its own, with `since`, the batches that had been fed before the call, and `crc32`, a
+checksum of the line without it.  So a changed row is noticed, and so are lost rows: the next one begins after the last
+one ended.  Rows of calls are in no checkpoint and cannot be made again; the log says which are lost.
 """
 
 import json

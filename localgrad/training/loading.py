@@ -1,4 +1,4 @@
-"""A trained network out of its workdir, in a process that has neither its data nor, of named ones, its code at hand."""
+"""A trained network from its workdir, without its data; a run by names needs no more, one of `fit` its model again."""
 
 import dataclasses
 from os import PathLike
@@ -33,8 +33,9 @@ def load(
     Args:
       workdir: the folder of a run, finished or not; nothing in it is changed.
       best: the best epoch on validation; where there was no validation, and for False, the newest checkpoint.
-      model: of a run of `fit`, the model that was trained, made again; named ones are made of their `config.json`.
-      trial: of several trials that were trained as one, which; from 0.
+      model: of a run of `fit`, the model that was trained, made again; that of a run by names is made of its
+        `config.json`.
+      trial: which of several trials that were trained as one model, from 0.
       log: takes a line for each checkpoint that cannot be used, and one where the blocks of `model` compute something
         else than when they were trained.
 

@@ -34,7 +34,7 @@ class InUseError(ValueError):
 
 @contextmanager
 def owned(folder: epath.Path) -> Iterator[None]:
-    """Owns a folder for as long as it lasts; several processes of one run need one lock, their first's.
+    """Owns a folder within a `with` block; of a run of several processes the first alone does so, for all.
 
     Raises:
       InUseError: if another process owns it, naming the process and its machine.

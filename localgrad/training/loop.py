@@ -56,7 +56,8 @@ class Loop:
         self.checkpoints = checkpoints_of(job.config, log)
         self._keys = trial_keys(job.config.seed, job.model.trials)
         late = any(job.engine.plan.schedule.delays)
-        self._late = late or job.config.replay is not None  # what is in flight, or in buffers, belongs to the run
+        # batches in flight, or in buffers, are part of such a run: its checkpoints hold the engine's own state
+        self._late = late or job.config.replay is not None
         self._evaluate = make_scorer(job.model)
         self.telling = Telling(job, log)
         self._enough = False  # a callback asked for an end

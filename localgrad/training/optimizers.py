@@ -6,6 +6,8 @@ from typing import Any
 
 import optax
 
+from localgrad.registry import check_known
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
     "adamw": optax.adamw,
@@ -21,10 +23,10 @@ def step_decay(rate: float, steps: int, epoch: int, at: Sequence[int] = (), fact
 
     Args:
       rate: at the beginning.
-      steps: batches in the whole run; of no use here.
+      steps: batches in the whole run; not used, and here because all of `SCHEDULES` are given it.
       epoch: batches in an epoch.
-      at: one number is the epochs between two such steps; several are the epochs of each.  None keeps the rate.
-      factor: of the rate after a step to that before.
+      at: one number is the epochs between two changes; several are the epochs of each; () keeps the rate.
+      factor: what the rate is multiplied by at each change.
     """
     if len(at) == 1:
         return optax.exponential_decay(rate, epoch * at[0], factor, staircase=True)
@@ -69,8 +71,8 @@ def make_optimizer(
       steps: batches in the whole run.
       epoch: batches in an epoch, the whole run by default.
       weight_decay: decay; decoupled for adamw, L2 for the others.
-      decay_times_rate: the decay is times the rate, as PyTorch's is; otherwise each step takes `weight_decay` of the
-        parameters away, whatever the rate and the optimizer, as the Kolen-Pollack papers write it.
+      decay_times_rate: the decay is multiplied by the rate, as PyTorch's is; otherwise each step takes `weight_decay`
+        of the parameters away, whatever the rate and the optimizer, as the Kolen-Pollack papers write it.
       decayed: `params -> mask` of the arrays that decay, as `localgrad.kernels` makes it; None is all of them.
       clip_norm: largest global norm of a gradient, or None.
       warmup: batches in which the rate grows from 0 to its peak, linearly; the schedule begins after them.
@@ -79,9 +81,8 @@ def make_optimizer(
     Raises:
       ValueError: for an unknown optimizer or schedule, or a rate, decay, norm, warm-up or step out of range.
     """
-    for kind, value, known in (("optimizer", name, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
-        if value not in known:
-            raise ValueError(f"unknown {kind} {value!r}; there are {', '.join(known)}.")
+    check_known("optimizer", name, OPTIMIZERS)
+    check_known("schedule", schedule, SCHEDULES)
     if (
         not 0 < rate < math.inf
         or not 0 <= weight_decay < math.inf
@@ -116,7 +117,7 @@ def make_optimizer(
 def _checked_steps(
     schedule: str, steps: int, warmup: int, step_epochs: Sequence[int] | None, step_factor: float | None
 ) -> dict[str, Any]:
-    """What the schedule `step` is given, and what is refused of it and of a warm-up.
+    """What the schedule `step` is given; refuses numbers of it, or of the warm-up, that cannot be.
 
     Raises:
       ValueError: see `make_optimizer`.

@@ -57,7 +57,7 @@ def model_digest(model: Model) -> str:
 
 
 def names_of(model: Model) -> str:
-    """The names of a model's blocks in one word, those that repeat once.
+    """The names of a model's blocks in one word; a name that repeats is there once, with its count.
 
     Examples:
       >>> from types import SimpleNamespace as Some

@@ -46,7 +46,7 @@ def program_of(model: Model, augment: data.Augment | None = None, train: data.Da
 
 
 def version(name: str) -> str:
-    """The version of an installed package; of this one in a checkout words that say so."""
+    """The version of an installed package; of one that is not installed, "of a checkout"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -54,7 +54,7 @@ def version(name: str) -> str:
 
 
 def or_saved(program: str, saved: Any) -> str:
-    """A program, or that of a run where the two cannot be compared: other versions trace one and the same otherwise."""
+    """This program; or the saved run's where other versions traced it, so that the two cannot be compared."""
     try:
         theirs = json.loads(saved["program"])[_BY]
     except (TypeError, KeyError, ValueError):
@@ -70,8 +70,8 @@ def changed_blocks(model: Model, saved: dict[str, Any]) -> list[int]:
       saved: the run's configuration.
 
     Returns:
-      [] too where the two cannot be compared: of other optimizers or another size of a batch, or traced by other
-      versions.
+      The numbers; [] too where the two cannot be compared, because they have other optimizers or another batch size,
+      or were traced by other versions.
     """
     if "program" not in saved or saved.get("model") != model_digest(model):
         return []

@@ -1,4 +1,4 @@
-"""Where a run is carried out, resolved, and what of it belongs to what the run computes.
+"""Where a run is carried out: what was left open is resolved, and what would change its numbers is refused.
 
 Stages, cuts and the engine are free where the pipeline is a reordering of the same operations.  Micro-batches and data
 shards are not: statistics, dropout and coupled losses are of each part, and a mean of means rounds otherwise.  Nor are
@@ -70,9 +70,8 @@ def _resolved(config: C, model: Model, one_process: bool) -> C:
     if engine != "sequential":
         streams = config.asynchronous is not None and config.micro_batches is None
         parts = 1 if streams else micro_batches_of(model, config.stages, config.data_parallel, config.micro_batches)
-    if (
-        engine != "sequential" or _late(config, model) or config.cuts is not None
-    ):  # cuts are looked at where none are made
+    # cuts that were given are checked, even where the engine does not use them
+    if engine != "sequential" or _late(config, model) or config.cuts is not None:
         cuts = make_plan(model, config.stages, config.cuts).cuts
     return dataclasses.replace(config, engine=engine, micro_batches=parts, cuts=cuts)
 

@@ -1,4 +1,4 @@
-"""The checkpoint of a run that is restored, for evaluation or to begin a longer network with."""
+"""Finds and restores a checkpoint of a run, for evaluation or to begin a longer network with."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike

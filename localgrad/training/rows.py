@@ -28,7 +28,7 @@ class Rows:
     def __init__(self, model: Model, plan: Plan, epoch_steps: int):
         self._model, self._epoch_steps = model, epoch_steps
         delays, stages = plan.schedule.delays, list(zip(plan.cuts, plan.cuts[1:], strict=False))
-        by_block = len(delays) == len(model.blocks)  # as the sequential engine, which has no stages, counts them
+        by_block = len(delays) == len(model.blocks)  # as in the plan of the sequential engine, which has no stages
         self._delay = list(delays) if by_block else [delays[s] for s, (a, b) in enumerate(stages) for _ in range(a, b)]
         self.begin(0)
 

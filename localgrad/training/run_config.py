@@ -105,12 +105,11 @@ class RunConfig:
             raise ValueError(
                 f"--trace is the numbers of two batches, FROM,TO, the first below the second; got {self.trace}."
             )
-
         if self.replay_shares is not None and self.replay is None:
             raise ValueError("--replay_shares say whose turn is drawn how often, which is drawn with --replay alone.")
 
     def _load(self) -> None:
-        """What must happen before names are looked at."""
+        """What must happen before the fields are checked against their choices."""
 
     @classmethod
     def options(cls) -> Mapping[str, Option]:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and what a run says that did."""
+"""Signals that ask a run to stop, and the exception of a run that did."""
 
 import signal
 import threading

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from localgrad.report import EXITS, Ledger, form_of, ledger, table, unit_of
+from localgrad.report.tables import figure
 from localgrad.tasks import Task
 from localgrad.training import workdir
 from localgrad.training.job import Job
@@ -94,10 +95,7 @@ def format_summary(summary: dict[str, Any], folder: str, task: Task) -> str:
     """The table of exits and the paths of a finished run, as text."""
     name, score = next(iter(task.scores.items()))
     words, form, unit = name.replace("_", " "), form_of(score.percent), unit_of(score.percent)
-
-    def show(value: Any) -> str:
-        return f"{value['mean']:{form}} ± {value['std']:{form}}" if isinstance(value, dict) else f"{value:{form}}"
-
+    show = lambda value: figure(value, form)
     split = next((split for split in ("test", "validation") if f"{split}_{name}" in summary), None)
     lines = []
     if split is not None:

@@ -1,4 +1,4 @@
-"""Whom a run tells how it goes: its trackers, and jax's profiler in its window."""
+"""Tells a run's trackers how it goes, and runs jax's profiler in its window."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

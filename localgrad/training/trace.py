@@ -1,4 +1,4 @@
-"""A window of batches in which is written down what the devices do, for TensorBoard's profiler."""
+"""Writes down what the devices do in a window of batches, for TensorBoard's profiler."""
 
 from collections.abc import Sequence
 from os import PathLike

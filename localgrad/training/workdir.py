@@ -36,7 +36,7 @@ def is_local(path: epath.Path) -> bool:
 
 
 def check_folder(folder: epath.Path) -> None:
-    """Refuses what is no folder, or one in which something of a run leads elsewhere.
+    """Refuses what is no folder, or a folder in which a link in place of a run's file leads out of it.
 
     Raises:
       ValueError: naming the path.
@@ -116,7 +116,7 @@ def read_json(path: epath.Path) -> Any:
     """What a JSON file holds; None where there is none, or it is damaged."""
     try:
         return parse_json(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # of which damaged UTF-8 and JSON are kinds
+    except (FileNotFoundError, ValueError):  # errors of UTF-8 and of JSON are ValueErrors
         return None
 
 
