@@ -26,6 +26,7 @@ class Dataset(NamedTuple):
       label_names: what each class is called; None where they have numbers only.
       columns: of a table, what each column of the inputs is called; None where nobody said.
       targets: the same of the targets.
+      notes: lines for the user, said where training on it begins, such as which columns of a file are what.
 
     Examples:
       >>> from localgrad.tasks import regression
@@ -43,6 +44,7 @@ class Dataset(NamedTuple):
     label_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
     targets: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def learnt(self) -> Task:

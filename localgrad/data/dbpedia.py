@@ -3,11 +3,10 @@
 Source: Zhang, Zhao and LeCun, https://arxiv.org/abs/1509.01626; the folder `dbpedia_csv` as they published it.
 """
 
-import csv
 from pathlib import Path
 
 from localgrad.data import fetch
-from localgrad.data.files import lines
+from localgrad.data.csv_rows import csv_rows
 from localgrad.data.text import Corpus
 
 NAME = "dbpedia"
@@ -34,16 +33,10 @@ def read(config: str | None, data_dir: str | Path | None) -> tuple[Corpus, str]:
     for split in ("train", "test"):
         path = fetch.find(NAME, f"{split}.csv", data_dir)
         texts, labels = [], []
-        rows = csv.reader(f"{line}\n" for _, line in lines(path))
-        try:
-            for row in rows:
-                if len(row) != 3 or not row[0].isdecimal():
-                    raise ValueError(
-                        f"{path}, line {rows.line_num}: expected class, title, abstract; got {len(row)} columns."
-                    )
-                labels.append(int(row[0]) - 1)
-                texts.append(f"{row[1]} {row[2]}")
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num}: no row of a table ({error}).") from None
+        for number, row in csv_rows(path):
+            if len(row) != 3 or not row[0].isdecimal():
+                raise ValueError(f"{path}, line {number}: expected class, title, abstract; got {len(row)} columns.")
+            labels.append(int(row[0]) - 1)
+            texts.append(f"{row[1]} {row[2]}")
         splits[split] = (texts, labels)
     return Corpus(splits, CLASSES), str(path.parent)

@@ -83,7 +83,7 @@ def lines(path: Path, remedy: str = "Fetch the file again") -> Iterator[tuple[in
     """
     number = 0
     with told(path, remedy, EOFError, zlib.error), path.open("rb") as file:
-        unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        unpacked = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
         while line := unpacked.readline(_LINE + 1):
             number += 1
             text = _text(path, number, line, remedy)

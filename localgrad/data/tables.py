@@ -1,6 +1,5 @@
 """Tables from CSV files: columns of numbers, and one of labels or targets."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from localgrad.data.columns import Y_NAMES
+from localgrad.data.csv_rows import csv_rows
 from localgrad.data.dataset import Dataset
-from localgrad.data.files import expanded, is_number, lines
+from localgrad.data.files import expanded, is_number
+from localgrad.data.headers import check_names, check_separator, is_header
 from localgrad.tasks import Task
+
+_SHOWN = 8  # names of columns in a line for the user
 
 
 class Table(NamedTuple):
@@ -22,44 +25,26 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | Path) -> Table:
-    """A CSV file; its first line is a header if any of its cells is no number.
-
-    Beside numbers such a cell must not be there again further down, as a class would be.
+    """A CSV file; its first line is a header if any of its cells is no number, see `localgrad.data.headers`.
 
     Raises:
       FileNotFoundError: it is not there.
-      ValueError: it has no rows, a row of another length, or two columns of one name; the message has its line. Or its
-        first line may be a header and may be none.
+      ValueError: it has no rows, a row of another length, a column without a name, or two of one name; its cells are
+        not separated by commas; or its first line may be a header and may be none.  The message has the line.
     """
     path = expanded(path)
-    numbered = [(number, line) for number, line in lines(path, "Give a CSV file") if line.strip()]
-    rows = [[cell.strip() for cell in row] for row in csv.reader(line for _, line in numbered)]
-    for (number, _), row in zip(numbered, rows, strict=False):
+    numbered = [(number, [cell.strip() for cell in row]) for number, row in csv_rows(path, "Give a CSV file")]
+    rows = [row for _, row in numbered]
+    check_separator(path, rows)
+    for number, row in numbered:
         if len(row) != len(rows[0]):
             raise ValueError(f"{path}, line {number}: {len(row)} cells; expected {len(rows[0])}, as in the first line.")
-    header = bool(rows) and _is_header(path, rows)
+    header = bool(rows) and is_header(path, rows)
     columns = tuple(rows[0]) if header else tuple(str(i + 1) for i in range(len(rows[0]) if rows else 0))
     if not rows[header:]:
         raise ValueError(f"{path} has no rows of numbers.")
-    if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
-        raise ValueError(f"{path} has two columns {twice[0]!r}: give each a name of its own.")
+    check_names(path, columns)
     return Table(path, columns, rows[header:])
-
-
-def _is_header(path: Path, rows: Sequence[Sequence[str]]) -> bool:
-    first = [is_number(cell) for cell in rows[0]]
-    found = [cell for cell, number in zip(rows[0], first, strict=True) if number]
-    counted = len(found) > 2 and found == [str(i) for i in range(len(found))]  # as pandas names columns
-    if all(first):
-        if counted:
-            raise ValueError(
-                f"{path}: its first line is {', '.join(found[:3])}, ...: if that is a header, give names that are no "
-                "numbers; if it is an example, put another one first."
-            )
-        return False
-    texts = [k for k, number in enumerate(first) if not number]
-    again = any(row[k] == rows[0][k] for k in texts for row in rows[1:])  # as a class is there again, and no name
-    return counted or not found or not again
 
 
 def numbers(table: Table, columns: Sequence[str], dtype: Any = np.float32) -> np.ndarray:
@@ -95,20 +80,42 @@ def csv_file(
 
     Args:
       path: the file, `.csv` or `.csv.gz`.
-      task: what is learnt; None, or a classification, reads labels of any text, another task numbers.
+      task: what is learnt; None, or a classification, reads labels of any text, a regression of one output numbers.
       label: the column of labels; None is the one with a usual name (`label`, `target`, `y`, ...), or else the last.
       label_names: the classes, in order, such as those of the training split; None sorts those that there are.
       inputs: the columns of the inputs, in order, such as those of the training split; None is all others.
 
     Returns:
-      Inputs float32 `(N, D)`, with `columns`, and of classes `label_names`.
+      Inputs float32 `(N, D)`, with `columns`, of classes `label_names`, and with a note that says which column is what.
 
     Raises:
       FileNotFoundError: it is not there.
       ValueError: a cell is no number, or a label is of no class; the message has its row. Or it has several columns of
-        a usual name for labels.
+        a usual name for labels, or the task has other targets than one column holds.
     """
     table = read_table(path)
+    numeric = task is not None and task.name != "classification"
+    if task is not None and numeric and (task.name != "regression" or task.outputs > 1):
+        raise ValueError(
+            f"{table.path}: a CSV file has one column of targets, of classes or of numbers for regression(1), and the "
+            f"model is for {task.name} of {task.outputs}: give a pair of arrays (x, y)."
+        )
+    chosen, why = _label_of(table, label, inputs)
+    columns = tuple(name for name in table.columns if name != chosen) if inputs is None else tuple(inputs)
+    rows = numbers(table, columns)
+    found = Dataset(
+        table.path.name,
+        rows,
+        numbers(table, [chosen]) if numeric else np.zeros(len(rows), np.int32),
+        task=task,
+        columns=columns,
+        notes=(_note(table, rows, columns, f"the {'target' if numeric else 'label'} is {chosen!r}, {why}"),),
+    )
+    return found if numeric else _labelled(found, table, chosen, label_names)
+
+
+def _label_of(table: Table, label: str | None, inputs: Sequence[str] | None) -> tuple[str, str]:
+    """The column of labels or targets, and by what it was chosen."""
     others = [name for name in table.columns if name not in (inputs or ())]
     usual = [name for name in others if name.lower() in Y_NAMES]
     if not others or (inputs is not None and len(others) > 1 and not label and not usual):
@@ -118,17 +125,20 @@ def csv_file(
         )
     if label is None and len(usual) > 1:
         raise ValueError(f'{table.path}: is {" or ".join(usual)} the label? Name it, fields=("", "{usual[0]}").')
-    chosen = label or (usual[0] if usual else others[-1])
-    if chosen not in table.columns:
-        raise ValueError(f"{table.path} has no column {chosen!r}; it has {', '.join(table.columns)}.")
-    columns = tuple(name for name in table.columns if name != chosen) if inputs is None else tuple(inputs)
-    rows = numbers(table, columns)
-    name = table.path.name
-    if task is not None and task.name != "classification":
-        return Dataset(name, rows, numbers(table, [chosen]), task=task, columns=columns)
+    if label and label not in table.columns:
+        raise ValueError(f"{table.path} has no column {label!r}; it has {', '.join(table.columns)}.")
+    if label:
+        return label, "as fields say"
+    return (usual[0], "by its usual name") if usual else (others[-1], "the last column")
+
+
+def _labelled(found: Dataset, table: Table, chosen: str, label_names: Sequence[str] | None) -> Dataset:
+    """A set with the numbers of its classes for labels."""
     cells = [row[table.columns.index(chosen)] for row in table.rows]
-    if "" in cells:
-        raise ValueError(f"{table.path}, row {cells.index('') + 1}: column {chosen} is empty; expected a label.")
+    missing = next((i for i, cell in enumerate(cells) if cell.lower() in ("", "nan")), None)
+    if missing is not None:
+        told = "is empty" if not cells[missing] else f"is {cells[missing]}"
+        raise ValueError(f"{table.path}, row {missing + 1}: column {chosen} {told}; expected a label.")
     classes = tuple(label_names) if label_names is not None else tuple(sorted(set(cells), key=_by_number))
     unknown = next(((i, cell) for i, cell in enumerate(cells) if cell not in classes), None)
     if unknown is not None:
@@ -136,7 +146,20 @@ def csv_file(
             f"{table.path}, row {unknown[0] + 1}: the label {unknown[1]!r} is no class; there are {', '.join(classes)}."
         )
     labels = np.array([classes.index(cell) for cell in cells], np.int32)
-    return Dataset(name, rows, labels, len(classes), label_names=classes, columns=columns)
+    return found._replace(labels=labels, classes=len(classes), task=None, label_names=classes)
+
+
+def _note(table: Table, rows: np.ndarray, columns: Sequence[str], label: str) -> str:
+    """What a user is told of a table before anything is learnt of it."""
+    some = [*columns[:_SHOWN], "...", columns[-1]] if len(columns) > _SHOWN + 1 else columns
+    counts = [name for name, column in zip(columns, rows.T, strict=True) if _counts(column)]
+    more = f" {counts[0]!r} numbers the rows: if it means nothing, leave it out of the file." if counts else ""
+    return f"{table.path.name}: inputs are {len(columns)} columns, {', '.join(some)}; {label}.{more}"
+
+
+def _counts(column: np.ndarray) -> bool:
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ..., as numbers of rows are."""
+    return len(column) > 2 and column[0] in (0, 1) and bool(np.all(np.diff(column) == 1))
 
 
 def _by_number(text: str) -> tuple[int, float, str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localgrad import data, regression
+from localgrad import data, multilabel, regression, tokens
 
 
 def draw(folder, name, value, size=(4, 3), mode="L"):
@@ -103,6 +103,36 @@ def test_which_line_is_a_header(text, columns, rows, tmp_path):
     (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     found = data.csv_file(tmp_path / "a.csv")
     assert found.columns == columns and len(found.inputs) == rows
+
+
+@pytest.mark.parametrize("task", [regression(2), multilabel(3), multilabel(1), tokens(4)])
+def test_a_file_has_one_column_of_targets(task, tmp_path):
+    with pytest.raises(ValueError, match=f"one column of targets.* model is for {task.name} of {task.outputs}: give a"):
+        data.csv_file(csv(tmp_path, "a,b,y\n1,2,0\n3,4,1\n"), task=task)
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "says"),
+    [
+        ("a,y,b\n1,u,2\n3,v,4\n", {}, "inputs are 2 columns, a, b; the label is 'y', by its usual name."),
+        ("a,b,c\n1,2,u\n3,4,v\n", {}, "inputs are 2 columns, a, b; the label is 'c', the last column."),
+        ("a,b,y\n1,2,3\n3,4,5\n", {"label": "a"}, "inputs are 2 columns, b, y; the label is 'a', as fields say."),
+        ("5,2,3\n3,4,5\n", {"task": regression(1)}, "inputs are 2 columns, 1, 2; the target is '3', the last column."),
+        (
+            "id,a,y\n1,5,u\n2,4,v\n3,6,u\n",
+            {},
+            "inputs are 2 columns, id, a; the label is 'y', by its usual name. 'id' numbers the rows: if it means "
+            "nothing, leave it out of the file.",
+        ),
+        (
+            ",".join([*(f"x{i}" for i in range(20)), "y"]) + "\n" + ",".join("4" * 21) + "\n",
+            {},
+            "inputs are 20 columns, x0, x1, x2, x3, x4, x5, x6, x7, ..., x19; the label is 'y', by its usual name.",
+        ),
+    ],
+)
+def test_a_table_says_which_column_is_what(text, more, says, tmp_path):
+    assert data.csv_file(csv(tmp_path, text), **more).notes == (f"table.csv: {says}",)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "RGB"])

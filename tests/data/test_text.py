@@ -99,6 +99,9 @@ def test_dbpedia_joins_title_and_abstract(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text('1,"a","b"\n2,"no abstract"\n')
     with pytest.raises(ValueError, match=r"test\.csv, line 2: expected class, title, abstract; got 2 columns"):
         get("dbpedia", "train", data_dir=str(tmp_path) + "/")
+    (tmp_path / "test.csv").write_text('1,"a","b"\n2,"c","d\n3,"e","f"\n')
+    with pytest.raises(ValueError, match=r"test\.csv, line 2: the row that begins here is none of a CSV file"):
+        get("dbpedia", "train", data_dir=str(tmp_path) + "/")
 
 
 @pytest.mark.parametrize(
