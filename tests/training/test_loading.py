@@ -245,7 +245,9 @@ def test_tables_are_read_by_the_names_of_their_columns(tmp_path, monkeypatch, ca
     text = "b,kind,a\n" + "".join(f"{b:.4f},{'low' if a < 0 else 'high'},{a:.4f}\n" for a, b in rows)
     (tmp_path / "train.csv").write_text(text)
     model = own.model(2, shape=(2,), blocks=[lg.from_linen(own.Layer())])
-    done = lg.fit(model, tmp_path / "train.csv", epochs=1, fields=("", "kind"), normalise=True, log=quiet)
+    told = []
+    done = lg.fit(model, tmp_path / "train.csv", epochs=1, fields=("", "kind"), normalise=True, log=told.append)
+    assert told.count("train.csv: inputs are 2 columns, b, a; the label is 'kind', as fields say.") == 1
     assert done.about.columns == ("b", "a") and done.about.label_names == ("high", "low")
     folder = lg.export(done.predictor(), tmp_path / "net")
     (tmp_path / "new.csv").write_text("a,b\n" + "".join(f"{a:.4f},{b:.4f}\n" for a, b in rows[:4]))
