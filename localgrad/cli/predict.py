@@ -12,6 +12,7 @@ has the names of no modules, so that its network is exported first.
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from absl import flags
 
 from localgrad import data
 from localgrad.cli import shell
+from localgrad.data.csv_rows import CSV_ENDINGS
 from localgrad.data.files import expanded, lines
 from localgrad.prediction import Predictions, Predictor
 from localgrad.report import table
@@ -28,7 +30,7 @@ from localgrad.training import load
 from localgrad.training.config_file import saved_config
 
 FLAGS = flags.FLAGS
-_ENDINGS = {"pictures": data.IMAGE_ENDINGS, "tables": (".csv", ".csv.gz"), "texts": (".txt", ".txt.gz")}
+_ENDINGS = {"pictures": data.IMAGE_ENDINGS, "tables": CSV_ENDINGS, "texts": (".txt", ".txt.gz")}
 
 
 def define_flags() -> None:
@@ -55,8 +57,7 @@ def main(argv: list[str]) -> int:
         say = lambda line: print(line, file=sys.stderr)
         predictor = load(FLAGS.workdir, best=FLAGS.best, trial=FLAGS.trial, log=say)
         names, inputs = read_inputs(files, predictor)
-        threshold = FLAGS.anytime
-        found = predictor(inputs, FLAGS.exit) if threshold is None else predictor.anytime(inputs, threshold)
+        found = predicted(predictor, names, inputs, FLAGS.exit, FLAGS.anytime)
         rows = rows_of(names, found)
         if FLAGS.out is None:
             shell.say(shown(rows))
@@ -109,6 +110,20 @@ def read_inputs(files: Sequence[str], predictor: Predictor) -> tuple[list[str], 
     return names, rows.astype(np.int64) if whole else rows
 
 
+def predicted(
+    predictor: Predictor, names: Sequence[str], inputs: Any, exit: int | None, threshold: float | None
+) -> Predictions:
+    """What a network says of inputs at one exit, or at the first that is so confident.
+
+    Raises:
+      ValueError: as `Predictor`, which counts inputs; here they are called by their names.
+    """
+    try:
+        return predictor(inputs, exit) if threshold is None else predictor.anytime(inputs, threshold)
+    except ValueError as error:
+        raise ValueError(re.sub(r"inputs\[(\d+)\]", lambda found: names[int(found[1])], str(error))) from error
+
+
 def _kind(file: str) -> str:
     """What a file holds, by the end of its name."""
     return next((kind for kind, endings in _ENDINGS.items() if file.lower().endswith(endings)), "unknown")
@@ -141,8 +156,16 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def as_jsonl(rows: Sequence[dict[str, Any]], found: Predictions) -> str:
-    """Rows as JSON lines, with the probability of each class."""
-    more: list[dict[str, Any]] = [{} for _ in rows]
-    if found.probabilities is not None:
-        more = [{"probabilities": each.tolist()} for each in found.probabilities]
-    return "".join(json.dumps({**row, **extra}) + "\n" for row, extra in zip(rows, more, strict=True))
+    """Rows as JSON lines: names as text, numbers as numbers, and the probability of each class.
+
+    Of labels that have names the probabilities bear these.
+    """
+    found_rows = []
+    for i, (row, value) in enumerate(zip(rows, found.plain_values, strict=True)):
+        more: dict[str, Any] = {"prediction": value}
+        if found.probabilities is not None:
+            chances = found.probabilities[i].tolist()
+            named = found.label_names if found.of_named_labels else None
+            more["probabilities"] = chances if named is None else dict(zip(named, chances, strict=True))
+        found_rows.append(json.dumps({**row, **more}, allow_nan=False))
+    return "".join(f"{row}\n" for row in found_rows)

@@ -63,24 +63,33 @@ def as_trained(inputs: np.ndarray, trained: Any, what: str) -> np.ndarray:
       ValueError: naming both types: they are of another kind, or do not fit.
     """
     kind, found = np.dtype(trained), inputs.dtype
-    if found == kind:
-        return inputs
+    if found == kind or not inputs.size:
+        return inputs.astype(kind, copy=False)
     says = f"{what} are {found}, and the network is trained on {kind}"
     is_whole = [np.issubdtype(each, np.integer) for each in (found, kind)]
-    if kind == np.bool_:
-        if not np.isin(inputs, (0, 1)).all():
-            raise ValueError(f"{says}: give truth values, or zeros and ones.")
-    elif is_whole[1] and not is_whole[0]:
+    if is_whole[1] and not is_whole[0]:
         unscaled = " and scales them itself: give them unscaled, as whole numbers." if kind == np.uint8 else ""
         raise ValueError(says + (unscaled or ": give them as whole numbers."))
-    elif found == np.uint8 and not is_whole[1]:
+    if found == np.uint8 and jnp.issubdtype(kind, jnp.floating):
         raise ValueError(f"{says}, scaled by whoever made them: give these scaled in the same way, as floats.")
-    elif inputs.size:
-        limits = jnp.iinfo(kind) if is_whole[1] else jnp.finfo(kind)
-        low, high = inputs.min(), inputs.max()
-        if low < limits.min or high > limits.max:
-            raise ValueError(f"{says}: they run from {low} to {high}, which it does not hold.")
+    plain = float if jnp.issubdtype(found, jnp.floating) else int
+    (low, high), (least, most) = (plain(inputs.min()), plain(inputs.max())), _limits(kind)
+    if low < least or high > most or (kind == np.bool_ and not np.isin(inputs, (0, 1)).all()):
+        holds = "0 and 1 alone" if kind == np.bool_ else f"{least} to {most}"
+        raise ValueError(
+            f"{what} run from {low} to {high}, and the network is trained on {kind}, which holds {holds}: give them in "
+            "the units of training."
+        )
     return inputs.astype(kind)
+
+
+def _limits(kind: np.dtype) -> tuple[float, float]:
+    """The least and the greatest number that a type holds."""
+    if kind == np.bool_:
+        return 0, 1
+    if jnp.issubdtype(kind, jnp.floating):
+        return float(jnp.finfo(kind).min), float(jnp.finfo(kind).max)
+    return int(np.iinfo(kind).min), int(np.iinfo(kind).max)
 
 
 def check_digits(inputs: np.ndarray, kind: Any, what: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from localgrad import data
 from localgrad.base import Model
+from localgrad.prediction.naming import check_label_names
 from localgrad.tasks import Task, classification, multilabel, regression, tokens
 
 NAME = "model.json"
@@ -36,7 +37,7 @@ class About(NamedTuple):
       outputs: width of the scores.
       dataset: the data's name.
       mean, std: of each channel, in units of the raw inputs; None where nothing is scaled.
-      label_names: what each class is called; None where they have numbers only.
+      label_names: what each class or label is called; None where they have numbers only.
       columns: of a table, what each column of the inputs is called.
       words: of texts, the vocabulary.
       lengths: of texts, the lengths that batches of training had.
@@ -131,21 +132,28 @@ def about_of(
       train: its training split, or a set like it; inputs and names are looked at.
       stats: mean and deviation of each channel, or None.
       lengths, epoch_steps: see `About`.
+
+    Raises:
+      ValueError: the split's names are not those of the model's classes or labels.
     """
+    task, names = model.task, train.label_names
+    if names is None and task.name == "multilabel":
+        names = train.targets  # columns of a data frame, one for each label
+    check_label_names(names, task.name, task.outputs)
     whole = lambda values: tuple(np.asarray(values, np.float64).reshape(-1).tolist())
     return About(
         shape=tuple(map(int, train.inputs.shape[1:])),
         raw_dtype=str(train.inputs.dtype),
         dtype=str(model.x_spec.dtype),
-        task=model.task.name,
-        outputs=int(model.task.outputs),
+        task=task.name,
+        outputs=int(task.outputs),
         dataset=train.name,
         mean=None if stats is None else whole(stats[0]),
         std=None if stats is None else whole(stats[1]),
-        label_names=train.label_names,
+        label_names=names,
         columns=train.columns,
         words=train.words,
         lengths=tuple(map(int, lengths)),
         epoch_steps=int(epoch_steps),
-        ahead=model.task.ahead,
+        ahead=task.ahead,
     )

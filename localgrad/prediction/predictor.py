@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, softmax
 
 from localgrad.base import BlockState, Model
-from localgrad.data import text
-from localgrad.data.checks import as_trained, checked_inputs
-from localgrad.data.columns import columns_of, in_order, row_names
 from localgrad.data.scaling import normalised, scaling
 from localgrad.prediction.about import About
+from localgrad.prediction.naming import as_text, check_label_names, class_names, plain_number
+from localgrad.prediction.raw import raw_inputs
 
 _BATCH = 256  # examples at once; fewer are filled up to a power of two, so that few programs are compiled
 
@@ -31,7 +29,7 @@ class Predictions(NamedTuple):
       confidence: of what is predicted: the largest probability, `(N,)` or `(N, T)`; of labels the least sure one's;
         None of a regression.
       exits: which exit said it, `(N,)`.
-      label_names: what each class is called.
+      label_names: what each class or label is called.
     """
 
     scores: np.ndarray
@@ -42,14 +40,29 @@ class Predictions(NamedTuple):
     label_names: tuple[str, ...] | None = None
 
     @property
+    def plain_values(self) -> list[Any]:
+        """What is predicted of each example, as JSON has it.
+
+        Of a class its name, or its number where classes have no names; of labels the list of the names of those that
+        are on, or of 0 or 1 each; of tokens a list of such; of a regression a number, or a list of several.
+        """
+        names = None if self.label_names is None else class_names(self.label_names, self.scores.shape[-1])
+        if names is not None and self.of_named_labels:
+            return [[name for name, on in zip(names, row, strict=True) if on] for row in self.values]
+        one = plain_number if names is None else lambda value: names[value]
+        regression = self.probabilities is None and self.values.shape[1:] == (1,)
+        values = self.values[:, 0] if regression else self.values
+        return [one(value) if np.ndim(value) == 0 else [one(each) for each in np.ravel(value)] for value in values]
+
+    @property
     def names(self) -> list[str]:
-        """The predicted class of each example by name; of what has no names its values as text."""
-        if self.label_names is not None and self.values.ndim == 1:
-            return [self.label_names[value] for value in self.values]
-        return [
-            str(value) if np.ndim(value) == 0 else " ".join(f"{v:.6g}" for v in np.ravel(value))
-            for value in self.values
-        ]
+        """What is predicted of each example as text: names, or numbers where there are none."""
+        return [as_text(value) for value in self.plain_values]
+
+    @property
+    def of_named_labels(self) -> bool:
+        """Whether an example may have several labels, which have names."""
+        return self.label_names is not None and self.values.ndim == 2 and self.values.shape == self.scores.shape
 
 
 @dataclass(frozen=True)
@@ -69,22 +82,27 @@ class Predictor:
     model: Model | None = None
     states: tuple[BlockState, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check_label_names(self.about.label_names, self.about.task, self.about.outputs)
+
     def __call__(self, inputs: Any, exit: int | None = None) -> Predictions:
         """Predicts.
 
         Args:
           inputs: raw, `(N, ...)` of the type that the network was trained on: bytes of pictures, rows of a table; or
-            texts, a list of them.  One example alone is an N of 1.
+            texts, a list, an array or a column of them.  One example alone is an N of 1.
           exit: counts blocks from 1; None is the last.
 
         Raises:
-          ValueError: inputs of another shape or type, or an exit that there is not.
+          ValueError: inputs of another shape or type, or beyond it; scores that are not finite; or an exit that there
+            is not.
         """
         scores = self.scores(inputs, exit)
+        _check_finite(scores, np.arange(len(scores)))
         return self._told(scores, np.full(len(scores), self._checked(exit)))
 
     def scores(self, inputs: Any, exit: int | None = None) -> np.ndarray:
-        """Scores `(N, C)` of raw inputs; arguments and errors as `__call__`."""
+        """Scores `(N, C)` of raw inputs, finite or not; arguments and other errors as `__call__`."""
         exit, raw = self._checked(exit), self.raw(inputs)
         parts = []
         for start in range(0, len(raw), _BATCH):
@@ -116,7 +134,9 @@ class Predictor:
         for exit in self.exits:
             if not len(left):
                 break
-            found = self(raw[left], exit)
+            here = self.scores(raw[left], exit)
+            _check_finite(here, left)
+            found = self._told(here, np.full(len(left), exit))
             assert found.confidence is not None
             sure = (found.confidence >= threshold) | (exit == self.exits[-1])
             scores[left[sure]], exits[left[sure]] = found.scores[sure], exit
@@ -125,26 +145,7 @@ class Predictor:
 
     def raw(self, inputs: Any) -> np.ndarray:
         """Inputs `(N, ...)` of the type that the network was trained on; see `__call__`."""
-        about = self.about
-        if about.words is not None and _are_texts(inputs):
-            texts = [inputs] if isinstance(inputs, str) else list(inputs)
-            return text.encode([text.tokens(each) for each in texts], about.words, about.shape[0])
-        found = np.asarray(checked_inputs(inputs, "inputs"))
-        columns = columns_of(inputs) or (row_names(inputs) if found.shape == about.shape else None)
-        if columns is not None and about.columns is not None:
-            found = in_order(found.reshape(-1, found.shape[-1]), columns, about.columns, "inputs")
-        if found.shape == about.shape:
-            found = found[None]
-        if about.shape[-1:] == (1,) and found.shape in (about.shape[:-1], (len(found), *about.shape[:-1])):
-            found = found.reshape(-1, *about.shape)  # grey pictures without a last axis
-        if found.shape[1:] != about.shape or not len(found):
-            raise ValueError(f"inputs are {found.shape}; this network takes (N, {', '.join(map(str, about.shape))}).")
-        found = as_trained(found, about.raw_dtype, "inputs")
-        if about.words is not None and (found.min() < 0 or found.max() >= len(about.words)):
-            raise ValueError(
-                f"inputs run from {found.min()} to {found.max()}; the numbers of words are 0 to {len(about.words) - 1}."
-            )
-        return found
+        return raw_inputs(inputs, self.about)
 
     def _checked(self, exit: int | None) -> int:
         if exit is None:
@@ -197,7 +198,20 @@ def scoring(model: Model, about: About) -> Callable[[Sequence[BlockState], jax.A
     return scores
 
 
-def _are_texts(inputs: npt.ArrayLike | str) -> bool:
-    return isinstance(inputs, str) or (
-        isinstance(inputs, list | tuple) and all(isinstance(each, str) for each in inputs)
-    )
+def _check_finite(scores: np.ndarray, rows: np.ndarray) -> None:
+    """Refuses scores by which nothing can be predicted.
+
+    Args:
+      scores: `(n, ...)`.
+      rows: which inputs they are of, `(n,)`.
+
+    Raises:
+      ValueError: naming the inputs whose scores are not finite.
+    """
+    bad = rows[~np.isfinite(scores).reshape(len(scores), -1).all(axis=1)].tolist()
+    if bad:
+        some = ", ".join(f"inputs[{row}]" for row in bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise ValueError(
+            f"the network's scores of {some} are not finite. Where inputs are far larger than those of training, give "
+            "them in its units; where the weights are not finite, load another checkpoint."
+        )

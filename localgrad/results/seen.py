@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import softmax
 
 from localgrad.data import Dataset
+from localgrad.prediction.naming import class_names
 from localgrad.report.facts import Example, Seen
 from localgrad.report.pictures import data_address
 
@@ -25,7 +26,7 @@ def seen(scores: np.ndarray, dataset: Dataset, count: int = 12) -> Seen:
       ([[1, 0], [1, 1]], [(1, '1', '1.5')])
     """
     classes = scores.shape[1]
-    names = dataset.label_names or tuple(map(str, range(classes)))
+    names = class_names(dataset.label_names, classes)
     predicted, labels = scores.argmax(axis=1), np.asarray(dataset.labels)
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (labels, predicted), 1)

@@ -92,7 +92,7 @@ def test_anytime_leaves_at_the_first_exit_that_is_sure(fitted):
         (lambda p: p(X / 255), "inputs are float.*trained on uint8 and scales them itself: give them unscaled"),
         (
             lambda p: p(X.astype(int) + 200),
-            "inputs are int.*, and the network is trained on uint8: they run from 200 to 379",
+            "inputs run from 200 to 379, and the network is trained on uint8, which holds 0 to 255",
         ),
         (lambda p: p(X[:, :2]), r"inputs are \(40, 2, 4, 1\); this network takes \(N, 4, 4, 1\)"),
         (lambda p: p(X[:0]), "this network takes"),
