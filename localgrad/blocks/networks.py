@@ -6,6 +6,7 @@ from localgrad.base import Block
 from localgrad.blocks.compose import regroup
 from localgrad.blocks.flax import from_linen
 from localgrad.blocks.layers import ACTIVATIONS, ConvLayer, DenseLayer
+from localgrad.registry import check_known
 
 Grouping = int | Sequence[int] | None
 
@@ -220,8 +221,7 @@ def check(activation: str, dropout: float, widths: Sequence[int] = (1,)) -> None
     """
     if not widths or min(widths) < 1:
         raise ValueError(f"widths must be positive whole numbers, one a layer; got {tuple(widths)}.")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)}.")
+    check_known("activation", activation, ACTIVATIONS)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is a rate in [0, 1); got {dropout}.")
 

@@ -16,6 +16,7 @@ from localgrad.methods.groups import Optimizers, first_states, transforms
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import Parts, check, classifying_model, moving_run
 from localgrad.methods.profiles import DEFAULT_PROFILE, checked_profile
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 STATISTICS = ("moving", "first")
@@ -140,8 +141,7 @@ def bp_fc(
       Webster et al., Learning the Connections in Direct Feedback Alignment (DKP), Table 1
     """
     network, task = check(network, classes, "bp_fc")
-    if statistics not in STATISTICS:
-        raise ValueError(f"unknown statistics {statistics!r} of method 'bp_fc'; there are {', '.join(STATISTICS)}.")
+    check_known("statistics", statistics, STATISTICS, of="method 'bp_fc'")
     parts: list[dict[str, Block]] = []
     frozen = []
     given = x_spec

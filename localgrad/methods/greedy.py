@@ -16,9 +16,10 @@ from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import ImageDecoder, SmallCNN, SmallMLP, classifier
-from localgrad.methods.images import Image, check_known, images_of
+from localgrad.methods.images import Image, images_of
 from localgrad.methods.output import error_block
 from localgrad.methods.parts import Answer, Parts, Run, check, classifying_model, local_block, waiting_block
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 # the auxiliary networks: `(classes, pool, hidden) -> Block`
@@ -120,7 +121,7 @@ def dgl(
     """
     network, task = check(network, classes, "dgl", pool)
     for what, name, known in (("auxiliary network", aux, AUXILIARIES), ("head", head, HEADS)):
-        check_known(what, name, known)
+        check_known(what, name, known, of="method 'dgl'")
     if not isinstance(hidden, int) or hidden < 1:
         raise ValueError(f"hidden is a positive number of units; got {hidden!r}.")
     if not 0 <= last_gradient_weight <= 1:

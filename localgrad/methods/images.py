@@ -5,7 +5,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from localgrad.base import Block
 from localgrad.blocks import output_spec
 from localgrad.losses import mean_absolute_error, mean_squared_error
 from localgrad.methods.heads import adaptive_mean
+from localgrad.registry import check_known
 
 SELF_SUPERVISED = ("reconstruct", "shift")
 UPSAMPLE = ("transposed", "bilinear", "none")
@@ -59,7 +60,7 @@ def images_of(
         ("upsample", upsample, UPSAMPLE),
         ("distance", distance, DISTANCES),
     ):
-        check_known(what, name, known)
+        check_known(what, name, known, of="method 'dgl'")
     if not jnp.issubdtype(x_spec.dtype, jnp.floating):
         raise ValueError(f"self_supervised={kind!r} predicts the input, and word numbers are no quantities.")
     if kind == "shift" and len(x_spec.shape) != 4:
@@ -89,13 +90,3 @@ def _target(share: float, size: tuple[int, int] | None, image: jax.Array) -> jax
     if share:
         image = jnp.roll(image, [round(share * side) for side in image.shape[1:3]], axis=(1, 2))
     return image if size is None else adaptive_mean(image, size)
-
-
-def check_known(what: str, name: str, known: Iterable[str]) -> None:
-    """Refuses a form that there is not.
-
-    Raises:
-      ValueError: naming those that there are.
-    """
-    if name not in known:
-        raise ValueError(f"unknown {what} {name!r} of method 'dgl'; there are {', '.join(known)}.")

@@ -27,6 +27,7 @@ from localgrad.losses.contrastive import normalised, supervised_contrastive
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import Run, check, classifying_model, local_block, needs_classes
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 LOSSES = ("contrast", "softmax")
@@ -70,8 +71,7 @@ def infopro(
         temperature that is not positive, a scale of other channels, or inputs that are whole numbers.
     """
     network, task = check(network, classes, "infopro")
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r} of method 'infopro'; there are {', '.join(LOSSES)}.")
+    check_known("loss", loss, LOSSES, of="method 'infopro'")
     if loss == "contrast":
         needs_classes(task, "infopro", "loss='contrast' compares labels; choose loss='softmax'")
     if not 0 < temperature < math.inf:

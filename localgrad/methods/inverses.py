@@ -9,6 +9,7 @@ from flax import linen as nn
 from localgrad.base import PyTree
 from localgrad.blocks.layers import ACTIVATIONS
 from localgrad.methods.parts import Parts
+from localgrad.registry import check_known
 
 
 class Inverse(nn.Module):
@@ -42,8 +43,7 @@ def check_numbers(method: str, activation: str, eta: float, noise: float = 0.0) 
       ValueError: naming the option, and what it may be.
     """
     known = ("linear", *ACTIVATIONS)
-    if activation not in known:
-        raise ValueError(f"unknown activation {activation!r} of method {method!r}; there are {', '.join(known)}.")
+    check_known("activation", activation, known, of=f"method {method!r}")
     if not 0 < eta < math.inf or not 0 <= noise < math.inf:
         raise ValueError(f"eta of method {method!r} is above 0, and noise at least 0; got {eta} and {noise}.")
 

@@ -35,6 +35,7 @@ from localgrad.methods.parts import (
     runs_of,
     summaries_of,
 )
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 WEIGHTS = ("snr", "one")
@@ -80,8 +81,7 @@ def noprop(
     for name, value in (("steps", steps), ("hidden", hidden)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number from 1 up; got {value!r}.")
-    if weights not in WEIGHTS:
-        raise ValueError(f"unknown weights {weights!r} of method 'noprop'; there are {', '.join(WEIGHTS)}.")
+    check_known("weights", weights, WEIGHTS, of="method 'noprop'")
     if not 0 < eta < math.inf:
         raise ValueError(f"eta must be positive and finite; got {eta}.")
     signal = signals(steps)

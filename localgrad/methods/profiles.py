@@ -10,6 +10,7 @@ import jax
 
 from localgrad.blocks.layers import HE, LECUN, Initializer
 from localgrad.losses import cross_entropy, mean_squared_error
+from localgrad.registry import check_known
 
 
 class Profile(NamedTuple):
@@ -55,14 +56,13 @@ def checked_profile(profile: str, bridge: Sequence[int] | None = None, kernel_in
     Raises:
       ValueError: naming those that there are.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r} of method 'al'; there are {', '.join(PROFILES)}.")
+    check_known("profile", profile, PROFILES, of="method 'al'")
     if bridge is not None and (
         not isinstance(bridge, Sequence) or not all(isinstance(u, int) and u > 0 for u in bridge)
     ):
         raise ValueError(f"bridge is a sequence of positive whole numbers, in units of the target width; got {bridge}.")
-    if kernel_init is not None and kernel_init not in INITIALIZERS:
-        raise ValueError(f"unknown kernel_init {kernel_init!r} of method 'al'; there are {', '.join(INITIALIZERS)}.")
+    if kernel_init is not None:
+        check_known("kernel_init", kernel_init, INITIALIZERS, of="method 'al'")
     form = PROFILES[profile]
     form = form if bridge is None else form._replace(bridge=tuple(bridge))
     return form if kernel_init is None else form._replace(kernel_init=INITIALIZERS[kernel_init])

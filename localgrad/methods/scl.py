@@ -21,6 +21,7 @@ from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import Dense, classifier
 from localgrad.methods.output import output_block
 from localgrad.methods.parts import Run, check, classifying_model, local_block, needs_classes
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 HEADS: dict[str, tuple[int, ...]] = {"mlp": (512, 1024), "linear": (1024,), "identity": ()}
@@ -62,8 +63,7 @@ def scl(
     network, task = check(network, classes, "scl", pool)
     needs_classes(task, "scl", "its loss contrasts examples of the same label with others")
     for kind, value, known in (("head", head, HEADS), ("reduction", reduction, REDUCTIONS)):
-        if value not in known:
-            raise ValueError(f"unknown {kind} {value!r} of method 'scl'; there are {', '.join(known)}.")
+        check_known(kind, value, known, of="method 'scl'")
     if (
         not 0 < temperature < math.inf
         or not (base_temperature is None or 0 < base_temperature < math.inf)

@@ -23,6 +23,7 @@ from localgrad.methods.ensemble import ensemble
 from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import Run, check, classifying_model, local_block
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 PREDICTIONS = ("last", "sum")
@@ -87,10 +88,7 @@ def mono_forward(
       ValueError: for an unknown prediction.
     """
     network, task = check(network, classes, "mono_forward")
-    if prediction not in PREDICTIONS:
-        raise ValueError(
-            f"unknown prediction {prediction!r} of method 'mono_forward'; there are {', '.join(PREDICTIONS)}."
-        )
+    check_known("prediction", prediction, PREDICTIONS, of="method 'mono_forward'")
 
     def step(run: Run, message: Message, key: Key):
         features = run("f", message["x"])

@@ -28,6 +28,7 @@ from localgrad.methods.groups import Optimizers
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import Parts, Run, check, classifying_model
 from localgrad.methods.relayed import relay_block
+from localgrad.registry import check_known
 from localgrad.tasks import Task
 
 PROFILES = ("released", "notes")
@@ -138,8 +139,7 @@ def _synthetic(
     labels: bool,
 ) -> Model:
     network, task = check(network, classes, method)
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r} of method {method!r}; there are {', '.join(PROFILES)}.")
+    check_known("profile", profile, PROFILES, of=f"method {method!r}")
     for name, size in (("hidden", hidden), ("kernel", kernel)):
         if size is not None and (type(size) is not int or size < 1):
             raise ValueError(f"{name} of method {method!r} is a whole number of at least 1; got {size!r}.")
