@@ -61,3 +61,27 @@ def _check_numerals(name: str, classes: Sequence[str]) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def check_asks_the_same(split: Dataset, like: Dataset) -> None:
+    """Refuses a split that asks something else of a network than the training split does.
+
+    Args:
+      split: any split.
+      like: the training split.
+
+    Raises:
+      ValueError: it is for another task, or of another number of classes or outputs; or its examples have another
+        shape, which of texts is their length and may differ.
+    """
+    theirs, ours = split.learnt, like.learnt
+    if (theirs.name, theirs.outputs) != (ours.name, ours.outputs):
+        raise ValueError(
+            f"{split.name} is for {theirs.name} of {theirs.outputs}, and training for {ours.name} of {ours.outputs}: "
+            "give all splits the same task, with the same number of classes or outputs."
+        )
+    if split.words is None and split.inputs.shape[1:] != like.inputs.shape[1:]:
+        raise ValueError(
+            f"{split.name}: an example of its inputs is {split.inputs.shape[1:]}, and of training "
+            f"{like.inputs.shape[1:]}: give all splits the same shape."
+        )

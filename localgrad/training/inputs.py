@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from localgrad import data, processes
+from localgrad.data.alike import check_asks_the_same
 from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config import Config
 from localgrad.training.workdir import folder_of
@@ -39,12 +40,15 @@ def read_inputs(config: Config) -> Inputs:
     """Reads the data of a run.
 
     Raises:
-      ValueError: no such data, augmentation or batch, or another process of the run reads other data.
+      ValueError: no such data, augmentation or batch, a split that is not like the training split, or another process
+        of the run reads other data.
       FileNotFoundError: if the data are not there, saying how to get them.
     """
     augment = data.augmentation(config.augment, padding=config.padding or "zeros") if config.augment else None
     get = partial(data.get, data_dir=config.data_dir, max_length=config.max_length, vocabulary=config.vocabulary)
     splits = {split: get(config.dataset, split) for split in data.SPLITS}
+    for split in data.SPLITS[1:]:
+        splits[split] = _like_training(splits[split], split, splits["train"])
     train = data.with_label_noise(data.first(splits["train"], config.limit), config.label_noise)
     if config.batch_size > len(train.labels):
         raise ValueError(
@@ -55,6 +59,19 @@ def read_inputs(config: Config) -> Inputs:
     lengths = () if train.words is None else data.length_groups(train.inputs.shape[1])
     stats = _stats(config, train)
     return Inputs(splits, lengths, stats, augment, data.steps_per_epoch(train, config.batch_size, lengths))
+
+
+def _like_training(each: data.Dataset, split: str, train: data.Dataset) -> data.Dataset:
+    """A split with its columns in the order of training.
+
+    Raises:
+      ValueError: it is not like the training split; the message names it.
+    """
+    named = each._replace(name=f"the {split} split of {each.name}")
+    found = data.alike(named, train)
+    assert isinstance(found, data.Dataset)
+    check_asks_the_same(found, train)
+    return found._replace(name=each.name)
 
 
 def _stats(config: Config, train: data.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
