@@ -1,6 +1,7 @@
 """Paths that users give, and lines of text files: what cannot be read is told with the file, and the line."""
 
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -112,3 +113,14 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return "_" not in text
+
+
+def by_number(text: str) -> tuple[int, float, str]:
+    """The key by which names of classes are sorted and so numbered: numbers by number, and all others behind them.
+
+    Examples:
+      >>> sorted(["10", "none", "9", "1"], key=by_number)
+      ['1', '9', '10', 'none']
+    """
+    number = float(text) if is_number(text) else math.nan
+    return (0, number, text) if math.isfinite(number) else (1, 0.0, text)
