@@ -88,11 +88,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, line in (("localgrad", "-m localgrad "), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {line}"$@"\n')
         (programs / name).chmod(0o755)
-    for name in ("seven.png", "three.jpg"):
+    for name in ("boot.png", "bag.jpg"):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(home / name)
     small = "--net=mlp --widths=8,8 --limit=64 --batch_size=32 --epochs=1"
     for method in ("al", "scl", "bp"):
         run(f"localgrad train --method={method} {small} --workdir=runs/{method}", home)
+    run(f"localgrad train --method=al {small} --workdir=runs/fashion", home)  # in place of data from the network
     return home
 
 

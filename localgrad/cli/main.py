@@ -4,7 +4,7 @@ localgrad train --method=al --net=mlp --dataset=digits --workdir=runs/digits
 localgrad evaluate --workdir=runs/digits --exits --anytime
 localgrad compare --methods=al,scl,bp --net=mlp --dataset=digits --trials=3 --workdir=runs/compared
 localgrad report runs/digits runs/others --out=report.html
-localgrad predict --workdir=runs/digits picture.png
+localgrad predict --workdir=runs/fashion boot.png
 localgrad data prepare wordnet_gloss
 """
 
