@@ -20,16 +20,12 @@ def alike(split: Dataset | Stream, like: Dataset) -> Dataset | Stream:
       The split, its inputs of the type of training and their columns in its order.
 
     Raises:
-      ValueError: it has inputs of another kind than training, see `as_trained`; another task; other columns; or other
-        names for the classes, other words, or other targets, for the same numbers.
+      ValueError: it has inputs of another kind or shape than training, see `as_trained`; another task; other columns;
+        or other names for the classes, other words, or other targets, for the same numbers.
     """
     if isinstance(split, Stream):
         return replace(split, trained_on=like.inputs.dtype, columns=like.columns)
-    theirs, ours = split.learnt, like.learnt
-    if (theirs.name, theirs.outputs) != (ours.name, ours.outputs):
-        raise ValueError(
-            f"{split.name} is for {theirs.name} of {theirs.outputs}, and training for {ours.name} of {ours.outputs}."
-        )
+    _check_asks_the_same(split, like)
     split = split._replace(inputs=as_trained(split.inputs, like.inputs.dtype, f"{split.name}: inputs"))
     for found, expected, what in (
         (split.label_names, like.label_names, "classes"),
@@ -49,21 +45,7 @@ def alike(split: Dataset | Stream, like: Dataset) -> Dataset | Stream:
     return split._replace(inputs=inputs, columns=like.columns)
 
 
-def _check_numerals(name: str, classes: Sequence[str]) -> None:
-    """Refuses labels that are bare numbers beside classes that are called by other numbers than theirs."""
-    for number, called in enumerate(classes):
-        if all(each.isdecimal() for each in classes) and int(called) != number:
-            raise ValueError(
-                f"{name}: its labels are numbers alone, and class {number} of training is called {called!r}: say which "
-                "is meant by label_names, or give both in one form."
-            )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def check_asks_the_same(split: Dataset, like: Dataset) -> None:
+def _check_asks_the_same(split: Dataset, like: Dataset) -> None:
     """Refuses a split that asks something else of a network than the training split does.
 
     Args:
@@ -85,3 +67,17 @@ def check_asks_the_same(split: Dataset, like: Dataset) -> None:
             f"{split.name}: an example of its inputs is {split.inputs.shape[1:]}, and of training "
             f"{like.inputs.shape[1:]}: give all splits the same shape."
         )
+
+
+def _check_numerals(name: str, classes: Sequence[str]) -> None:
+    """Refuses labels that are bare numbers beside classes that are called by other numbers than theirs."""
+    for number, called in enumerate(classes):
+        if all(each.isdecimal() for each in classes) and int(called) != number:
+            raise ValueError(
+                f"{name}: its labels are numbers alone, and class {number} of training is called {called!r}: say which "
+                "is meant by label_names, or give both in one form."
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from localgrad.data.pictures import picture_array
 from localgrad.tasks import Task
 
 
@@ -20,7 +21,7 @@ def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
             raise ValueError(f"{what} have masked entries: fill them, or leave those examples out.")
         given = values
         try:
-            values = np.asarray(values)
+            values = picture_array(values) if hasattr(values, "getbands") else np.asarray(values)
         except ValueError as error:
             raise ValueError(f"{what} make no array ({error}): every example must have the same shape.") from None
         except (TypeError, RuntimeError) as error:  # a tensor that has a gradient, or is of a type that numpy lacks

@@ -9,6 +9,7 @@ import numpy as np
 
 from localgrad.data.checks import as_array, channels_first, check_digits
 from localgrad.data.columns import as_column, check_rows, columns_of, pair_of
+from localgrad.data.csv_rows import is_csv
 from localgrad.data.dataset import Dataset
 from localgrad.data.files import expanded
 from localgrad.data.images import image_folder
@@ -129,7 +130,7 @@ def _read(
                 f"{found} is a folder of pictures, and the model takes inputs {shape}; expected (H, W, C)."
             )
         return image_folder(found, shape=shape, label_names=names)
-    if ".csv" in map(str.lower, found.suffixes):
+    if is_csv(found.name):
         if fields is not None and fields[0]:
             raise ValueError(
                 f"{found}: fields={fields}; the inputs of a CSV file are all columns but the label's: say "

@@ -132,3 +132,10 @@ def test_bfloat16_has_a_fingerprint():
 
 def test_lists_beside_an_array_are_labels():
     np.testing.assert_array_equal(split(ROWS, [0, 1] * 3).labels, [0, 1] * 3)
+
+
+def test_pictures_of_a_palette_are_what_one_sees():
+    image = pytest.importorskip("PIL.Image")
+    grey = image.fromarray(np.array([[10, 200], [30, 40]], np.uint8))
+    np.testing.assert_array_equal(as_array(grey.convert("P"), "inputs"), np.asarray(grey))
+    assert as_array(grey.convert("1"), "inputs").dtype == np.uint8
