@@ -16,6 +16,7 @@ from localgrad.training import Config, Job, load, prepare, restore
 from localgrad.training.job import split_batches
 from localgrad.training.records import by_trial
 from localgrad.training.restoring import find_checkpoint
+from localgrad.training.same_data import check_same_data
 
 
 class Opened(NamedTuple):
@@ -76,8 +77,9 @@ def open_run(job: Job, log: Callable[[str], None] = print) -> Opened:
       log: takes a line for each checkpoint that cannot be used.
 
     Raises:
-      ValueError, FileNotFoundError: as `restore`.
+      ValueError, FileNotFoundError: as `restore`; or its data are not those that it was trained on.
     """
+    check_same_data(job.data, job.config.workdir)
     saved = restore(job.specs, job.config.workdir, log=log)
     states = by_trial(saved.states, job.model.trials)[0]
     if job.model.trials is not None and isinstance(job.config, Config):

@@ -120,12 +120,16 @@ class CheckpointReader:
             return manifest.read(self.folder / str(step)).get("validation")
         return None
 
-    def config(self) -> dict[str, Any] | None:
-        """The configuration that the newest checkpoint was made with, of those whose manifest can be read."""
+    def newest(self) -> dict[str, Any]:
+        """The manifest of the newest checkpoint, of those whose manifest can be read; {} where there is none."""
         for step in self.steps():
             with suppress(manifest.DamagedError, OSError):
-                return manifest.read(self.folder / str(step)).get("config")
-        return None
+                return manifest.read(self.folder / str(step))
+        return {}
+
+    def config(self) -> dict[str, Any] | None:
+        """The configuration that the newest checkpoint was made with, of those whose manifest can be read."""
+        return self.newest().get("config")
 
     def restore(
         self, like: Sequence[Spec], before: int | None = None, live: PyTree = None, *, best: bool = False

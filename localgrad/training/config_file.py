@@ -115,7 +115,7 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
         for name, about in config.options().items()
         if not about.placement and theirs[name] != ours[name] and not (name == "epochs" and more and config.grows)
         if name in saved or not is_own(saved)  # of what was given, an older version may not have looked at all
-        for said in _differences(name, theirs[name], ours[name])
+        for said in differences(name, theirs[name], ours[name])
     ]
     if differing:
         falls = " (its learning rate falls over the whole run)" if more and not config.grows else ""
@@ -125,18 +125,18 @@ def check_same(config: RunConfig, saved: dict[str, Any], folder: PathLike) -> No
         )
 
 
-def _differences(name: str, theirs: Any, ours: Any) -> list[str]:
+def differences(name: str, theirs: Any, ours: Any) -> list[str]:
     """What differs between two values of a field, in words; of two texts of JSON objects, of each of their entries.
 
     Examples:
-      >>> _differences("data", '{"shape": "(9, 2)", "sum": 1}', '{"shape": "(8, 2)", "sum": 1}')
+      >>> differences("data", '{"shape": "(9, 2)", "sum": 1}', '{"shape": "(8, 2)", "sum": 1}')
       ["data.shape is '(9, 2)' there and '(8, 2)' here"]
     """
     there, here = _entries(theirs), _entries(ours)
     if there is None or here is None:
         return [f"{name} is {theirs!r} there and {ours!r} here"]
     names = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    told = [said for key in names for said in _differences(f"{name}.{key}", there.get(key), here.get(key))]
+    told = [said for key in names for said in differences(f"{name}.{key}", there.get(key), here.get(key))]
     return told if len(told) <= _MOST else [*told[:_MOST], f"{len(told) - _MOST} more of {name}"]
 
 

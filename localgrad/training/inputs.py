@@ -1,11 +1,13 @@
 """What a run reads: the three splits of its data, looked at before anything is made of them."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from localgrad import data, processes
+from localgrad.training import manifest
 from localgrad.training.checkpoint_reader import CheckpointReader
 from localgrad.training.config import Config
 from localgrad.training.workdir import folder_of
@@ -87,8 +89,8 @@ def _facts(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
     """What a run reads from the disk, for its processes to compare: each may be on a machine of its own."""
     facts: dict[str, Any] = {
         f"{field} of the {split} split": value
-        for split, dataset in splits.items()
-        for field, value in data.fingerprint(dataset).items()
+        for split, found in fingerprints(splits).items()
+        for field, value in found.items()
     }
     for folder in filter(None, (config.workdir, config.grow_from, config.begin_from)):
         facts[f"the checkpoints in {folder}"] = CheckpointReader(folder_of(folder) / "checkpoints").steps()
@@ -96,3 +98,16 @@ def _facts(config: Config, splits: dict[str, data.Dataset]) -> dict[str, Any]:
     if config.word_vectors is not None and folder_of(config.word_vectors).is_file():
         facts["the bytes of --word_vectors"] = folder_of(config.word_vectors).stat().st_size
     return facts
+
+
+def fingerprints(splits: Mapping[str, data.Dataset]) -> dict[str, dict[str, Any]]:
+    """What tells other data apart, of each split."""
+    return {split: data.fingerprint(dataset) for split, dataset in splits.items()}
+
+
+def known_by(config: Config, inputs: Inputs) -> dict[str, Any]:
+    """By what a run knows its data again: the fingerprints of the splits, and the digest of the word vectors' file."""
+    found: dict[str, Any] = fingerprints(inputs.splits)
+    if config.word_vectors is not None and (path := folder_of(config.word_vectors)).is_file():
+        found["word_vectors"] = manifest.digest(path)[:12]
+    return found

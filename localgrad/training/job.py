@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +19,11 @@ from localgrad.training.builders import build_engine, build_model, build_source
 from localgrad.training.checkpoints import Checkpoints
 from localgrad.training.config import Config
 from localgrad.training.config_file import check_same, saved_config
-from localgrad.training.inputs import read_inputs
+from localgrad.training.inputs import known_by, read_inputs
 from localgrad.training.lock import InUseError
 from localgrad.training.placement import check_placement, resolve
 from localgrad.training.run_config import RunConfig
+from localgrad.training.same_data import check_same_data
 from localgrad.training.trackers import Tracker
 from localgrad.training.workdir import check_folder, folder_of
 
@@ -53,6 +55,7 @@ class Job(NamedTuple):
       total_steps: batches in the run.
       begin: how the first states of the blocks are made: fresh, or of a trained network.
       about: what its network must be told besides its weights, to predict.
+      data: by what it knows its data again, see `same_data`; {} where its configuration says it.
       eval_batch: examples that are evaluated at once.
       trackers: who is told how it goes, besides the files of the workdir.
       callbacks: called after each epoch, see `EpochEnd`.
@@ -67,6 +70,7 @@ class Job(NamedTuple):
     total_steps: int
     begin: Beginning
     about: About | None = None
+    data: Mapping[str, Any] = MappingProxyType({})
     eval_batch: int = 500
     trackers: Sequence[Tracker] = ()
     callbacks: Sequence[Callable[[EpochEnd], Any]] = ()
@@ -119,8 +123,8 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
       A `Job`, whose configuration says which engine, how many micro-batches and, of stages, which cuts it has.
 
     Raises:
-      ValueError: for anything in the configuration that cannot be, a workdir of another configuration, or another
-        process that reads other data.
+      ValueError: for anything in the configuration that cannot be, a workdir of another configuration or of other data,
+        or another process that reads other data.
       FileNotFoundError: if the data are not there, saying how to get them.
     """
     if resume:
@@ -128,6 +132,9 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     if config.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError("--dtype=float64 needs 64-bit types switched on: JAX_ENABLE_X64=1.")
     inputs = read_inputs(config)
+    known = known_by(config, inputs)
+    if resume:
+        check_same_data(known, config.workdir)
     model = build_model(config, inputs)
     saved = saved_config(config.workdir) if resume else None
     if saved is not None:
@@ -140,7 +147,7 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     engine = build_engine(config, model)
     source = build_source(config, inputs, engine)
     steps = config.epochs * inputs.epoch_steps
-    return Job(config, model, engine, source, inputs.splits, inputs.stats, steps, begin, about)
+    return Job(config, model, engine, source, inputs.splits, inputs.stats, steps, begin, about, known)
 
 
 def checkpoints_of(config: RunConfig, log: Callable[[str], None] = lambda line: None) -> Checkpoints:
@@ -163,7 +170,7 @@ def check_still(config: RunConfig, jobs: Sequence[Job]) -> None:
     """Looks again at a workdir that is owned now: another may have owned it since `prepare` looked.
 
     Raises:
-      InUseError: if a run of another configuration, or on another placement, was begun in it meanwhile.
+      InUseError: if a run of another configuration, of other data, or on another placement, was begun in it meanwhile.
     """
     try:
         check_workdir(config)
@@ -172,5 +179,6 @@ def check_still(config: RunConfig, jobs: Sequence[Job]) -> None:
             if saved is not None:
                 check_same(job.config, saved, folder_of(job.config.workdir))
                 check_placement(job.config, saved, job.model)
+            check_same_data(job.data, job.config.workdir)
     except ValueError as error:
         raise InUseError(f"another run was begun in {config.workdir} meanwhile: {error}") from None

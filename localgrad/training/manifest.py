@@ -33,7 +33,7 @@ def write(folder: epath.Path, step: int, **facts: Any) -> None:
         folders = {parent for path in files.values() for parent in _up_to(path, folder)}
         for path in [*files.values(), *folders, folder.parent]:
             sync(path)
-    sizes = {name: {"bytes": path.stat().length, "sha256": _digest(path)} for name, path in files.items()}
+    sizes = {name: {"bytes": path.stat().length, "sha256": digest(path)} for name, path in files.items()}
     content = {"step": step, **facts, "files": sizes}
     write_bytes(folder / NAME, _whole(content))
 
@@ -75,7 +75,7 @@ def check(folder: epath.Path) -> dict[str, Any]:
         size = files[name].stat().length
         if size != said["bytes"]:
             raise DamagedError(f"its file {name} has {size} bytes and had {said['bytes']}")
-        if _digest(files[name]) != said["sha256"]:
+        if digest(files[name]) != said["sha256"]:
             raise DamagedError(f"its file {name} is damaged")
     if added := sorted(set(files) - set(content["files"])):
         raise DamagedError(f"its file {added[0]} is not of it")
@@ -84,8 +84,8 @@ def check(folder: epath.Path) -> dict[str, Any]:
 
 def _whole(content: dict[str, Any]) -> bytes:
     """The text of a manifest, with a digest of all else that it says."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"sha256": digest, **content}, indent=1).encode()
+    digest_of_rest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"sha256": digest_of_rest, **content}, indent=1).encode()
 
 
 def _files(folder: epath.Path) -> dict[str, epath.Path]:
@@ -108,9 +108,10 @@ def _up_to(path: epath.Path, folder: epath.Path) -> list[epath.Path]:
     return found
 
 
-def _digest(path: epath.Path) -> str:
-    digest = hashlib.sha256()
+def digest(path: epath.Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+            found.update(chunk)
+    return found.hexdigest()

@@ -73,7 +73,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     start = Beginning(partial(init, model)) if trained is None else transferred(model, trained, about)
     start = start._replace(notes=(*read.like.notes, *start.notes))
     total = config.epochs * source.steps_per_epoch
-    return Job(config, model, engine, source, read.splits, read.stats, total, start, about, model.batch_size)
+    return Job(config, model, engine, source, read.splits, read.stats, total, start, about, eval_batch=model.batch_size)
 
 
 def _trained(begin: Begin) -> Trained | None:
