@@ -44,11 +44,29 @@ def with_unit(score: str, percent: bool) -> str:
 
 
 def goodness(record: Mapping[str, Any]) -> float:
-    """How good an epoch was by an evaluation, larger is better: the mean over trials, negated where least is best.
+    """How good an epoch was by an evaluation, larger is better: that of the mean over trials, see `better`.
 
     Examples:
       >>> goodness({"mean_squared_error": [0.5, 0.1], "exit_mean_squared_error": [[0.5, 0.1]], "best": "min"})
       -0.3
     """
-    value = float(np.mean(record[score_of(record)]))
-    return -value if record.get("best") == "min" else value
+    return better(float(np.mean(record[score_of(record)])), record.get("best", "max"))
+
+
+def better(value: float, best: str) -> float:
+    """A score as a number of which the largest is the best: negated where the least is; no number is worse than any.
+
+    NumPy's `argmax` takes a NaN for the largest, and Python's `max` the one that it meets first, so whatever chooses
+    among scores chooses among these.
+
+    Args:
+      value: of the score.
+      best: `max` or `min`, see `localgrad.tasks.Score`.
+
+    Examples:
+      >>> better(0.9, "max"), better(0.2, "min"), better(float("nan"), "min")
+      (0.9, -0.2, -inf)
+    """
+    if np.isnan(value):
+        return -np.inf
+    return -value if best == "min" else value

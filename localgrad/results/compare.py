@@ -7,7 +7,7 @@ import numpy as np
 
 from localgrad.report import EXITS, form_of
 from localgrad.report.facts import Run
-from localgrad.report.scores import with_unit
+from localgrad.report.scores import better, with_unit
 from localgrad.report.tables import Table, figure
 from localgrad.report.timeline import waited
 from localgrad.results.grid import Point, Row
@@ -68,9 +68,8 @@ def train_row(row: Row, log: Callable[[str], None], check: Callable[[Sequence[An
 def choose(row: Row, summaries: Sequence[dict[str, Any]], task: Task) -> Trained:
     """The best of a row's runs on validation, by the mean of its trials; {} stands for one that diverged."""
     name, score = next(iter(task.scores.items()))
-    sign = -1.0 if score.best == "min" else 1.0
     scores = tuple(summary.get(f"best_validation_{name}") for summary in summaries)
-    means = [-np.inf if found is None else sign * _mean(found) for found in scores]
+    means = [-np.inf if found is None else better(_mean(found), score.best) for found in scores]
     best = int(np.argmax(means))
     diverged = scores[best] is None
     chosen, summary = (None, {}) if diverged else (row.points[best], summaries[best])

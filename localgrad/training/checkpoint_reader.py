@@ -12,6 +12,7 @@ from etils import epath
 
 from localgrad.base import BlockState, PyTree, Spec
 from localgrad.pipeline.packing import is_key, to_data
+from localgrad.report.scores import better
 from localgrad.training import manifest
 from localgrad.training.workdir import is_local
 
@@ -117,7 +118,8 @@ class CheckpointReader:
     def validation(self, step: int) -> float | None:
         """How good a step is on validation, higher is better, by its manifest; None where it was not evaluated."""
         with suppress(manifest.DamagedError, OSError):
-            return manifest.read(self.folder / str(step)).get("validation")
+            found = manifest.read(self.folder / str(step)).get("validation")
+            return None if found is None else better(found, "max")  # an earlier version wrote a NaN as it was
         return None
 
     def newest(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from localgrad.base import BlockState, PyTree
 from localgrad.pipeline.packing import to_data
+from localgrad.report.scores import better
 from localgrad.training import manifest
 from localgrad.training.checkpoint_reader import ASIDE, CheckpointReader, one_line
 
@@ -31,7 +32,7 @@ class _Keep:
         for info in checkpoints:
             found = info.metrics["validation"] if info.metrics else self._validation(info.step)
             if found is not None:
-                validated[info.step] = found
+                validated[info.step] = better(found, "max")
         best = max(validated, key=lambda step: (validated[step], -step), default=None)
         kept = {best, *(info.step for info in checkpoints[-2:])}
         return [info.step in kept for info in checkpoints]

@@ -1,8 +1,8 @@
 """Whether the data of a run are those that it was begun with.
 
 A configuration has the data's name, and behind a name there may be other data later: a set that was prepared again,
-another folder, a plugin that reads something else.  So each checkpoint's manifest has fingerprints of the splits.  A run
-of `localgrad.fit` has them in its configuration.
+another folder, a plugin that reads something else.  So each checkpoint's manifest has fingerprints of the splits.  A
+run of `localgrad.fit` has them in its configuration.
 """
 
 import json

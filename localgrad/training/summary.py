@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from localgrad.report import EXITS, Ledger, form_of, ledger, table, unit_of
+from localgrad.report.scores import better
 from localgrad.report.tables import figure
 from localgrad.tasks import Task
 from localgrad.training import workdir
@@ -45,8 +46,7 @@ def summaries(
             figures[EXITS + name] = exits(evaluated[shown][-1])
         figures["block_loss"] = [of(value, trial) for value in train[-1]["block_loss"]]
         if "validation" in evaluated:
-            sign = -1 if score.best == "min" else 1
-            best = int(np.argmax([sign * own(record) for record in evaluated["validation"]]))
+            best = int(np.argmax([better(own(record), score.best) for record in evaluated["validation"]]))
             epoch = figures["best_epoch"] = evaluated["validation"][best]["epoch"]
             at = {split: [record for record in found if record["epoch"] == epoch] for split, found in evaluated.items()}
             figures |= {f"best_{split}_{name}": own(found[0]) for split, found in at.items() if found}

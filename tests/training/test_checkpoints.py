@@ -290,3 +290,11 @@ def test_a_write_that_failed_is_told_at_the_next_and_can_be_made_again(checkpoin
     assert checkpoints.restore(like()).step == 3
     save(checkpoints, 7)
     assert checkpoints.restore(like()).step == 7
+
+
+def test_a_validation_that_is_no_number_is_not_the_best(checkpoints):
+    """Also where an earlier version wrote it as it was."""
+    for step, found in ((1, float("nan")), (2, 0.5), (3, float("nan")), (4, -np.inf), (5, 0.1)):
+        save(checkpoints, step, validation=found)
+    assert checkpoints.steps() == [5, 4, 2]
+    assert checkpoints.find(best=True)["step"] == 2

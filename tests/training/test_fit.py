@@ -226,6 +226,21 @@ def test_a_regression_chooses_the_least_error(tmp_path):
     assert done.predictor()(x[:2]).values.shape == (2, 1)
 
 
+def test_an_epoch_without_a_score_is_never_the_best(tmp_path):
+    """The rate is 0 in the first epoch, and what the network says later is off the scale of this score."""
+    x = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
+    off = lambda scores, y: jnp.where(jnp.abs(scores[..., 0]) < 5, (scores[..., 0] - y[..., 0]) ** 2, jnp.nan)
+    for best in ("min", "max"):
+        task = lg.regression(1)._replace(scores={"odd": lg.tasks.Score(off, best)})
+        model = own.model(task, optax.sgd(lambda step: jnp.where(step < 3, 0.0, 0.1)), shape=(5,))
+        folder = tmp_path / best
+        done = fit((x, np.full(64, 9.0)), 0.25, model, epochs=4, workdir=folder, stop_after=2)
+        odd = [record["odd"] for record in done.records if record["split"] == "validation"]
+        assert np.isfinite(odd[0]) and np.isnan(odd[1:]).all() and len(odd) == 3
+        assert done.summary["best_epoch"] == 1 and done.summary["best_validation_odd"] == odd[0]
+        assert restore(specs(model)[0], folder, best=True, log=pytest.fail).step == 3
+
+
 def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
     still = own.model(tx=optax.sgd(0.0))
     done = fit(model=still, epochs=9, stop_after=2, workdir=tmp_path)
