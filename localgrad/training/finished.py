@@ -38,10 +38,11 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
         checkpoints = checkpoints_of(job.config, log)
         steps = checkpoints.steps()
         some = some or bool(steps)
-        may_be = steps and (steps[0] >= job.total_steps or job.config.stop_after is not None)
+        early = job.config.stop_after is not None or checkpoints.newest().get("ended")
+        may_be = steps and (steps[0] >= job.total_steps or early)
         found = checkpoints.find() if may_be else None
         records = [] if found is None else checkpoints.meta(found["step"])["records"]
-        if found is None or not records or not _over(job, found["step"], records):
+        if found is None or not records or not _over(job, found, records):
             break
         if jax.process_index() == 0:
             checkpoints.review(found["step"])
@@ -64,16 +65,61 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
     path = folder / "summary.json"
     if some or not path.exists():
         return None
-    summary = workdir.read_json(path)
-    if not isinstance(summary, dict) or "params_sha256" not in summary:
+    summary = _summary_in(folder)
+    if summary is None:
         log(f"{path} is damaged and is made anew")
         return None
+    check_left(config, jobs)
     return Finished(summary, {}, {})  # somebody deleted the checkpoints of a run that is done, which takes much room
 
 
-def _over(job: Job, step: int, records: list[dict[str, Any]]) -> bool:
-    """Whether training ended at a step: at its last, or for want of a better validation."""
-    ended = step == records[-1]["step"] and past_its_best(records, job.config.stop_after)
+def check_left(config: RunConfig, jobs: Sequence[Job]) -> None:
+    """Refuses what needs the checkpoints of a run that is done, where somebody deleted them.
+
+    Of a run by names its summary is what the same command returns; `localgrad.fit` returns its network as well.
+
+    Raises:
+      ValueError: if more epochs are asked for, or the network.
+    """
+    folder = workdir.folder_of(config.workdir)
+    summary = _summary_in(folder)
+    if summary is None or any(checkpoints_of(job.config).steps() for job in jobs):
+        return
+    done = [_steps_of(summary, trial) for trial in range(len(jobs))]
+    records = lambda job: workdir.read_records(workdir.folder_of(job.config.workdir) / "metrics.jsonl")
+    ends = [
+        step == job.total_steps or past_its_best(records(job), job.config.stop_after)
+        for job, step in zip(jobs, done, strict=True)
+    ]
+    if all(ends) and not config_file.is_own(config.to_json()):
+        return
+    raise ValueError(
+        f"{folder} holds a run that ended after {max(done)} batches, and its checkpoints are gone, which held its "
+        f"network: there is nothing to go on from. Put {folder / 'checkpoints'} back, or give another --workdir to train "
+        "anew."
+    )
+
+
+def _summary_in(folder: epath.Path) -> dict[str, Any] | None:
+    """The summary in a folder; None where there is none, or it is damaged."""
+    summary = workdir.read_json(folder / "summary.json")
+    return summary if isinstance(summary, dict) and "params_sha256" in summary else None
+
+
+def _steps_of(summary: dict[str, Any], trial: int) -> int:
+    """How many batches a trial of a summary has learnt from."""
+    steps = summary["steps"]
+    return steps["values"][trial] if isinstance(steps, dict) else steps
+
+
+def _over(job: Job, found: dict[str, Any], records: list[dict[str, Any]]) -> bool:
+    """Whether training ended at a checkpoint: at its last step, for want of a better validation, or by a callback.
+
+    A callback ends a run of as many epochs as were asked for then; more of them go on.
+    """
+    step = found["step"]
+    asked = found.get("ended", False) and found["config"]["epochs"] >= job.config.epochs
+    ended = step == records[-1]["step"] and (asked or past_its_best(records, job.config.stop_after))
     return step == job.total_steps or (step < job.total_steps and ended)
 
 

@@ -114,7 +114,8 @@ def fit(
       hyperparameters: names with numbers or words that belong to the run and stand nowhere in it: a workdir is refused
         where they differ, as it is where modules, losses or optimizers compute something else.
       trackers: who is told of every call and every epoch, see `localgrad.training.Tracker`.
-      callbacks: called with an `EpochEnd` after each epoch; True ends the training.
+      callbacks: called with an `EpochEnd` after each epoch; True ends the training, and the same call returns what is
+        done then.
       log: takes a line of text for the user.
       placement: fields of `localgrad.training.run_config.RunConfig`, such as `data_parallel`, `cuts`, `engine`,
         `staleness`, `micro_batches`, `resident`, `checkpoint_every_steps`, `tensorboard` and `trace`.

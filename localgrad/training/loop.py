@@ -101,7 +101,7 @@ class Loop:
         trials = self.job.model.trials
         digest = lambda states: [params_sha256(one) for one in by_trial(states, trials)]
         live = position.engine_state if self._late else None
-        self.checkpoints.save(position.step, states, meta, good, live, digest, **self.facts)
+        self.checkpoints.save(position.step, states, meta, good, live, digest, **self.facts, ended=self._enough)
 
     def advance(self, position: _Position, stop_at: int, stopped: Callable[[], int], bar: tqdm) -> _Position:
         """Trains up to `stop_at`, or to the end of the call in which a stop was asked for."""

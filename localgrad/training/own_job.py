@@ -13,6 +13,7 @@ from localgrad.report import params_sha256
 from localgrad.training.beginnings import Beginning, Trained, trained_in, transferred
 from localgrad.training.builders import build_engine
 from localgrad.training.config_file import check_same, saved_config
+from localgrad.training.finished import check_left
 from localgrad.training.job import Job, float_of
 from localgrad.training.own_config import OwnConfig, model_digest, names_of
 from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
@@ -73,7 +74,9 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     start = Beginning(partial(init, model)) if trained is None else transferred(model, trained, about)
     start = start._replace(notes=(*read.like.notes, *start.notes))
     total = config.epochs * source.steps_per_epoch
-    return Job(config, model, engine, source, read.splits, read.stats, total, start, about, eval_batch=model.batch_size)
+    job = Job(config, model, engine, source, read.splits, read.stats, total, start, about, eval_batch=model.batch_size)
+    check_left(config, [job])
+    return job
 
 
 def _trained(begin: Begin) -> Trained | None:

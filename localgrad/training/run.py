@@ -11,7 +11,7 @@ from localgrad.report import params_sha256
 from localgrad.training import config_file, workdir
 from localgrad.training.carried_out import run_job, train
 from localgrad.training.config import Config
-from localgrad.training.finished import look_finished, placed, repair
+from localgrad.training.finished import check_left, look_finished, placed, repair
 from localgrad.training.job import Job, check_still, check_workdir, prepare
 from localgrad.training.lock import owned
 from localgrad.training.records import by_trial
@@ -27,10 +27,18 @@ def prepare_all(config: Config, *, resume: bool = True) -> list[Job]:
       resume: as for `prepare`.
 
     Raises:
-      ValueError, FileNotFoundError: as `prepare`, before any compilation.
+      ValueError, FileNotFoundError: as `prepare`, before any compilation; or the checkpoints that the run would go on
+        from were deleted.
     """
     if resume:
         check_workdir(config)
+    jobs = _prepared(config, resume)
+    if resume:
+        check_left(config, jobs)
+    return jobs
+
+
+def _prepared(config: Config, resume: bool) -> list[Job]:
     if config.trials == 1 or config.trials_by == "vmap":
         return [prepare(config, resume=resume)]
     return [

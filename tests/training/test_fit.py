@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -254,6 +255,22 @@ def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
 def test_a_callback_that_says_true_ends_a_run(true):
     says = lambda ended: true if ended.epoch == 2 else None
     assert fit(validation=None, epochs=9, callbacks=[says]).summary["steps"] == 10
+
+
+def test_an_end_by_a_callback_is_remembered_and_more_epochs_go_on(tmp_path):
+    second = {"callbacks": [lambda ended: ended.epoch == 2], "workdir": tmp_path}
+    done = fit(epochs=4, **second)
+    assert done.summary["steps"] == 10
+    said = []
+    assert fit(epochs=4, log=said.append, **second).summary == done.summary and "is a finished run" in said[-1]
+    assert fit(epochs=4, workdir=tmp_path).summary == done.summary
+    assert fit(epochs=5, **second).summary["steps"] == 25
+    shutil.rmtree(tmp_path / "checkpoints")
+    for epochs in (5, 6):
+        with pytest.raises(
+            ValueError, match="ended after 25 batches, and its checkpoints are gone, .* another workdir"
+        ):
+            fit(epochs=epochs, workdir=tmp_path)
 
 
 def test_another_augmentation_of_a_name_is_another_run(tmp_path):

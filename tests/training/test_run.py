@@ -250,6 +250,16 @@ def test_where_no_checkpoint_can_be_used_the_run_begins_again_and_says_so(finish
     assert {path.name for path in (folder / "checkpoints" / "damaged").iterdir()} == set(steps)
 
 
+def test_a_finished_run_without_checkpoints_has_its_summary_and_nothing_to_go_on_from(finished):
+    folder, summary, again = finished
+    shutil.rmtree(folder / "checkpoints")
+    found, said = again()
+    assert found == summary and "is a finished run" in said[-1]
+    with pytest.raises(ValueError, match="ended after 27 batches, and its checkpoints are gone"):
+        again(epochs=4)
+    assert json.loads((folder / "summary.json").read_text()) == summary
+
+
 def test_records_come_back_from_the_checkpoint(finished):
     folder, summary, again = finished
     whole = (folder / "metrics.jsonl").read_text()
