@@ -148,7 +148,7 @@ def _by_exit(runs: Sequence[Run], shades: Sequence[str]) -> Figure:
         shown = run.epochs.shown
         if shown.size:
             exits = run.exits if len(run.exits) == shown.shape[1] else range(1, shown.shape[1] + 1)
-            (line,) = _lines(exits, shown[-1][:, None], [run.name])
+            (line,) = _lines(exits, run.epochs.ended[:, None], [run.name])
             lines.append(line._replace(colour=shade))
     return _figure(f"{_split(runs)} {_words(runs[0])} by exit, last epoch", lines, "exit", runs[0].epochs.words)
 

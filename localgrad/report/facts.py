@@ -23,6 +23,10 @@ class Epochs(NamedTuple):
       scores: of `validation` and `test`, `(V, exits, trials)` each: the task's first score.
       score: its name.
       percent: whether it is in percent.
+      last: of `validation` and `test`, `(exits, trials)` each: the same at each trial's own last epoch; of trials that
+        ended at different epochs those above are the ones that all have.  None takes the last row of those.
+      done: epochs of training of each trial that ended by itself, or of all trials together.
+      steps: batches of the same.
     """
 
     epoch: np.ndarray
@@ -33,6 +37,20 @@ class Epochs(NamedTuple):
     scores: dict[str, np.ndarray]
     score: str = "accuracy"
     percent: bool = True
+    last: Mapping[str, np.ndarray] | None = None
+    done: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+
+    @property
+    def ended(self) -> np.ndarray:
+        """The scores of `split` at each trial's own last epoch, `(exits, trials)`; for runs that have such scores."""
+        return self.shown[-1] if self.last is None else self.last[self.split]
+
+    @property
+    def epochs_done(self) -> str:
+        """How many epochs were trained; of trials that ended at different ones, how many each had."""
+        several = len(set(self.done)) > 1
+        return ", ".join(map(str, self.done)) if several else f"{self.epoch[-1]:g}"
 
     @property
     def split(self) -> str:

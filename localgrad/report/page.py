@@ -94,7 +94,7 @@ def _overview(runs: Sequence[Run]) -> Table:
         rows.append(
             [
                 run.name, run.config.get("method", ""), run.config.get("net", ""), run.config.get("dataset", ""),
-                _score(run, spread(tests[-1, -1])) if tests.size else "",
+                _score(run, spread(run.epochs.ended[-1])) if tests.size else "",
                 _score(run, run.summary.get(f"best_{run.epochs.split}_{run.epochs.score}")),
                 f"{book.effective:,} + {book.affiliated:,}" if book else "",
                 figure(float(np.median(run.epochs.rate[1:] if len(run.epochs.rate) > 1 else run.epochs.rate)), ",.0f"),
@@ -116,8 +116,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("method", run.config.get("method")),
         ("network", run.config.get("net")),
         ("dataset", run.config.get("dataset")),
-        ("epochs", f"{run.epochs.epoch[-1]:g} of {run.config.get('epochs')}"),
-        (f"{words}, last epoch", _score(run, spread(tests[-1, -1])) if tests.size else None),
+        ("epochs", f"{run.epochs.epochs_done} of {run.config.get('epochs')}"),
+        (f"{words}, last epoch", _score(run, spread(run.epochs.ended[-1])) if tests.size else None),
         (f"{words}, best epoch on validation", _score(run, summary.get(f"best_{run.epochs.split}_{run.epochs.score}"))),
         ("best epoch", None if epochs is None else _shown(epochs)),
         ("stages", None if run.plan is None else str(run.plan.schedule.stages)),
@@ -142,7 +142,7 @@ def _exits(run: Run) -> Table:
         flops, seconds = row.get("flops"), row.get("seconds")
         rows.append(
             [
-                str(exit), _score(run, spread(tests[-1, i])), _score(run, best[i]) if i < len(best) else "",
+                str(exit), _score(run, spread(run.epochs.ended[i])), _score(run, best[i]) if i < len(best) else "",
                 "" if flops is None else f"{flops / 1e6:.3f}", "" if seconds is None else f"{1e3 * seconds:.2f}",
             ]
         )  # fmt: skip

@@ -13,12 +13,13 @@ def epochs_of(trials: Sequence[Sequence[dict[str, Any]]]) -> Epochs | None:
     """The records of a run as arrays; None where there is no whole epoch of training.
 
     Args:
-      trials: the objects of `metrics.jsonl`, of each trial that has a file of its own; epochs that not all have, and
-        records that do not say what the first says, are left out.
+      trials: the objects of `metrics.jsonl`, of each trial that has a file of its own; of epochs that not all have only
+        each trial's last is read, and records that do not say what the first says are left out.
     """
     evaluated = [record for records in trials for record in records if record["split"] != "train"]
     score = next((score_of(record) for record in evaluated if any(EXITS + key in record for key in record)), "accuracy")
-    by_split = {split: _common(trials, split, score) for split in ("train", "validation", "test")}
+    each = {split: _of_split(trials, split, score) for split in ("train", "validation", "test")}
+    by_split = {split: _common(found) for split, found in each.items()}
     train = by_split["train"]
     if not train:
         return None
@@ -44,11 +45,30 @@ def epochs_of(trials: Sequence[Sequence[dict[str, Any]]]) -> Epochs | None:
         },
         score,
         score == "accuracy",
+        {
+            split: _by_trial([_last(found)[EXITS + score] for found in each[split]])
+            if by_split[split]
+            else np.zeros((0, 1))
+            for split in ("validation", "test")
+        },
+        tuple(_last(found)["epoch"] for found in each["train"]),
+        tuple(_last(found)["step"] for found in each["train"]),
     )
 
 
-def _common(trials: Sequence[Sequence[dict[str, Any]]], split: str, score: str) -> list[tuple[dict[str, Any], ...]]:
-    """The records of a split, those of all trials together, in order."""
+def _last(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The last record of a trial."""
+    return found[max(found)]
+
+
+def _common(found: Sequence[dict[int, dict[str, Any]]]) -> list[tuple[dict[str, Any], ...]]:
+    """The records of all trials together, of the steps that all have, in order."""
+    steps = sorted(set.intersection(*map(set, found)))
+    return [tuple(each[step] for each in found) for step in steps]
+
+
+def _of_split(trials: Sequence[Sequence[dict[str, Any]]], split: str, score: str) -> list[dict[int, dict[str, Any]]]:
+    """The records of a split by their steps, of each trial."""
     key, shape = "block_loss" if split == "train" else f"{EXITS}{score}", None
     found: list[dict[int, dict[str, Any]]] = []
     for records in trials:
@@ -59,8 +79,7 @@ def _common(trials: Sequence[Sequence[dict[str, Any]]], split: str, score: str) 
             shape = np.shape(record[key]) if shape is None else shape
             if np.shape(record[key]) == shape:
                 found[-1][record["step"]] = record
-    steps = sorted(set.intersection(*map(set, found)))
-    return [tuple(each[step] for each in found) for step in steps]
+    return found
 
 
 def _is_numbers(value: Any) -> bool:

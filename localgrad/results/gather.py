@@ -174,13 +174,13 @@ def _versions(summary: dict[str, Any], home: str) -> dict[str, str]:
 
 
 def _with(run: Run, known: Planned) -> Run:
-    """A run with what is known of it without a number that it computed."""
+    """A run with what is known of it without a number that it computed; of one that ended early, what it came to."""
     percent = known.percent.get(run.epochs.score, run.epochs.percent)
     return run._replace(
         blocks=known.blocks,
         exits=known.exits,
         plan=known.plan,
         ledger=known.ledger,
-        batches=known.batches,
+        batches=max(run.epochs.steps) if run.summary else known.batches,
         epochs=run.epochs._replace(percent=percent),
     )

@@ -94,9 +94,8 @@ def check_left(config: RunConfig, jobs: Sequence[Job]) -> None:
     if all(ends) and not config_file.is_own(config.to_json()):
         return
     raise ValueError(
-        f"{folder} holds a run that ended after {max(done)} batches, and its checkpoints are gone, which held its "
-        f"network: there is nothing to go on from. Put {folder / 'checkpoints'} back, or give another --workdir to train "
-        "anew."
+        f"{folder} holds a run that ended after {max(done)} batches, and its checkpoints are gone, which held its network: "
+        f"there is nothing to go on from. Put {folder / 'checkpoints'} back, or give another --workdir to train anew."
     )
 
 

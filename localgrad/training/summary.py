@@ -67,7 +67,8 @@ def summaries(
 
 
 def merge(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One summary of several trials: every figure as mean, sample deviation and values, the digests as a list.
+    """One summary of several trials: every figure as mean, sample deviation and values, the digests as a list; so are
+    steps, where not all trials have learnt from as many batches.
 
     Examples:
       >>> merge([{"test_accuracy": 90.0, "params_sha256": "a"}, {"test_accuracy": 92.0, "params_sha256": "b"}])
@@ -88,6 +89,8 @@ def merge(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             merged[key] = spread(values)
         elif key == "params_sha256":
             merged[key] = values
+        elif key == "steps" and len(set(values)) > 1:  # each ended after the best of its own
+            merged[key] = spread(values)
     return merged
 
 

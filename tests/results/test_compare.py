@@ -60,7 +60,8 @@ def test_the_best_on_validation_is_chosen_and_one_that_diverged_is_not(tmp_path)
     assert none.chosen is None and numbers_of(none, None)["method"] == "bp"
     least = [{"best_validation_mean_squared_error": error} for error in (3.0, 1.0, 2.0)]
     assert choose(row, [*least, {}], lg.regression(1)).chosen.tries == {"learning_rate": 2.0}
-    assert tables_of([none], [None])[0].rows[0][:2] == ["bp", "diverged"]
+    (table, *_) = tables_of([none], [None])
+    assert table.rows[0][:2] == ["bp", "diverged"] and "with trials that of the first one's network" in table.says
     for nowhere in (float("nan"), {"mean": float("nan")}):
         unknown = [{"best_validation_mean_squared_error": value} for value in (nowhere, 3.0, nowhere)]
         assert choose(row, [*unknown, {}], lg.regression(1)).chosen.tries == {"learning_rate": 2.0}
