@@ -158,6 +158,8 @@ class Model(NamedTuple):
         `localgrad.pipeline.least_examples`.
       complete: what initialisation does once every block has its first state, or a trained one: `(key, states) ->
         states`; complete states stay as they are.  None where each block's own `init` is all.
+      turn: where blocks learn one after another, the batches of each one's turn, see `localgrad.layerwise`; None where
+        all learn at once.
     """
 
     method: str
@@ -174,6 +176,7 @@ class Model(NamedTuple):
     path: tuple[str, ...] = ()
     least_examples: int = 1
     complete: Callable[[Key, tuple[BlockState, ...]], tuple[BlockState, ...]] | None = None
+    turn: int | None = None
 
     @property
     def batch_axis(self) -> int:

@@ -72,11 +72,23 @@ def checked() -> list[Row]:
     folder = folder_of(base.workdir)
     check_folder(folder)
     shell.own_devices(base.stages * base.data_parallel, x64=base.dtype == "float64")
-    for row in rows:
-        check_jobs(prepare_all(row.points[0].config))
+    check_rows(rows)
     make_folder(folder)
     checked_out(str(folder / "compare.html"))
     return rows
+
+
+def check_rows(rows: Sequence[Row]) -> None:
+    """Refuses a comparison of which any run, of any value of a sweep, cannot be: later ones would come to light late.
+
+    Raises:
+      ValueError, OSError: as `prepare_all`, naming the run.
+    """
+    for point in (point for row in rows for point in row.points):
+        try:
+            check_jobs(prepare_all(point.config))
+        except ValueError as error:
+            raise ValueError(f"{point.config.workdir}: {error}") from error
 
 
 def check_jobs(jobs: Sequence[Any]) -> None:

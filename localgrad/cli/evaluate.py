@@ -4,7 +4,7 @@
     localgrad evaluate --workdir=runs/one,runs/another --anytime --out=exits
 
 Reads the newest checkpoint of each run of `localgrad train`, and writes OUT.json and, with `--anytime`, OUT.png; OUT
-is `evaluation` in the workdir, if there is one workdir.
+is `evaluation` in the workdir, if there is one workdir.  Of trials that were trained as one model `--trial` says which.
 
 - `--exits`: accuracy (of another task its first score), FLOPs and latency at every exit; exits take turns, and latency
   is the median.
@@ -19,19 +19,18 @@ is `evaluation` in the workdir, if there is one workdir.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
+from etils import epath
 
 from localgrad.cli import shell
 from localgrad.evaluation.probes import linear_probe, probe_floors
 from localgrad.report import draw_anytime, form_of, table, unit_of
 from localgrad.results import THRESHOLDS, leaves_early, measure, open_run
 from localgrad.training import Config, Job, prepare, read_config
-from localgrad.training.workdir import write_json
+from localgrad.training.workdir import check_parent, folder_of, write_json
 
 FLAGS = flags.FLAGS
 
@@ -48,6 +47,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("anytime", False, "the curve of leaving early")
     flags.DEFINE_list("thresholds", ",".join(map(str, THRESHOLDS)), "confidences of leaving early")
+    flags.DEFINE_integer("trial", None, "which of several trials that were trained as one model, from 0")
     flags.DEFINE_string("out", None, "path of the files to write, without .json and .png")
 
 
@@ -68,10 +68,11 @@ def opened(config: Config) -> Job:
 
 def evaluate(job: Job, config: Config, thresholds: list[float]) -> dict[str, Any]:
     """Everything that was asked for of one run, printed and returned."""
-    run = open_run(job)
+    run = open_run(job, trial=FLAGS.trial or 0)
     model, task = run.model, run.model.task
     early = thresholds if FLAGS.anytime else []
     result: dict[str, Any] = {"workdir": config.workdir, "method": config.method, "step": run.step, "batch": len(run.x)}
+    result |= {} if FLAGS.trial is None else {"trial": FLAGS.trial}
     result |= measure(run, exits=FLAGS.exits, alignment=FLAGS.alignment, thresholds=early)
     names = [block.name for block in model.blocks]
     shell.say(f"{config.workdir}: {config.method} on {config.net}, {config.dataset}, after {run.step} batches")
@@ -100,7 +101,7 @@ def evaluate(job: Job, config: Config, thresholds: list[float]) -> dict[str, Any
     if FLAGS.probes:
         splits = run.batches("train"), run.batches("test")
         result["probes"] = linear_probe(model, run.states, *splits)
-        result["probe_floors"] = floors = probe_floors(model, jax.random.key(config.seed), *splits)
+        result["probe_floors"] = floors = probe_floors(model, jax.random.key(config.seed + (FLAGS.trial or 0)), *splits)
         cells = [
             [name, f"{result['probes'][name]:.2f}" if name in result["probes"] else "", f"{floor:.2f}"]
             for name, floor in floors.items()
@@ -116,7 +117,7 @@ def evaluate(job: Job, config: Config, thresholds: list[float]) -> dict[str, Any
     return result
 
 
-def checked() -> tuple[list[Config], list[float], Path]:
+def checked() -> tuple[list[Config], list[float], epath.Path]:
     """The configurations of the runs, the thresholds and the path to write.
 
     Raises:
@@ -126,8 +127,7 @@ def checked() -> tuple[list[Config], list[float], Path]:
         raise ValueError("--workdir= names no folder: give that of a run, or those of several with commas between.")
     configs = [read_config(folder) for folder in FLAGS.workdir]
     for config in configs:
-        if config.trials > 1:
-            raise ValueError(f"{config.workdir} holds {config.trials} trials; give the workdir of one of them.")
+        check_trial(config, FLAGS.trial)
         if config.dtype != configs[0].dtype:
             raise ValueError("the runs have different --dtype; evaluate them one by one.")
     if len(configs) > 1 and FLAGS.out is None:
@@ -139,7 +139,35 @@ def checked() -> tuple[list[Config], list[float], Path]:
         finite = False
     if not finite:
         raise ValueError(f"--thresholds is a list of finite numbers; got {','.join(FLAGS.thresholds)!r}.")
-    return configs, thresholds, Path(FLAGS.out or Path(FLAGS.workdir[0]) / "evaluation")
+    return configs, thresholds, place_of(FLAGS.out, FLAGS.workdir[0])
+
+
+def check_trial(config: Config, trial: int | None) -> None:
+    """Refuses a run of several trials of which none is chosen, or one that there is not.
+
+    Raises:
+      ValueError: saying how to choose.
+    """
+    several, count = config.trials > 1, config.trials
+    if several and config.trials_by == "loop":
+        one = folder_of(config.workdir) / "trial0"
+        raise ValueError(f"{config.workdir} holds {count} trials; give the workdir of one of them, such as {one}.")
+    if several and (trial is None or not 0 <= trial < count):
+        raise ValueError(f"{config.workdir} holds {count} trials: choose one, --trial=0 to --trial={count - 1}.")
+    if trial is not None and not several:
+        raise ValueError(f"{config.workdir} holds one network and no trials: leave out --trial={trial}.")
+
+
+def place_of(out: str | None, workdir: str) -> epath.Path:
+    """The path of the files to write without their endings, looked at before anything is worked out.
+
+    Raises:
+      ValueError: its folder is not there.
+    """
+    if out is None:
+        return folder_of(workdir) / "evaluation"
+    check_parent(out)
+    return folder_of(out.removesuffix(".json").removesuffix(".png"))
 
 
 def main(argv: list[str]) -> int:
@@ -157,12 +185,20 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def save(results: list[dict[str, Any]], out: Path) -> None:
+def save(results: list[dict[str, Any]], out: epath.Path) -> None:
     """Writes what was found, and draws the curves."""
-    write_json(out.with_suffix(".json"), {"command": shell.command_line(), "runs": results})
+    write_json(epath.Path(f"{out}.json"), {"command": shell.command_line(), "runs": results})
     if FLAGS.anytime:
-        draw_anytime([(result["method"], result) for result in results], out.with_suffix(".png"))
-        curves = [np.array([row["flops"] for row in result["anytime"]]) for result in results]
-        saved = max(1 - curve.min() / curve[-1] for curve in curves)
-        shell.say(f"leaving early saves at most {saved:.0%} of the FLOPs")
-    shell.say(f"wrote {out.with_suffix('.json')}" + (" and .png" if FLAGS.anytime else ""))
+        draw_anytime([(result["method"], result) for result in results], epath.Path(f"{out}.png"))
+        shell.say(f"leaving early saves at most {max(map(most_saved, results)):.0%} of the FLOPs")
+    shell.say(f"wrote {out}.json" + (" and .png" if FLAGS.anytime else ""))
+
+
+def most_saved(result: dict[str, Any]) -> float:
+    """The largest share of the FLOPs of the last exit, alone, that a threshold does without.
+
+    Examples:
+      >>> most_saved({"anytime": [{"flops": 82.0}, {"flops": 90.0}], "exits": [{"flops": 50.0}, {"flops": 100.0}]})
+      0.18
+    """
+    return round(1 - min(row["flops"] for row in result["anytime"]) / result["exits"][-1]["flops"], 6)

@@ -64,7 +64,8 @@ def config_from_flags() -> Config:
       ValueError: for a flag that cannot be.
     """
     values = config_flags.values()
-    if not FLAGS["method"].present and values["profile"] is None:
+    own = any(pair.partition("=")[0].strip() == "profile" for pair in values["method_options"])
+    if not FLAGS["method"].present and values["profile"] is None and not own:
         values["profile"] = _FIRST_PROFILE
     if not FLAGS["plugin"].present and in_a_workdir():
         values["plugin"] = saved_plugins(values["workdir"])

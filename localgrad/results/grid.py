@@ -12,6 +12,7 @@ from localgrad.training.fields import plain_type
 from localgrad.training.workdir import folder_of
 
 _TAKEN = ("method", "workdir", "trials", "seed", "plugin")  # fields that a comparison gives itself, or shares
+_OF_METHODS = ("micro_batches",)  # fields of the placement that not all methods have
 
 
 class Point(NamedTuple):
@@ -94,7 +95,7 @@ def _assigned(flag: str, pair: str) -> tuple[str, Any]:
     if not separator:
         raise ValueError(f"--{flag}: {pair!r} is not field=value.")
     check_known(f"field in --{flag}", field, OPTIONS)
-    if field in _TAKEN or OPTIONS[field].placement:
+    if field in _TAKEN or (OPTIONS[field].placement and field not in _OF_METHODS):
         raise ValueError(f"--{flag}: {field} is the same for the whole comparison; give --{field} itself.")
     (about,) = (each for each in dataclasses.fields(Config) if each.name == field)
     kind, several = plain_type(about)

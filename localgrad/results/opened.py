@@ -20,7 +20,7 @@ from localgrad.training.same_data import check_same_data
 
 
 class Opened(NamedTuple):
-    """A run whose newest checkpoint was read, of several batched trials the first.
+    """A run whose newest checkpoint was read, of several batched trials one.
 
     Attributes:
       model: without trials.
@@ -69,19 +69,20 @@ def leaves_early(model: Model) -> bool:
     return model.task.classes is not None and not model.task.per_token
 
 
-def open_run(job: Job, log: Callable[[str], None] = print) -> Opened:
+def open_run(job: Job, log: Callable[[str], None] = print, trial: int = 0) -> Opened:
     """Reads the newest checkpoint of a run, and predicts on its test split.
 
     Args:
       job: what `prepare(read_config(workdir), resume=False)` gives.
       log: takes a line for each checkpoint that cannot be used.
+      trial: which of several that were trained as one model, from 0.
 
     Raises:
       ValueError, FileNotFoundError: as `restore`; or its data are not those that it was trained on.
     """
     check_same_data(job.data, job.config.workdir)
     saved = restore(job.specs, job.config.workdir, log=log)
-    states = by_trial(saved.states, job.model.trials)[0]
+    states = by_trial(saved.states, job.model.trials)[trial]
     if job.model.trials is not None and isinstance(job.config, Config):
         job = prepare(dataclasses.replace(job.config, trials=1), resume=False)
     return _predicted(job.model, states, saved.step, job.splits, job.eval_batches)

@@ -15,7 +15,7 @@ from localgrad.results.gather import gather, names_of
 from localgrad.results.opened import Given
 from localgrad.training.config import Config
 from localgrad.training.own_program import version
-from localgrad.training.workdir import write_bytes
+from localgrad.training.workdir import check_parent, write_bytes
 
 
 def write_report(
@@ -86,8 +86,7 @@ def checked_out(given: str | PathLike) -> Path:
     out = Path(given).expanduser()
     if out.is_dir():
         raise ValueError(f"{given} is a folder, and a page is one file: give one, such as {out / 'report.html'}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"cannot write {given}: there is no folder {out.parent}; make it, or give another file.")
+    check_parent(given)
     if importlib.util.find_spec("jinja2") is None:
         raise ImportError("the page is made by jinja2, which is not installed: pip install jinja2.")
     return out

@@ -62,6 +62,8 @@ def train(job: Job, log: Callable[[str], None]) -> Outcome:
             log(f"resuming {folder} at batch {position.step} of {job.total_steps}")
         elif run.checkpoints.steps():
             log(f"beginning {folder} again at batch 0")
+        if job.config.trace is not None and position.step >= job.config.trace[1]:
+            log(f"the batches of trace={','.join(map(str, job.config.trace))} are done already: nothing is traced")
         if main:
             for line in () if position.step else job.begin.notes:
                 log(line)

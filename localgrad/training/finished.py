@@ -65,12 +65,12 @@ def look_finished(config: RunConfig, jobs: Sequence[Job], log: Callable[[str], N
     path = folder / "summary.json"
     if some or not path.exists():
         return None
-    summary = _summary_in(folder)
-    if summary is None:
+    written = _summary_in(folder)
+    if written is None:
         log(f"{path} is damaged and is made anew")
         return None
     check_left(config, jobs)
-    return Finished(summary, {}, {})  # somebody deleted the checkpoints of a run that is done, which takes much room
+    return Finished(written, {}, {})  # somebody deleted the checkpoints of a run that is done, which takes much room
 
 
 def check_left(config: RunConfig, jobs: Sequence[Job]) -> None:
@@ -94,8 +94,8 @@ def check_left(config: RunConfig, jobs: Sequence[Job]) -> None:
     if all(ends) and not config_file.is_own(config.to_json()):
         return
     raise ValueError(
-        f"{folder} holds a run that ended after {max(done)} batches, and its checkpoints are gone, which held its network: "
-        f"there is nothing to go on from. Put {folder / 'checkpoints'} back, or give another --workdir to train anew."
+        f"{folder} holds a run that ended after {max(done)} batches, and its checkpoints are gone, which held its "
+        f"network: there is nothing to go on from. Put {folder / 'checkpoints'} back, or give another --workdir."
     )
 
 

@@ -21,6 +21,7 @@ from localgrad.training.config import Config
 from localgrad.training.config_file import check_same, saved_config
 from localgrad.training.inputs import known_by, read_inputs
 from localgrad.training.lock import InUseError
+from localgrad.training.no_effect import check_heard, check_heard_of_names
 from localgrad.training.placement import check_placement, resolve
 from localgrad.training.run_config import RunConfig
 from localgrad.training.same_data import check_same_data
@@ -136,8 +137,11 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     if resume:
         check_same_data(known, config.workdir)
     model = build_model(config, inputs)
-    saved = saved_config(config.workdir) if resume else None
-    if saved is not None:
+    steps = config.epochs * inputs.epoch_steps
+    saved = saved_config(config.workdir) if folder_of(config.workdir).is_dir() else None
+    check_heard(config, model, inputs.splits, steps, saved)
+    check_heard_of_names(config, model, inputs, saved)
+    if resume and saved is not None:
         check_placement(config, saved, model)
     config = resolve(config, model)
     asked = config.grow_from is not None or config.begin_from is not None
@@ -146,7 +150,6 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     begin = beginning(model, config, about) if fresh else Beginning(partial(init, model))
     engine = build_engine(config, model)
     source = build_source(config, inputs, engine)
-    steps = config.epochs * inputs.epoch_steps
     return Job(config, model, engine, source, inputs.splits, inputs.stats, steps, begin, about, known)
 
 

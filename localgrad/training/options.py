@@ -22,8 +22,8 @@ def bind(
       own: arguments that are not the user's to give.
 
     Raises:
-      ValueError: for a pair that is none, an argument that the function does not take, naming those that it does, or a
-        value of a pair that is not of the annotated type.
+      ValueError: for a pair that is none, an argument that is given twice or that the function does not take, naming
+        those that it does, or a value of a pair that is not of the annotated type.
 
     Examples:
       >>> from localgrad.blocks import mlp
@@ -34,15 +34,19 @@ def bind(
     parameters = inspect.signature(function).parameters
     takes = [key for key in parameters if key not in (*own, *fixed)]
     found = {key: value for key, value in given.items() if value is not None}
+    flags = set(found)
     for pair in pairs:
-        key, separator, text = pair.partition("=")
+        key, separator, text = (part.strip() for part in pair.partition("="))
         if not separator:
             raise ValueError(f"--{kind}_options is a list of name=value; got {pair!r}.")
-        found[key.strip()] = _value(text.strip())
+        if key in found:
+            other = f"by --{key}={shown(found[key])} too" if key in flags else "twice"
+            raise ValueError(f"--{kind}_options: {key} is given {other}: give it once.")
+        found[key] = _value(text)
     for key in found:
         if key not in takes:
             raise ValueError(f"{kind} {name!r} has no option {key!r}; it has {', '.join(takes) or 'none'}.")
-    for key in set(found) - {key for key, value in given.items() if value is not None}:
+    for key in set(found) - flags:
         expected = wrong(parameters[key].annotation, found[key])
         if expected:
             raise ValueError(

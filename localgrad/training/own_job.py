@@ -15,6 +15,7 @@ from localgrad.training.builders import build_engine
 from localgrad.training.config_file import check_same, saved_config
 from localgrad.training.finished import check_left
 from localgrad.training.job import Job, float_of
+from localgrad.training.no_effect import check_heard
 from localgrad.training.own_config import OwnConfig, model_digest, names_of
 from localgrad.training.own_data import GivenData, Read, preprocessing, read_given
 from localgrad.training.own_program import or_saved, program_of
@@ -64,7 +65,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     if saved is not None:
         check_same(config, saved, folder)
         check_placement(config, saved, model)
-    config = resolve(config, model)
+    asked, config = config, resolve(config, model)
     processes.agree(
         lambda: {"the data": read.says, "the run": json.loads(as_json({**config.to_json(), "workdir": ""}))}
     )
@@ -74,6 +75,7 @@ def prepare_own(model: Model, given: GivenData, config: OwnConfig, begin: Begin 
     start = Beginning(partial(init, model)) if trained is None else transferred(model, trained, about)
     start = start._replace(notes=(*read.like.notes, *start.notes))
     total = config.epochs * source.steps_per_epoch
+    check_heard(asked, model, read.splits, total, saved)
     job = Job(config, model, engine, source, read.splits, read.stats, total, start, about, eval_batch=model.batch_size)
     check_left(config, [job])
     return job

@@ -30,6 +30,17 @@ def folder_of(name: str | os.PathLike) -> epath.Path:
     return folder
 
 
+def check_parent(given: str | os.PathLike) -> None:
+    """Refuses a file to write in a folder that is not there.
+
+    Raises:
+      ValueError: naming the folder.
+    """
+    parent = folder_of(given).parent
+    if is_local(parent) and not parent.is_dir():
+        raise ValueError(f"cannot write {given}: there is no folder {parent}; make it, or give another file.")
+
+
 def is_local(path: epath.Path) -> bool:
     """Whether a path is on a disk that this machine sees."""
     return "://" not in os.fspath(path)

@@ -64,6 +64,26 @@ def test_fields_out_of_range(change, says):
         ({"augment": ("spin",)}, "spin"),
         ({"method": "scl", "profile": "neco"}, "method 'scl' has no option 'profile'; it has head, pool"),
         ({"method": "pred", "method_options": ("beta=0.5",)}, "method 'pred' has no option 'beta'"),
+        ({"target_width": 16, "method_options": ("target_width=8",)}, "target_width is given by --target_width=16 too"),
+        ({"method_options": ("target_width=8", "target_width=9")}, "--method_options: target_width is given twice"),
+        (
+            {"widths": (8, 8), "net_options": ("widths=(5,5)",)},
+            r"--net_options: widths is given by --widths=\(8, 8\) too",
+        ),
+        ({"net_options": ("dropout=0.2",), "dropout": 0.5}, "dropout is given by --dropout=0.5 too: give it once"),
+        ({"max_length": 3}, "--max_length=3 is of texts that are made of words, and digits has none"),
+        ({"vocabulary": 5}, "--vocabulary=5 is of texts"),
+        (
+            {"method": "scl", "staleness": "locked"},
+            "--staleness=locked is of methods that wait .* 'scl' wait for nothing",
+        ),
+        ({"method": "scl", "micro_batches": 4}, "--micro_batches=4 is of backpropagation .* learn from whole batches"),
+        ({"method": "dfa", "micro_batches": 4}, "--micro_batches=4 is of backpropagation"),
+        ({"trace": (1000, 1001)}, "--trace=1000,1001 is beyond the run, whose batches are 0 to 89"),
+        (
+            {"method": "early_exit", "heads_alone": True, "weight_decay": 0.1, "decay_on": "f"},
+            "--decay_on=f: nothing of f learns in this run",
+        ),
         ({"method_options": ("pool",)}, "--method_options is a list of name=value; got 'pool'"),
         ({"method": "scl", "method_options": ("views=2",)}, "give --augment"),
         ({"method": "scl", "method_options": ("head=deep",)}, "unknown head 'deep' of method 'scl'"),
@@ -121,6 +141,15 @@ def test_a_workdir_of_another_configuration_names_the_fields(tmp_path):
     prepare(dataclasses.replace(config, stages=2, batches_per_call=3))  # where it runs may change
     with pytest.raises(ValueError, match="learning_rate is 0.001 there and 0.1 here; seed is 0 there and 7 here"):
         raise_all(config, learning_rate=0.1, seed=7)
+
+
+def test_a_run_that_was_begun_with_a_flag_of_no_effect_goes_on(tmp_path):
+    config = Config(method="scl", staleness="locked", vocabulary=5, workdir=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
+    prepare(config)
+    prepare(read_config(tmp_path), resume=False)
+    with pytest.raises(ValueError, match="--max_length=3 is of texts"):
+        prepare(dataclasses.replace(config, max_length=3), resume=False)
 
 
 def test_other_stages_of_a_delayed_run_are_another_run(tmp_path):

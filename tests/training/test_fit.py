@@ -257,6 +257,35 @@ def test_a_callback_that_says_true_ends_a_run(true):
     assert fit(validation=None, epochs=9, callbacks=[says]).summary["steps"] == 10
 
 
+@pytest.mark.parametrize(
+    ("model", "arguments", "says"),
+    [
+        (
+            own.model,
+            {"validation": None, "stop_after": 3},
+            "stop_after=3 waits for a better validation, and there is none",
+        ),
+        (
+            lambda: own.model()._replace(turn=2),
+            {"stop_after": 1},
+            "stop_after=1 looks at the last exit, which begins to",
+        ),
+        (
+            lambda: own.model()._replace(turn=10),
+            {},
+            "2 blocks learn one after another, from 10 batches each, .* has 10",
+        ),
+        (own.model, {"trace": (10, 12)}, "trace=10,12 is beyond the run, whose batches are 0 to 9"),
+        (own.model, {"staleness": "locked"}, "staleness=locked is of methods that wait"),
+        (own.model, {"micro_batches": 2}, "micro_batches=2 is of backpropagation"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(model, arguments, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        fit(model=model(), epochs=2, workdir=tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_end_by_a_callback_is_remembered_and_more_epochs_go_on(tmp_path):
     second = {"callbacks": [lambda ended: ended.epoch == 2], "workdir": tmp_path}
     done = fit(epochs=4, **second)
@@ -264,7 +293,8 @@ def test_an_end_by_a_callback_is_remembered_and_more_epochs_go_on(tmp_path):
     said = []
     assert fit(epochs=4, log=said.append, **second).summary == done.summary and "is a finished run" in said[-1]
     assert fit(epochs=4, workdir=tmp_path).summary == done.summary
-    assert fit(epochs=5, **second).summary["steps"] == 25
+    assert fit(epochs=5, log=said.append, trace=(2, 4), **second).summary["steps"] == 25
+    assert "the batches of trace=2,4 are done already: nothing is traced" in said
     shutil.rmtree(tmp_path / "checkpoints")
     for epochs in (5, 6):
         with pytest.raises(
