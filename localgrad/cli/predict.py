@@ -1,6 +1,6 @@
 r"""What a trained network says of files: pictures, tables, texts.
 
-    localgrad predict --workdir=runs/digits seven.png three.jpg
+    localgrad predict --workdir=runs/fashion boot.png bag.jpg
     localgrad predict --workdir=runs/irises --out=said.csv flowers.csv
     localgrad predict --workdir=runs/movies --exit=2 reviews.txt
 

@@ -21,7 +21,7 @@ def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
             raise ValueError(f"{what} have masked entries: fill them, or leave those examples out.")
         given = values
         try:
-            values = picture_array(values) if hasattr(values, "getbands") else np.asarray(values)
+            values = np.asarray(_without_palettes(values))
         except ValueError as error:
             raise ValueError(f"{what} make no array ({error}): every example must have the same shape.") from None
         except (TypeError, RuntimeError) as error:  # a tensor that has a gradient, or is of a type that numpy lacks
@@ -32,6 +32,15 @@ def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
             )
     if not _are_numbers(values.dtype):
         raise ValueError(f"{what} are {values.dtype}, not real numbers; give an array of floats or integers.")
+    return values
+
+
+def _without_palettes(values: Any) -> Any:
+    """A picture of Pillow, or a list of some, as arrays of what one sees; anything else as it is."""
+    if hasattr(values, "getbands"):
+        return picture_array(values)
+    if isinstance(values, list | tuple) and values and hasattr(values[0], "getbands"):
+        return [_without_palettes(each) for each in values]
     return values
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from localgrad.data.columns import Y_NAMES
 from localgrad.data.csv_rows import csv_rows
 from localgrad.data.dataset import Dataset
-from localgrad.data.files import expanded, is_number
+from localgrad.data.files import by_number, expanded, is_number
 from localgrad.data.headers import check_names, check_separator, is_header
 from localgrad.tasks import Task
 
@@ -139,7 +139,7 @@ def _labelled(found: Dataset, table: Table, chosen: str, label_names: Sequence[s
     if missing is not None:
         told = "is empty" if not cells[missing] else f"is {cells[missing]}"
         raise ValueError(f"{table.path}, row {missing + 1}: column {chosen} {told}; expected a label.")
-    classes = tuple(label_names) if label_names is not None else tuple(sorted(set(cells), key=_by_number))
+    classes = tuple(label_names) if label_names is not None else tuple(sorted(set(cells), key=by_number))
     unknown = next(((i, cell) for i, cell in enumerate(cells) if cell not in classes), None)
     if unknown is not None:
         raise ValueError(
@@ -160,7 +160,3 @@ def _note(table: Table, rows: np.ndarray, columns: Sequence[str], label: str) ->
 def _counts(column: np.ndarray) -> bool:
     """Whether a column is 0, 1, 2, ... or 1, 2, 3, ..., as numbers of rows are."""
     return len(column) > 2 and column[0] in (0, 1) and bool(np.all(np.diff(column) == 1))
-
-
-def _by_number(text: str) -> tuple[int, float, str]:
-    return (0, float(text), text) if is_number(text) else (1, 0.0, text)

@@ -138,4 +138,5 @@ def test_pictures_of_a_palette_are_what_one_sees():
     image = pytest.importorskip("PIL.Image")
     grey = image.fromarray(np.array([[10, 200], [30, 40]], np.uint8))
     np.testing.assert_array_equal(as_array(grey.convert("P"), "inputs"), np.asarray(grey))
+    np.testing.assert_array_equal(as_array([grey.convert("P"), grey], "inputs"), [np.asarray(grey)] * 2)
     assert as_array(grey.convert("1"), "inputs").dtype == np.uint8
