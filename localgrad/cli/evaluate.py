@@ -190,12 +190,16 @@ def save(results: list[dict[str, Any]], out: epath.Path) -> None:
     write_json(epath.Path(f"{out}.json"), {"command": shell.command_line(), "runs": results})
     if FLAGS.anytime:
         draw_anytime([(result["method"], result) for result in results], epath.Path(f"{out}.png"))
-        shell.say(f"leaving early saves at most {max(map(most_saved, results)):.0%} of the FLOPs")
+        saved = max(map(most_saved, results))
+        most = f"saves at most {saved:.0%}" if saved > 0 else f"saves nothing, it costs at least {-saved:.0%} more"
+        shell.say(f"leaving early {most} of the FLOPs of the last exit alone")
     shell.say(f"wrote {out}.json" + (" and .png" if FLAGS.anytime else ""))
 
 
 def most_saved(result: dict[str, Any]) -> float:
-    """The largest share of the FLOPs of the last exit, alone, that a threshold does without.
+    """The largest share of the FLOPs of the last exit alone that a threshold does without; below 0 where all cost more.
+
+    Those who leave late have tried the exits before, which cost something too.
 
     Examples:
       >>> most_saved({"anytime": [{"flops": 82.0}, {"flops": 90.0}], "exits": [{"flops": 50.0}, {"flops": 100.0}]})
