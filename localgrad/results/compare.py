@@ -101,9 +101,9 @@ def tables_of(rows: Sequence[Trained], runs: Sequence[Run | None]) -> list[Table
     says = (
         "Scores are those of the epoch that is best on validation, at the last exit; with trials their mean ± "
         "deviation. Costs are of all trials that train together. Ticks waited are those of the whole run (of trials "
-        "one after another: the longest) on which the stage that waits longest has nothing to do; speed-up is predicted "
-        "over one device, and examples a second were measured. Alignment is the cosine of a block's update with the "
-        "true gradient, the mean over the blocks below the last; with trials that of the first one's network."
+        "one after another: the longest) on which the stage that waits longest has nothing to do; speed-up is "
+        "predicted over one device, and examples a second were measured. Alignment is the cosine of a block's update "
+        "with the true gradient, the mean over the blocks below the last; with trials that of the first one's network."
     )
     found = [
         Table("Methods", list(header.values()), [[_cell(key, row, form) for key in header] for row in numbers], says)
