@@ -18,6 +18,7 @@ from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Message, Me
 from localgrad.keys import fold_in
 from localgrad.pipeline import feeding
 from localgrad.pipeline.finite import finite, with_parameters_checked
+from localgrad.pipeline.loading import check_key, check_states
 from localgrad.pipeline.mesh import enough_devices
 from localgrad.pipeline.partition import block_programs, unpadded
 from localgrad.pipeline.phases import Phases, Report
@@ -86,7 +87,9 @@ def mpmd(
     put = lambda tree, device: jax.device_put(tree, device, may_alias=False)  # programs donate; callers keep theirs
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> MpmdState:
-        own = [StageState(tuple(block_states[i] for i in span), jnp.ones(most, bool), key) for span in spans]
+        given = check_states(model, pipeline.layout.state_specs, block_states)
+        own_key = check_key(model, key)
+        own = [StageState(given[a.start : a.stop], jnp.ones(most, bool), own_key) for a in spans]
         return MpmdState(tuple(map(put, own, used)), put(np.array((0, first), np.int32), used[0]), {}, {})
 
     def run(state: MpmdState, batches: Batches) -> tuple[MpmdState, Metrics]:

@@ -12,9 +12,10 @@ from localgrad.pipeline import delayed, feeding, step
 from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.delayed import Pending
 from localgrad.pipeline.finite import finite, with_parameters_checked
+from localgrad.pipeline.loading import check_key, check_states
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.schedules import WEIGHTS
-from localgrad.pipeline.specs import asked_on_way_back, no_metrics, signal_of
+from localgrad.pipeline.specs import asked_on_way_back, no_metrics, signal_of, specs
 from localgrad.registry import check_known
 
 
@@ -64,11 +65,12 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
     late = delayed.check_delays(model, delays) if delays is not None and any(delays) else ()
     waiting = delayed.Delayed(model, late, weights) if late else None
     flush = jax.jit(waiting.flush) if waiting else None
-    top = len(model.blocks) - 1
+    top, state_specs = len(model.blocks) - 1, specs(model)[0]
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> SequentialState:
+        given = check_states(model, state_specs, block_states), check_key(model, key)
         # run donates its argument: the caller keeps theirs
-        blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), (tuple(block_states), key))
+        blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), given)
         ok = jnp.array(True) if signal == "none" else jnp.ones((len(blocks),), bool)
         return SequentialState(blocks, own_key, jnp.int32(first), ok, waiting.empty() if waiting else ())
 

@@ -12,6 +12,7 @@ import numpy as np
 from localgrad import target
 from localgrad.base import BlockState, Forward, Key, Metrics, Model, Signal, Spec
 from localgrad.keys import fold_in
+from localgrad.pipeline.loading import check_key
 
 _T = TypeVar("_T")
 # Half the compilation, for programs that run once.
@@ -47,6 +48,9 @@ def init(model: Model, key: Key) -> tuple[BlockState, ...]:
 
     Returns:
       One `BlockState` a block.
+
+    Raises:
+      ValueError: for no typed key, or another number of keys than the model has trials.
     """
     return completed(model, key, drawn(model, key))
 
@@ -58,7 +62,8 @@ def completed(model: Model, key: Key, states: tuple[BlockState, ...]) -> tuple[B
 
 def drawn(model: Model, key: Key) -> tuple[BlockState, ...]:
     """The state of every block as its own `init` draws it: `init` without what completes them all."""
-    return tuple(draw(fold_in(key, i)) for i, draw in enumerate(_drawing(model)))
+    own = check_key(model, key)
+    return tuple(draw(fold_in(own, i)) for i, draw in enumerate(_drawing(model)))
 
 
 @once_a_model  # for another key nothing is compiled anew

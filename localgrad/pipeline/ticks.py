@@ -14,6 +14,7 @@ from localgrad import target
 from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Metrics, Plan, PyTree
 from localgrad.pipeline import feeding
 from localgrad.pipeline.finite import finite, with_parameters_checked
+from localgrad.pipeline.loading import check_key, check_states
 from localgrad.pipeline.mesh import BOTH, LEADING, SAME, STAGE, Examples, Layout, Report, StateSlots, place
 from localgrad.pipeline.specs import no_metrics
 
@@ -160,8 +161,8 @@ def engine(pipeline: Pipeline) -> Engine:
         return jax.tree.map(lambda x: x.addressable_data(0), unpack(state[0])), metrics
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0):
-        block_states = jax.device_get(block_states)
-        packed = [states.pack(s, tuple(block_states[i] for i in span), np) for s, span in enumerate(layout.blocks)]
+        given = jax.device_get(check_states(model, layout.state_specs, block_states))
+        packed = [states.pack(s, given[a.start : a.stop], np) for s, a in enumerate(layout.blocks)]
         rows = {STAGE: (layout.stages,), BOTH: (layout.data_parallel, layout.stages)}
         slots = [place(np.stack(row), NamedSharding(mesh, STAGE)) for row in zip(*packed, strict=True)]
         rest = [
@@ -171,7 +172,7 @@ def engine(pipeline: Pipeline) -> Engine:
                 ),
                 part,
             )
-            for part, spec in zip(pipeline.initial(key, np.int32(first)), specs[1:], strict=True)
+            for part, spec in zip(pipeline.initial(check_key(model, key), np.int32(first)), specs[1:], strict=True)
         ]
         return specs._make([slots, *rest])
 
