@@ -29,17 +29,18 @@ def threefry(keys: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(jax.random.key_data(keys)[..., :2], impl=GENERATOR)
 
 
-def over_keys(function: Callable[..., Any], keys: jax.Array, *arrays: Any) -> Any:
-    """`vmap` of `(key, *arrays) -> tree` whose draws for each key are those that it gives alone.
+def over_keys(function: Callable[..., Any], *trees: Any) -> Any:
+    """`vmap` of a function that may draw from keys, and whose draws for each key are those that it gives alone.
 
     Args:
-      function: of one key and one row of each of `arrays`.
-      keys: `(R,)`, of any generator; those of another than threefry are taken one after another.
-      arrays: trees of arrays with a first axis R.
+      function: of one row of each of the trees.
+      trees: of arrays, keys among them, with a first axis R.  Where any keys are of another generator than threefry,
+        rows are taken one after another.
     """
-    if jax.random.key_impl(keys) == GENERATOR:
-        return jax.vmap(function)(keys, *arrays)
-    return jax.lax.map(lambda row: function(*row), (keys, *arrays))
+    keys = [x for x in jax.tree.leaves(trees) if jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)]
+    if all(jax.random.key_impl(each) == GENERATOR for each in keys):
+        return jax.vmap(function)(*trees)
+    return jax.lax.map(lambda row: function(*row), trees)
 
 
 def fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:

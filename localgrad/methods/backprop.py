@@ -210,7 +210,7 @@ def chained_block(
         for group, own in zip(parts, keys, strict=False):
             params[group], model_state[group] = parts[group].init(own, x)
             x = output_spec(parts[group], x) if group != "feedback" else x
-        return BlockState(params, model_state, first_states(own_tx, params))
+        return BlockState(params, model_state, first_states(own_tx, params, key))
 
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
         def run(params: dict[str, PyTree], x: jax.Array):

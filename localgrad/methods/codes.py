@@ -140,7 +140,7 @@ def complete(
             _, h, above = make(level, codes, drawn, h, g["codes"], below)
             g = {"codes": above}
         params = {**state.params, "g": g, "h": h}
-        moved = first_states({names: block.tx[names] for names in state.opt_state}, params)
+        moved = first_states({names: block.tx[names] for names in state.opt_state}, params, jax.random.fold_in(key, i))
         found.append(state._replace(params=params, opt_state=moved))
         below = above
     return tuple(found)

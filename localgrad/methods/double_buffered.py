@@ -80,7 +80,7 @@ def _buffered(block: LocalBlock, batches: int) -> LocalBlock:
     def init(key: Key, message: Message) -> BlockState:
         state = block.init(key, message)
         moved = {**state.model_state, _PASSES: jnp.int32(0)}
-        return BlockState(state.params, moved, first_states(tx, state.params))
+        return BlockState(state.params, moved, first_states(tx, state.params, key))
 
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
         moved = dict(state.model_state)

@@ -1,16 +1,19 @@
 """Which optax transform is for which groups of a block's parameters, and which parameters decay."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import optax
 
-from localgrad.base import PyTree, Transforms
+from localgrad.base import Key, PyTree, Transforms
+from localgrad.keys import fold_in, over_keys
 
 # What a method takes: one transform of all groups that learn, or one by groups, None being for those that are fixed.
 Optimizers: TypeAlias = optax.GradientTransformation | Mapping[str, optax.GradientTransformation | None]
 
+_NOISE = 0x6E6F6973  # sets the keys of optimizers' noise apart from those of parameters
 _NO_KERNELS = ("bias", "scale", "embedding")
 
 
@@ -87,9 +90,38 @@ def _check_transform(tx: Any) -> None:
         raise TypeError(f"tx is an optax transform, or a mapping of groups to such; got {tx!r}.")
 
 
-def first_states(tx: Transforms, params: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The first state of each of a block's transforms."""
-    return {key: one.init({group: params[group] for group in key.split("+")}) for key, one in tx.items()}
+def first_states(tx: Transforms, params: Mapping[str, PyTree], key: Key) -> dict[str, PyTree]:
+    """The first state of each of a block's transforms.
+
+    Keys in a state, such as that of `optax.add_noise`, are made the block's own, moment by moment: one transform is
+    for all blocks of a model, and all would draw the same noise.
+
+    Args:
+      tx: of the block.
+      params: by group.
+      key: of the block, or one a trial, as its `init` is given.
+    """
+    found = {}
+    for i, (names, one) in enumerate(tx.items()):
+        first = one.init({group: params[group] for group in names.split("+")})
+        found[names] = jax.tree.map(partial(_own_keys, key, _NOISE + i), first)
+    return found
+
+
+def _own_keys(key: Key, number: int, leaf: Any) -> Any:
+    """A leaf of a state as it is, but for keys: those follow from them, a block's key and its moment."""
+    if not jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        return leaf
+
+    def folded(leaf: Key, words: jax.Array) -> Key:
+        if leaf.ndim:
+            return over_keys(lambda one: folded(one, words), leaf)
+        for word in words:
+            leaf = jax.random.fold_in(leaf, word)
+        return leaf
+
+    words = jax.random.key_data(fold_in(key, number))
+    return folded(leaf, words) if words.ndim == 1 else over_keys(folded, leaf, words)  # of trials, each by its own
 
 
 def scaled(tx: Optimizers, scales: Mapping[str, float]) -> Optimizers:

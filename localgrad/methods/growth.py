@@ -141,7 +141,7 @@ def _without(block: LocalBlock, fixed: frozenset[str]) -> LocalBlock:
 
     def init(key: Key, message: PyTree) -> BlockState:
         state = block.init(key, message)
-        return state._replace(opt_state=first_states(tx, state.params))
+        return state._replace(opt_state=first_states(tx, state.params, key))
 
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
         found = block.forward(state, message, key)

@@ -36,7 +36,7 @@ def joined_block(parts: Sequence[Parts], steps: Sequence[Step], tx: Optimizers) 
     def init(key: Key, message: Spec) -> BlockState:
         state = inner.init(key, message)
         params = _nested(state.params)
-        return BlockState(params, _nested(state.model_state), first_states(own_tx, params))
+        return BlockState(params, _nested(state.model_state), first_states(own_tx, params, key))
 
     def forward(state: BlockState, message: Message, key: Key) -> Forward:
         own = BlockState(_flat(state.params), _flat(state.model_state), ())

@@ -152,7 +152,7 @@ def init_of(parts: Parts, step: Callable, tx: Transforms) -> Callable[[Key, Spec
         for group, x_spec in inputs.items():
             variables[group] = parts[group].init(keys[group], x_spec)
         params = {group: variables[group][0] for group in parts}
-        return BlockState(params, {group: variables[group][1] for group in parts}, first_states(tx, params))
+        return BlockState(params, {group: variables[group][1] for group in parts}, first_states(tx, params, key))
 
     return init
 

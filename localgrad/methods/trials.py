@@ -1,6 +1,7 @@
 """Independent trials as one model: `vmap` of every function of every block."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def trials(model: Model, count: int) -> Model:
     def features(states: tuple[BlockState, ...], x: jax.Array, keys: Sequence[Key] | None = None) -> list[jax.Array]:
         if keys is None:
             return jax.vmap(lambda states: model.features(states, x))(states)
-        return jax.vmap(model.features)(states, x, list(keys))  # each trial trains on a batch of its own
+        return over_keys(model.features, states, x, list(keys))  # each trial trains on a batch of its own
 
     def complete(keys: Key, states: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
         """One trial after another: each gets the bits that it gets alone."""
@@ -79,9 +80,9 @@ def _mapped(block: LocalBlock) -> LocalBlock:
         return over_keys(lambda key: block.init(key, one), key)
 
     def forward(state: BlockState, message: Message, key: Key) -> Any:
-        return over_keys(lambda key, state, message: block.forward(state, message, key), key, state, message)
+        return over_keys(block.forward, state, message, key)
 
-    backward = None if block.backward is None else jax.vmap(block.backward)
+    backward = None if block.backward is None else partial(over_keys, block.backward)  # a stash may hold keys
     tx = {key: _mapped_transform(transform) for key, transform in block.tx.items()}
     return block._replace(init=init, forward=forward, backward=backward, tx=tx, made_of=None)
 
@@ -90,8 +91,7 @@ def _mapped_transform(tx: optax.GradientTransformation) -> optax.GradientTransfo
     inner = optax.with_extra_args_support(tx)
 
     def update(grads: PyTree, opt_state: PyTree, params: PyTree = None, **extra: jax.Array) -> tuple[PyTree, PyTree]:
-        return jax.vmap(lambda grads, opt_state, params, extra: inner.update(grads, opt_state, params, **extra))(
-            grads, opt_state, params, extra
-        )
+        one = lambda grads, opt_state, params, extra: inner.update(grads, opt_state, params, **extra)
+        return over_keys(one, grads, opt_state, params, extra)  # a state may hold the key of noise
 
     return optax.GradientTransformationExtraArgs(jax.vmap(inner.init), update)

@@ -1,11 +1,12 @@
 """Whether numbers are finite, looked at cheaply enough to do it on every step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from localgrad.base import LEARNT, PARAMETERS, Metrics, PyTree
+from localgrad.base import LEARNT, PARAMETERS, BlockState, Metrics, PyTree
 
 _SHORT = 4096  # numbers of an array that are looked at one by one
 
@@ -55,3 +56,11 @@ def with_parameters_checked(metrics: Metrics, sound: Sequence[jax.Array]) -> Met
 
     each = zip(metrics.stopped, metrics.batch_id, sound, strict=True)
     return metrics._replace(stopped=tuple(last(*one) for one in each))
+
+
+@jax.jit
+def metrics_of(blocks: Sequence[BlockState], rows: Sequence[Sequence[tuple[jax.Array, Any]]]) -> Metrics:
+    """A stage's metrics after a call: what its blocks reported of each batch, `(metrics, stopped)`, as arrays."""
+    ids, reports = zip(*(jax.tree.map(lambda *each: jnp.stack(each), *own) for own in rows), strict=True)
+    values, stopped = zip(*reports, strict=True)
+    return with_parameters_checked(Metrics(values, ids, stopped), [finite(block.params) for block in blocks])

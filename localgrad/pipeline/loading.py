@@ -35,6 +35,13 @@ def check_states(model: Model, specs: Sequence[Spec], states: Sequence[BlockStat
     return tuple(_checked(i, model, specs[i], state) for i, state in enumerate(states))
 
 
+def checked(
+    model: Model, specs: Sequence[Spec], states: Sequence[BlockState], key: Key
+) -> tuple[tuple[BlockState, ...], Key]:
+    """What every engine's `load` is given, as `check_states` and `check_key`: `(states, key)`."""
+    return check_states(model, specs, states), check_key(model, key)
+
+
 def _checked(i: int, model: Model, spec: Spec, state: BlockState) -> BlockState:
     """The state of block i, as `check_states`."""
     own, structure = jax.tree_util.tree_flatten_with_path(spec)
@@ -75,6 +82,26 @@ def check_key(model: Model, key: Key) -> Key:
     found = f"keys of shape {list(key.shape)}" if typed else f"no typed key ({_told(key)})"
     use = "jax.random.key(seed)" if model.trials is None else f"lg.trial_keys(seed, {model.trials})"
     raise ValueError(f"the model of method {model.method!r} wants {wants}; got {found}: use {use}.")
+
+
+def check_context(engine: str, mesh: jax.sharding.Mesh | None = None) -> None:
+    """Refuses to work under `jax.set_mesh` of another mesh, which would place what an engine places itself.
+
+    Args:
+      engine: its name, for the message.
+      mesh: the engine's own, if it has one.
+
+    Raises:
+      ValueError: naming both meshes.
+    """
+    context = jax.sharding.get_abstract_mesh()
+    if context.empty or (mesh is not None and context == mesh.abstract_mesh):
+        return
+    own = "devices of its own" if mesh is None else f"a mesh of its own, {dict(mesh.shape)}"
+    raise ValueError(
+        f"{engine} trains on {own}, and jax.set_mesh has set another, {dict(context.shape)}: load and run outside of "
+        "that context."
+    )
 
 
 def _kind(leaf: Any) -> tuple[tuple[int, ...], Any]:

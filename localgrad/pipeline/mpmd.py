@@ -17,8 +17,8 @@ from localgrad import target
 from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Message, Metrics, Model, PyTree, Schedule
 from localgrad.keys import fold_in
 from localgrad.pipeline import feeding
-from localgrad.pipeline.finite import finite, with_parameters_checked
-from localgrad.pipeline.loading import check_key, check_states
+from localgrad.pipeline.finite import metrics_of
+from localgrad.pipeline.loading import check_context, checked
 from localgrad.pipeline.mesh import enough_devices
 from localgrad.pipeline.partition import block_programs, unpadded
 from localgrad.pipeline.phases import Phases, Report
@@ -87,12 +87,13 @@ def mpmd(
     put = lambda tree, device: jax.device_put(tree, device, may_alias=False)  # programs donate; callers keep theirs
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> MpmdState:
-        given = check_states(model, pipeline.layout.state_specs, block_states)
-        own_key = check_key(model, key)
+        check_context("mpmd")
+        given, own_key = checked(model, pipeline.layout.state_specs, block_states, key)
         own = [StageState(given[a.start : a.stop], jnp.ones(most, bool), own_key) for a in spans]
         return MpmdState(tuple(map(put, own, used)), put(np.array((0, first), np.int32), used[0]), {}, {})
 
     def run(state: MpmdState, batches: Batches) -> tuple[MpmdState, Metrics]:
+        check_context("mpmd")
         feeding.check_batches(model, batches)
         ids, next_id = feeding.numbers(np.asarray(batches.batch_id).tolist(), int(np.asarray(state.counted)[1]))
         return _Call(laid, state, ids).play(jax.device_put(batches, used[0]), next_id, schedule.delays)
@@ -240,13 +241,7 @@ class _Call:
         for spec, own in zip(self.laid.phases.metrics, rows, strict=True):
             nothing = np.int32(-1), ({name: np.zeros(x.shape, x.dtype) for name, x in spec.items()}, np.int32(LEARNT))
             own[:0] = [nothing] * ((len(self.ids) or max(self.laid.schedule.delays)) - len(own))
-        found = [_report(own.blocks, rows[a.start : a.stop]) for own, a in zip(self.live, self.laid.spans, strict=True)]
+        found = [
+            metrics_of(own.blocks, rows[a.start : a.stop]) for own, a in zip(self.live, self.laid.spans, strict=True)
+        ]
         return jax.device_put(Metrics(*(sum(parts, ()) for parts in zip(*found, strict=True))), self.laid.devices[0])
-
-
-@jax.jit
-def _report(blocks: Sequence[BlockState], rows: Sequence[Sequence[tuple[jax.Array, Report]]]) -> Metrics:
-    """A stage's metrics: what its blocks reported of each batch, as arrays."""
-    ids, reports = zip(*(jax.tree.map(lambda *each: jnp.stack(each), *own) for own in rows), strict=True)
-    values, stopped = zip(*reports, strict=True)
-    return with_parameters_checked(Metrics(values, ids, stopped), [finite(block.params) for block in blocks])

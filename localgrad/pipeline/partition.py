@@ -9,6 +9,7 @@ import numpy as np
 
 from localgrad.base import Model, Plan, Spec
 from localgrad.pipeline import step
+from localgrad.pipeline.jaxprs import text_of
 from localgrad.pipeline.loops import flops_of_repeats
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.schedules import local
@@ -130,4 +131,4 @@ def _program(model: Model, index: int, state: Spec, message: Spec, signal: Spec)
     lowered = traced.lower()
     analysis: dict[str, float] = lowered.cost_analysis() or lowered.compile().cost_analysis() or {}
     flops = float(analysis.get("flops", 0.0)) + flops_of_repeats(traced)
-    return flops, hashlib.sha256(lowered.as_text().encode()).hexdigest()
+    return flops, hashlib.sha256(text_of(traced, lowered, index).encode()).hexdigest()

@@ -27,7 +27,7 @@ from localgrad.pipeline import feeding, ring, step
 from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.draws import Order, drawn_order
 from localgrad.pipeline.finite import finite, with_parameters_checked
-from localgrad.pipeline.loading import check_key, check_states
+from localgrad.pipeline.loading import checked
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.specs import no_metrics, passes, signal_of, specs
 
@@ -111,7 +111,7 @@ def replayed(model: Model, size: int, shares: Sequence[float] | None = None, *, 
         chosen, others = (lambda key, n: jnp.int32(0)), [lambda state: (state, jnp.int32(LEARNT))]
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> ReplayState:
-        given = check_states(model, state_specs, block_states), check_key(model, key)
+        given = checked(model, state_specs, block_states, key)
         blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), given)
         nothing = tuple({name: jnp.zeros(x.shape, x.dtype) for name, x in each.items()} for each in metrics)
         buffers = [_empty(spec, size) for spec in message_specs[1:count]]

@@ -12,7 +12,7 @@ from localgrad.pipeline import delayed, feeding, step
 from localgrad.pipeline.coupling import check_examples
 from localgrad.pipeline.delayed import Pending
 from localgrad.pipeline.finite import finite, with_parameters_checked
-from localgrad.pipeline.loading import check_key, check_states
+from localgrad.pipeline.loading import checked
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.schedules import WEIGHTS
 from localgrad.pipeline.specs import asked_on_way_back, no_metrics, signal_of, specs
@@ -68,7 +68,7 @@ def sequential(model: Model, delays: Sequence[int] | None = None, *, weights: st
     top, state_specs = len(model.blocks) - 1, specs(model)[0]
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0) -> SequentialState:
-        given = check_states(model, state_specs, block_states), check_key(model, key)
+        given = checked(model, state_specs, block_states, key)
         # run donates its argument: the caller keeps theirs
         blocks, own_key = jax.tree.map(lambda x: jnp.array(x, copy=True), given)
         ok = jnp.array(True) if signal == "none" else jnp.ones((len(blocks),), bool)

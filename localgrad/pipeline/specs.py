@@ -12,6 +12,7 @@ import numpy as np
 from localgrad import target
 from localgrad.base import BlockState, Forward, Key, Metrics, Model, Signal, Spec
 from localgrad.keys import fold_in
+from localgrad.pipeline.jaxprs import text_of
 from localgrad.pipeline.loading import check_key
 
 _T = TypeVar("_T")
@@ -72,9 +73,10 @@ def _drawing(model: Model) -> list[Callable[[Key], BlockState]]:
     options = _COMPILE_ONCE if jax.default_backend() == "cpu" else None
     programs: dict[str, Callable[[Key], BlockState]] = {}
     found = []
-    for block, message in zip(model.blocks, specs(model)[1], strict=False):
+    for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):
         draw = jax.jit(lambda key, block=block, message=message: block.init(key, message), compiler_options=options)
-        found.append(programs.setdefault(draw.lower(key_spec(model)).as_text(), draw))
+        traced = draw.trace(key_spec(model))
+        found.append(programs.setdefault(text_of(traced, traced.lower(), i), draw))
     return found
 
 

@@ -14,7 +14,7 @@ from localgrad import target
 from localgrad.base import LEARNT, Batches, BlockState, Engine, Key, Metrics, Plan, PyTree
 from localgrad.pipeline import feeding
 from localgrad.pipeline.finite import finite, with_parameters_checked
-from localgrad.pipeline.loading import check_key, check_states
+from localgrad.pipeline.loading import check_context, checked
 from localgrad.pipeline.mesh import BOTH, LEADING, SAME, STAGE, Examples, Layout, Report, StateSlots, place
 from localgrad.pipeline.specs import no_metrics
 
@@ -131,6 +131,7 @@ def engine(pipeline: Pipeline) -> Engine:
         return call
 
     def call(state, batches: Batches):
+        check_context("spmd", mesh)
         feeding.check_batches(model, batches)
         return over_mesh(partial(feed, pipeline), SAME)(state, batches)
 
@@ -161,7 +162,9 @@ def engine(pipeline: Pipeline) -> Engine:
         return jax.tree.map(lambda x: x.addressable_data(0), unpack(state[0])), metrics
 
     def load(block_states: tuple[BlockState, ...], key: Key, first: int = 0):
-        given = jax.device_get(check_states(model, layout.state_specs, block_states))
+        check_context("spmd", mesh)
+        given, own_key = checked(model, layout.state_specs, block_states, key)
+        given = jax.device_get(given)
         packed = [states.pack(s, given[a.start : a.stop], np) for s, a in enumerate(layout.blocks)]
         rows = {STAGE: (layout.stages,), BOTH: (layout.data_parallel, layout.stages)}
         slots = [place(np.stack(row), NamedSharding(mesh, STAGE)) for row in zip(*packed, strict=True)]
@@ -172,7 +175,7 @@ def engine(pipeline: Pipeline) -> Engine:
                 ),
                 part,
             )
-            for part, spec in zip(pipeline.initial(check_key(model, key), np.int32(first)), specs[1:], strict=True)
+            for part, spec in zip(pipeline.initial(own_key, np.int32(first)), specs[1:], strict=True)
         ]
         return specs._make([slots, *rest])
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from localgrad.base import BlockState, Key, Message, Model, PyTree, Spec
 from localgrad.pipeline import step
+from localgrad.pipeline.jaxprs import text_of
 from localgrad.pipeline.specs import completed, drawn, signals, specs
 
 TURNS = 4  # of a call: what a call costs by itself is spread over them, as in an engine's call of many batches
@@ -47,8 +48,9 @@ def block_seconds(model: Model, *, parts: int = 1, repetitions: int = 5) -> tupl
     texts = []
     for i, state in enumerate(states):
         given = (state, *map(small, (messages[i], given_from_above[i])))
-        lowered = jax.jit(_turns(model, i), donate_argnums=0).lower(*given, key)
-        texts.append(lowered.as_text())
+        traced = jax.jit(_turns(model, i), donate_argnums=0).trace(*given, key)
+        lowered = traced.lower()
+        texts.append(text_of(traced, lowered, i))
         if texts[-1] not in programs:
             programs[texts[-1]] = _call(lowered.compile(), *given, key)
     seconds: dict[str, list[float]] = {text: [] for text in programs}

@@ -13,7 +13,7 @@ GRADS = {"f": {"w": jnp.array([3.0, 0.0])}, "b": jnp.array([4.0]), "g": jnp.arra
 def learn(tx: Optimizers, *moments: tuple[str, ...], value: float | None = None) -> dict:
     """What transforms make of the gradients, all moments at once."""
     found, updates = transforms(tx, *(moments or (("f", "b", "g"),))), {}
-    states = first_states(found, GRADS)
+    states = first_states(found, GRADS, jax.random.key(0))
     for key, one in found.items():
         own = {group: GRADS[group] for group in key.split("+")}
         extra = {} if value is None else {"value": jnp.array(value)}
@@ -97,3 +97,36 @@ def test_kernels_are_neither_biases_nor_scales_nor_word_vectors() -> None:
         "own": {"w": True, "gain": False},
     }  # fmt: skip
     assert not any(jnp.array(jax.tree.leaves(kernels("own")(params)["f"])))
+
+
+def noise_of(tx: optax.GradientTransformation, key: jax.Array) -> list[np.ndarray]:
+    """The words of the keys in the first states, by moment."""
+    params = {"f": jnp.ones(2), "g": jnp.ones(2)}
+    first = first_states(transforms(tx, ("f",), ("g",)), params, key)
+    keys = [x for x in jax.tree.leaves(first) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    return [np.asarray(jax.random.key_data(x)) for x in keys]
+
+
+@pytest.mark.parametrize("tx", [optax.add_noise(0.1, 0.5, 3), optax.noisy_sgd(0.1, key=jax.random.key(3))])
+def test_an_optimizers_noise_is_seeded_by_its_key_and_by_the_blocks(tx: optax.GradientTransformation) -> None:
+    found = [*noise_of(tx, jax.random.key(0)), *noise_of(tx, jax.random.key(1))]
+    found += noise_of(optax.add_noise(0.1, 0.5, 4), jax.random.key(0))
+    assert len({words.tobytes() for words in found}) == len(found) == 6  # two moments, blocks' keys, and optimizers'
+    np.testing.assert_array_equal(noise_of(tx, jax.random.key(0)), found[:2])
+
+
+def test_noise_of_trials_is_that_of_each_alone() -> None:
+    tx, keys = optax.add_noise(0.1, 0.5, 3), jax.random.split(jax.random.key(0))
+    params = {"f": jnp.ones((2, 3))}
+    many = optax.GradientTransformation(jax.vmap(tx.init), tx.update)
+    together = first_states({"f": many}, params, keys)["f"].rng_key
+    for r in range(2):
+        alone = first_states({"f": tx}, {"f": jnp.ones(3)}, keys[r])["f"].rng_key
+        assert together[r] == alone
+
+
+def test_states_without_keys_are_the_transforms_own() -> None:
+    tx, params = optax.adam(0.1), {"f": jnp.ones(2)}
+    jax.tree.map(
+        np.testing.assert_array_equal, first_states({"f": tx}, params, jax.random.key(0))["f"], tx.init(params)
+    )

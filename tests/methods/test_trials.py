@@ -94,3 +94,34 @@ def test_too_few_trials_are_refused(count: int) -> None:
         trials(model, count)
     with pytest.raises(ValueError, match="got 2 of 3"):
         trials(trials(model, 3), 2)
+
+
+def noisy(draws: bool) -> Any:
+    """A model whose blocks drop out, if they draw, and whose optimizer adds noise."""
+    tx = optax.chain(optax.add_noise(0.1, 0.5, 3), optax.sgd(0.1))
+    return early_exit(mlp((5, 5), dropout=0.5 if draws else 0.0), SPEC, CLASSES, tx=tx)
+
+
+def test_features_of_trials_are_those_of_each_alone(generator: str) -> None:
+    model, x = noisy(True), np.random.default_rng(0).normal(size=(TRIALS, 4, 6)).astype(np.float32)
+    keys = [jnp.stack([jax.random.fold_in(k, i) for k in trial_keys(9, TRIALS)]) for i in range(2)]
+    many = trials(model, TRIALS)
+    states = init(many, trial_keys(0, TRIALS))
+    together = many.features(states, jnp.asarray(x), keys)
+    for r in range(TRIALS):
+        alone = model.features(jax.tree.map(lambda leaf, r=r: leaf[r], states), jnp.asarray(x[r]), [k[r] for k in keys])
+        jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b, rtol=1e-5, atol=1e-6), together, alone)
+
+
+def test_noise_of_an_optimizer_is_that_of_each_trial_alone(generator: str, as_batches: Callable[..., Batches]) -> None:
+    model, rng = noisy(False), np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 4, 6)).astype(np.float32), rng.integers(0, CLASSES, (2, 4))
+    many, keys = trials(model, TRIALS), trial_keys(0, TRIALS)
+    both, one = sequential(many), sequential(model)
+    fed = as_batches(np.stack([x] * TRIALS, 1), np.stack([y] * TRIALS, 1))
+    together = both.states(both.run(both.load(init(many, keys), keys), fed)[0])
+    for r in range(TRIALS):
+        alone = one.states(one.run(one.load(init(model, keys[r]), keys[r]), as_batches(x, y))[0])
+        for a, b in zip(together, alone, strict=True):
+            close = lambda p, q, r=r: np.testing.assert_allclose(p[r], q, rtol=1e-5, atol=1e-6)
+            jax.tree.map(close, a.params, b.params)

@@ -8,6 +8,7 @@ import pytest
 
 import localgrad as lg
 from localgrad.pipeline import replayed
+from localgrad.pipeline.packing import to_data
 
 ENGINES = {
     "sequential": lg.sequential,
@@ -17,9 +18,10 @@ ENGINES = {
 }
 SPEC = jax.ShapeDtypeStruct((2, 4), jnp.float32)
 KEY = jax.random.key(0)
+SGD = optax.sgd(0.1)
 
 
-def model_of(widths=(5, 5), tx=optax.sgd(0.1)):
+def model_of(widths=(5, 5), tx=SGD):
     return lg.early_exit(lg.mlp(widths), SPEC, 3, tx=tx)
 
 
@@ -68,8 +70,7 @@ def test_states_of_trials_with_keys_of_an_optimizer_are_loaded():
     for name in ("sequential", "spmd", "mpmd"):
         engine = ENGINES[name](model)
         same = engine.states(engine.load(states, lg.trial_keys(1, 2)))
-        numbers = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-        jax.tree.map(lambda a, b: np.testing.assert_array_equal(numbers(a), numbers(b)), same, states)
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(to_data(a), to_data(b)), same, states)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,18 @@ def test_keys_of_another_kind_are_refused(engine, key, found):
 def test_trials_want_a_key_each(key):
     with pytest.raises(ValueError, match=r"wants 2 keys, one a trial; got .*: use lg.trial_keys\(seed, 2\)"):
         lg.init(lg.trials(model_of(), 2), key)
+
+
+@pytest.mark.parametrize("name", ["spmd", "mpmd"])
+def test_another_mesh_that_is_set_is_refused(name):
+    model, mesh = model_of(), jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
+    engine, states = ENGINES[name](model), lg.init(model, KEY)
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match=rf"{name} trains on .*, and jax.set_mesh has set another"):
+        engine.load(states, KEY)
+    state = engine.load(states, KEY)
+    fed = lg.data.batches(np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), np.int32))
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="load and run outside of that context"):
+        engine.run(state, fed)
+    if engine.mesh is not None:
+        with jax.set_mesh(engine.mesh):
+            engine.run(engine.load(states, KEY), fed)[1].check()

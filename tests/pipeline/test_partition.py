@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen
 
 from localgrad.base import Block, Model
-from localgrad.blocks import mlp
-from localgrad.methods import al
-from localgrad.pipeline import balance, make_plan, specs
-from localgrad.pipeline.partition import FLOPS_PER_BYTE, state_bytes
+from localgrad.blocks import from_linen, mlp
+from localgrad.methods import al, early_exit
+from localgrad.pipeline import balance, init, make_plan, specs
+from localgrad.pipeline.partition import FLOPS_PER_BYTE, block_programs, state_bytes
 
 WIDTH = 64
 ADAMS = {"f+b": optax.adam(1e-3), "g+h": optax.adam(2e-3)}
@@ -149,3 +150,28 @@ def test_another_loss_is_not_uniform() -> None:
     """In `iclr_head` the first block has a loss of its own, with the shapes of the others."""
     assert not make_plan(model_of(mlp((WIDTH,) * 2), "iclr_head"), 2).uniform
     assert make_plan(model_of(mlp((WIDTH,) * 2), "iclr"), 2).uniform
+
+
+def calling(factor: float) -> Block:
+    """A block whose apply and init call a function of Python, which no text of a program names."""
+    dense = from_linen(linen.Dense(4))
+    called = lambda x: jax.pure_callback(lambda v: factor * v, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    def init(key, spec):
+        params, state = dense.init(key, spec)
+        return jax.tree.map(lambda x: called(jnp.ones_like(x)), params), state
+
+    def apply(params, state, x, *, key, train):
+        return dense.apply(params, state, jax.lax.cond(x[0, 0] > 9, lambda x: x, called, x), key=key, train=train)
+
+    return dense._replace(init=init, apply=apply)
+
+
+def test_blocks_that_call_functions_of_python_are_not_one_program() -> None:
+    spec = jax.ShapeDtypeStruct((2, 4), jnp.float32)
+    model = early_exit([calling(1.0), calling(-3.0)], spec, 3, tx=optax.sgd(0.1))
+    assert not make_plan(model, 2).uniform and len(set(block_programs(model))) == 2
+    first = [float(state.params["f"]["kernel"][0, 0]) for state in init(model, jax.random.key(0))]
+    assert first == [1.0, -3.0]
+    plain = early_exit([from_linen(linen.Dense(4))] * 2, spec, 3, tx=optax.sgd(0.1))
+    assert make_plan(plain, 2).uniform
