@@ -21,7 +21,7 @@ Transforms: TypeAlias = Mapping[str, optax.GradientTransformation]  # by the gro
 
 NEXT = -2  # the `batch_id` of a batch that the engine numbers itself: one more than the last
 # What `Metrics.stopped` says of a block on a batch.
-LEARNT, LOSS, GRADIENT, PARAMETERS, EARLIER = range(5)
+LEARNT, LOSS, GRADIENT, PARAMETERS, EARLIER, MODEL_STATE = range(6)
 
 
 class Block(NamedTuple):
@@ -220,8 +220,9 @@ class Metrics(NamedTuple):
       values: a dict of metrics, with at least `loss`.
       batch_id: int32, the batch that each entry is of; -1 where a pipeline stage had nothing to do.
       stopped: int32, `LEARNT` where the block learnt from the batch; otherwise it did not, nor from any later one,
-        because its `LOSS`, its `GRADIENT` or its new `PARAMETERS` were not finite, or because that had happened
-        `EARLIER`, here or in a block below.
+        because its `LOSS`, its `GRADIENT`, its new `PARAMETERS` or its new `MODEL_STATE` were not finite, or because
+        that had happened `EARLIER`, here or in a block below.  What a pass hands on of the model state as it is, such
+        as a mask of -inf, may be anything.
     """
 
     values: tuple[dict[str, jax.Array], ...]
@@ -252,6 +253,7 @@ _NOT_FINITE = {
     LOSS: "the loss",
     GRADIENT: "the gradient",
     PARAMETERS: "what the optimizer makes of the parameters",
+    MODEL_STATE: "the model state (batch statistics and the like)",
     EARLIER: "something on an earlier batch",
 }
 

@@ -17,6 +17,7 @@ from localgrad.base import Key, Message, Plan
 from localgrad.pipeline import feeding, schedules, step
 from localgrad.pipeline.mesh import BOTH, SAME, STAGE, Examples, Layout, Report, StateSlots, mean_over_data
 from localgrad.pipeline.packing import Slots
+from localgrad.pipeline.shards import kept
 from localgrad.pipeline.specs import passes
 
 
@@ -211,7 +212,8 @@ class Local:
             self.values.unpack(stage, values),
             strict=True,
         ):
-            state, ok, stopped = step.settle(self.layout.model.blocks[i], state, model_state, grads, metrics, ok)
+            moved = kept(self.layout.constant[i], model_state, state)
+            state, ok, stopped = step.settle(self.layout.model.blocks[i], state, moved, grads, metrics, ok)
             done.append(state)
             why.append(stopped)
         return self.states.pack(stage, tuple(done)), ok, self.layout.by_block(why)

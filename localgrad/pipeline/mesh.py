@@ -37,6 +37,7 @@ class Layout(NamedTuple):
       state_specs, message_specs: the model's `specs` for one shard.
       states: the stages' block states in slots.
       messages: the messages at the stages' boundaries in slots; `messages.unpack(s, ...)` is what stage s receives.
+      constant: of each block, which leaves of its model state never move; () where batches are whole.
     """
 
     model: Model
@@ -48,6 +49,7 @@ class Layout(NamedTuple):
     message_specs: list[Spec]
     states: StateSlots
     messages: Slots
+    constant: tuple[tuple[bool, ...], ...] = ()
 
     @property
     def stages(self) -> int:
@@ -183,7 +185,7 @@ def _meet(mesh: Mesh) -> None:
 
 
 def mean_over_data(tree: PyTree) -> PyTree:
-    """The mean of a tree over data shards; whole numbers are the same on all."""
+    """The mean of a tree over data shards; whole numbers are the same on all, see `check_shards`."""
     inexact = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
     return jax.tree.map(lambda x: jax.lax.pmean(x, "data") if inexact(x) else x, tree)
 

@@ -14,6 +14,7 @@ from localgrad.pipeline.mesh import Layout, make_mesh
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.partition import make_plan
 from localgrad.pipeline.schedules import STALENESS, WEIGHTS, parts_of, stream_of
+from localgrad.pipeline.shards import check_shards, constants
 from localgrad.pipeline.specs import signal_of, specs
 from localgrad.pipeline.stream import Stream
 from localgrad.pipeline.ticks import engine
@@ -64,8 +65,9 @@ def spmd(
 
     Raises:
       ValueError: if there are too few devices or too few blocks, if the batch does not divide by `data_parallel` and
-        `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), or for
-        an unknown `staleness`, or for what belongs to another schedule.
+        `micro_batches`, if a part holds too few examples for the model to learn from (see `least_examples`), if a whole
+        number of a block's model state or metrics would differ between data shards (see `check_shards`), or for an
+        unknown `staleness`, or for what belongs to another schedule.
     """
     with target.traced_for(target.platform_of(devices)):  # what blocks keep of a batch is not the same on all
         pipeline = pipeline_of(
@@ -113,6 +115,8 @@ def pipeline_of(
     parts = 1 if asynchronous else micro_batches_of(model, stages, data_parallel, micro_batches)
     shard = model.batch_size // data_parallel
     layout = layout_of(model, plan, data_parallel, parts)
+    if data_parallel > 1:
+        check_shards(model, layout.state_specs, layout.message_specs, data_parallel)
     check_examples(model, model.batch_size, f"batch_size={model.batch_size}")
     check_examples(model, shard, f"data_parallel={data_parallel} of batch_size={model.batch_size}")
     check_examples(model, shard // parts, f"micro_batches={parts} of {shard} examples")
@@ -158,6 +162,7 @@ def layout_of(model: Model, plan: Plan, data_parallel: int = 1, parts: int = 1) 
         message_specs=message_specs,
         states=Slots([tuple(state_specs[a:b]) for a, b in spans]),
         messages=Slots([message_specs[cut] for cut in plan.cuts]),
+        constant=constants(model, state_specs, message_specs) if data_parallel > 1 else (),
     )
 
 

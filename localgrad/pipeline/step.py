@@ -18,6 +18,7 @@ from localgrad.base import (
     GRADIENT,
     LEARNT,
     LOSS,
+    MODEL_STATE,
     PARAMETERS,
     Backward,
     BlockState,
@@ -100,8 +101,14 @@ def settle(
 
 def _moved(state: BlockState, model_state: PyTree, ok: jax.Array) -> PyTree:
     """New batch statistics, or the old ones where they are not finite: then the loss that comes later is not either."""
-    sound = ok & finite(model_state)
+    sound = ok & finite(_changed(model_state, state))
     return jax.tree.map(lambda new, old: jnp.where(sound, new, old), model_state, state.model_state)
+
+
+def _changed(model_state: PyTree, state: BlockState) -> list[jax.Array]:
+    """The floats of a new model state but for those that are the old one's very arrays: a mask may hold -inf."""
+    pairs = zip(jax.tree.leaves(model_state), jax.tree.leaves(state.model_state), strict=True)
+    return [new for new, old in pairs if new is not old and jnp.issubdtype(new.dtype, jnp.inexact)]
 
 
 def backward(block: LocalBlock, state: BlockState, stash: PyTree, signal: PyTree, asked: bool = False) -> Backward:
@@ -143,9 +150,11 @@ def learn(
         sound = {
             LOSS: jnp.all(jnp.isfinite(metrics["loss"])),
             GRADIENT: finite(grads),
-            PARAMETERS: finite(model_state) & finite(jax.tree.map(some_of, update(state).params)),
+            PARAMETERS: finite(jax.tree.map(some_of, update(state).params)),
         }
         stopped = jnp.int32(LEARNT)
+        if moved := _changed(model_state, state):
+            stopped = jnp.where(finite(moved), stopped, MODEL_STATE)
         for why in (PARAMETERS, GRADIENT, LOSS):
             stopped = jnp.where(sound[why], stopped, why)
         stopped = jnp.where(ok, stopped, EARLIER)

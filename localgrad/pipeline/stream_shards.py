@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from localgrad.base import Backward, BlockState, Forward
-from localgrad.pipeline import ring, step
+from localgrad.pipeline import ring, shards, step
 from localgrad.pipeline.mesh import mean_over_data
 from localgrad.pipeline.packing import Slots
 from localgrad.pipeline.specs import asked_in_pass
@@ -128,7 +128,8 @@ class Shards:
         effects = self._effects.unpack(stage, made.effects)
         for j, (i, (model_state, grads, metrics)) in enumerate(zip(self._blocks[stage], effects, strict=True)):
             block = self._phases.blocks[i]
-            states[j], sound, stopped = step.settle(block, states[j], model_state, grads, metrics, ok[j])
+            still = shards.kept(self._stream.layout.constant[i], model_state, states[j])
+            states[j], sound, stopped = step.settle(block, states[j], still, grads, metrics, ok[j])
             ok = ok.at[j].set(sound)
             reports[i] = metrics, stopped
         kept = ring.write(kept, self._work.place, self._phases.with_reports(stage, made.late, reports))
