@@ -41,6 +41,7 @@ from localgrad import al, bp, dkp, init, mlp, params_sha256, spmd
 from localgrad.base import Backward, BlockState, Engine, Forward, Key, LocalBlock, Message, Model, PyTree
 from localgrad.cli import shell
 from localgrad.data import batches
+from localgrad.descent import Around, descending
 
 METHODS: dict[str, Callable[..., Model]] = {"al": al, "dkp": dkp, "bp": bp}
 SHADES = {"train": 0.9, "forward": 0.45, "backward": 0.9, "update": 0.2}
@@ -132,11 +133,11 @@ def stamped(block: LocalBlock, index: int, log: Log) -> LocalBlock:
 
     def update(own: PyTree, opt_state: PyTree, params: PyTree = None, **extra: PyTree):
         own = note("update", "begin", own) if chained else own
-        updates, opt_state = optax.with_extra_args_support(tx).update(own, opt_state, params, **extra)
+        updates, opt_state = descending(tx).update(own, opt_state, params, **extra)
         # Not through the updates: what adds them to the parameters would round differently.
         return updates, note(last, "end", jax.lax.optimization_barrier(opt_state), updates)
 
-    stamped_tx = {groups: optax.GradientTransformationExtraArgs(tx.init, update)}
+    stamped_tx = {groups: Around(tx.init, update)}
     return block._replace(forward=forward, backward=backward if waits else None, tx=stamped_tx)
 
 

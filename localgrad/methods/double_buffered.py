@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from localgrad.base import BlockState, Forward, Key, LocalBlock, Message, Model, PyTree
+from localgrad.descent import Around, descending
 from localgrad.methods.groups import first_states
 
 _PASSES = "passes"  # in the batch statistics: how many micro-batches have passed
@@ -104,9 +105,9 @@ def _older(state: BlockState, version: jax.Array) -> dict[str, PyTree]:
     return params
 
 
-def _every(inner: optax.GradientTransformation, batches: int) -> optax.GradientTransformationExtraArgs:
+def _every(inner: optax.GradientTransformation, batches: int) -> Around:
     """A transform that updates by the mean of so many gradients, and keeps the parameters before the last update."""
-    own = optax.with_extra_args_support(inner)
+    own = descending(inner)
 
     def init(params: Mapping[str, PyTree]) -> Buffered:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -126,4 +127,4 @@ def _every(inner: optax.GradientTransformation, batches: int) -> optax.GradientT
 
         return jax.lax.cond(seen == batches, learn, wait)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Around(init, update)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from localgrad.base import BlockState, Forward, Key, LocalBlock, Message, Model
+from localgrad.descent import Around, descending
 
 
 def layerwise(model: Model, batches: int) -> Model:
@@ -79,7 +80,7 @@ def _in_turn(block: LocalBlock, begin: int, end: int | None) -> LocalBlock:
         begun = count >= begin
         return begun if end is None else begun & (count < end)
 
-    tx = {key: optax.conditionally_mask(one, learns) for key, one in block.tx.items()}
+    tx = {key: Around(*optax.conditionally_mask(descending(one), learns)) for key, one in block.tx.items()}
 
     def init(key: Key, message: Message) -> BlockState:
         return _counting(block.init(key, message))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from localgrad.base import BlockState, Key, LocalBlock, Message, Model, PyTree, Spec
+from localgrad.descent import Around, descending
 from localgrad.keys import over_keys
 
 
@@ -87,11 +88,11 @@ def _mapped(block: LocalBlock) -> LocalBlock:
     return block._replace(init=init, forward=forward, backward=backward, tx=tx, made_of=None)
 
 
-def _mapped_transform(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    inner = optax.with_extra_args_support(tx)
+def _mapped_transform(tx: optax.GradientTransformation) -> Around:
+    inner = descending(tx)
 
     def update(grads: PyTree, opt_state: PyTree, params: PyTree = None, **extra: jax.Array) -> tuple[PyTree, PyTree]:
         one = lambda grads, opt_state, params, extra: inner.update(grads, opt_state, params, **extra)
         return over_keys(one, grads, opt_state, params, extra)  # a state may hold the key of noise
 
-    return optax.GradientTransformationExtraArgs(jax.vmap(inner.init), update)
+    return Around(jax.vmap(inner.init), update)

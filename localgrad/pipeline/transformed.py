@@ -4,6 +4,7 @@ import jax
 import optax
 
 from localgrad.base import LocalBlock, PyTree
+from localgrad.descent import ClimbError, descending
 
 
 def transformed(
@@ -20,8 +21,8 @@ def transformed(
 
     Raises:
       ValueError: while it is traced, for a transform of groups that learn at different moments; one that wants more
-        than the loss; one that leaves other parameters in the block than those that it has learnt; or one that hands a
-        gradient on as it is.
+        than the loss; one that leaves other parameters in the block than those that it has learnt; or one whose updates
+        point along the gradient.
     """
     missing = set(names.split("+")) - set(grads)
     if missing:
@@ -37,7 +38,9 @@ def transformed(
             "wrong ones: choose another."
         )
     try:
-        updates, opt_state = optax.with_extra_args_support(block.tx[names]).update(grads, opt_state, params, value=loss)
+        return descending(block.tx[names]).update(grads, opt_state, params, value=loss)
+    except ClimbError as error:
+        raise ValueError(f"{cannot}{error}") from None
     except Exception as error:
         raise ValueError(
             f"{cannot}{str(error).rstrip('.')}. It is given gradients, parameters and the loss as `value`; what "
@@ -45,23 +48,8 @@ def transformed(
             "keeps parameters of its own, as lookahead does, a block that learns from one pass over a batch cannot "
             "have: choose another."
         ) from error
-    _check_turned(cannot, grads, updates)
-    return updates, opt_state
 
 
 def _is_schedule_free(opt_state: PyTree) -> bool:
     kind = optax.contrib.ScheduleFreeState
     return any(isinstance(x, kind) for x in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind)))
-
-
-def _check_turned(cannot: str, grads: PyTree, updates: PyTree) -> None:
-    """Refuses updates that are the gradients: they would be added, and climb."""
-    each = jax.tree.structure(grads).flatten_up_to(updates)  # type: ignore[attr-defined]
-    pairs = zip(jax.tree_util.tree_leaves_with_path(grads), each, strict=True)
-    climbing = [jax.tree_util.keystr(path) for (path, grad), update in pairs if update is grad]
-    if climbing:
-        raise ValueError(
-            f"{cannot}it hands on the gradient of {', '.join(climbing)} as it is, which would be added, and the loss "
-            "climb. `optax.masked` does so with what its mask leaves out: use `optax.partition`, with "
-            "`optax.set_to_zero()` for what is not to learn."
-        )
