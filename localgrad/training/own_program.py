@@ -1,14 +1,19 @@
-"""What the functions of a given model compute, as digests: a name, a shape or a dtype does not show it."""
+"""What the functions of a given model compute, as digests: a name, a shape or a dtype does not show it.
+
+What a Python function computes that a program calls back (`jax.pure_callback`) cannot be known, and is in no digest.
+"""
 
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from localgrad import data
 from localgrad.base import BlockState, LocalBlock, Model
@@ -36,9 +41,8 @@ def program_of(model: Model, augment: data.Augment | None = None, train: data.Da
     states, messages = specs(model)
     for i, (block, state, message) in enumerate(zip(model.blocks, states, messages, strict=False)):
         found[f"block {i + 1}"] = _digest(jax.make_jaxpr(block.forward)(state, message, key_spec(model)))
-        found[f"optimizer {i + 1}"] = _digest(
-            jax.make_jaxpr(lambda state, own=block: _updates(own, state, model.trials))(state)
-        )
+        updates = jax.make_jaxpr(lambda state, own=block: _updates(own, state, model.trials))(state)
+        found[f"optimizer {i + 1}"] = _digest(updates, _begun(block, state))
     if augment is not None:
         assert train is not None
         found["augmentation"] = _digest(traced_augment(augment, train, model.batch_size))
@@ -93,9 +97,38 @@ def _updates(block: LocalBlock, state: BlockState, trials: int | None) -> list[A
     return found
 
 
-def _digest(traced: Any) -> str:
+def _begun(block: LocalBlock, state: BlockState) -> list[Any]:
+    """What a block's optimizers begin with, besides zeros: `optax.inject_hyperparams` keeps a rate there."""
+    found = []
+    with jax.numpy_dtype_promotion("standard"):
+        for names, tx in block.tx.items():
+            params = {name: state.params[name] for name in names.split("+")}
+            first = tx.init(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params))
+            named = ((jax.tree_util.keystr(path), x) for path, x in jax.tree_util.tree_leaves_with_path(first))
+            found += [part for path, x in named if _values(x).any() for part in (path, x)]
+    return found
+
+
+def _digest(traced: Any, more: Sequence[Any] = ()) -> str:
+    """A digest of a program, of all its constants, and of more arrays and texts."""
     digest = hashlib.sha256(_NO_MATTER.sub("", traced.jaxpr.pretty_print(source_info=False)).encode())
-    for value in traced.consts:
-        is_key = jnp.issubdtype(getattr(value, "dtype", np.float32), jax.dtypes.prng_key)
-        digest.update(np.asarray(jax.random.key_data(value) if is_key else value).tobytes())
+    for value in (*traced.consts, *_inner_consts(traced.jaxpr), *more):
+        digest.update(value.encode() if isinstance(value, str) else _values(value).tobytes())
     return digest.hexdigest()[:12]
+
+
+def _inner_consts(jaxpr: Any) -> Iterator[Any]:
+    """The constants of programs within a program, such as those of `jax.jit`, and arrays that its text abridges."""
+    for equation in jaxpr.eqns:
+        yield from (x.val for x in equation.invars if isinstance(x, core.Literal) and np.ndim(x.val))
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(inner, core.ClosedJaxpr):
+                yield from inner.consts
+                yield from _inner_consts(inner.jaxpr)
+            elif isinstance(inner, core.Jaxpr):
+                yield from _inner_consts(inner)
+
+
+def _values(x: Any) -> np.ndarray:
+    is_key = jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
