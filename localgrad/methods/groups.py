@@ -124,12 +124,31 @@ def _own_keys(key: Key, number: int, leaf: Any) -> Any:
     return folded(leaf, words) if words.ndim == 1 else over_keys(folded, leaf, words)  # of trials, each by its own
 
 
+class Decayed(optax.GradientTransformationExtraArgs):
+    """`optax.chain(*steps, decay)`, whose decay is the same share of the parameters at whatever rate they learn.
+
+    Attributes:
+      steps: what is made of the gradients, the optimizer last.
+      decay: what is taken away besides.
+    """
+
+    steps: tuple[optax.GradientTransformation, ...]
+    decay: optax.GradientTransformation
+
+
+def decayed(steps: Sequence[optax.GradientTransformation], decay: optax.GradientTransformation) -> Decayed:
+    """See `Decayed`: what multiplies updates, `scaled`, leaves the decay as it is."""
+    found = Decayed(*optax.with_extra_args_support(optax.chain(*steps, decay)))
+    found.steps, found.decay = tuple(steps), decay
+    return found
+
+
 def scaled(tx: Optimizers, scales: Mapping[str, float]) -> Optimizers:
     """Transforms whose updates of some groups are multiplied: with one at a rate, by twice the rate and so on.
 
     Args:
       tx: see `transforms`.
-      scales: group -> factor; other groups' updates stay as they are.
+      scales: group -> factor; other groups' updates stay as they are, and so does a decay apart, see `decayed`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -140,8 +159,14 @@ def scaled(tx: Optimizers, scales: Mapping[str, float]) -> Optimizers:
       {'f': -1.0, 'g': -2.0}
     """
     if isinstance(tx, Mapping):
-        return {key: None if one is None else scaled(one, scales) for key, one in tx.items()}
+        return {key: None if one is None else _scaled(one, scales) for key, one in tx.items()}
+    return _scaled(tx, scales)
+
+
+def _scaled(tx: optax.GradientTransformation, scales: Mapping[str, float]) -> optax.GradientTransformation:
     _check_transform(tx)
+    if isinstance(tx, Decayed):
+        return decayed([*tx.steps[:-1], _scaled(tx.steps[-1], scales)], tx.decay)
     inner = optax.with_extra_args_support(tx)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:

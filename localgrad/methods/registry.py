@@ -47,12 +47,14 @@ class Method(NamedTuple):
       tx: `optimizer -> transform` of a block's parameter groups.
       decays: the groups whose kernels weight decay is for; none named are all of them.
       beside: a group that learns beside the weights and may have an optimizer of its own: feedback, a critic.
+      beside_rate: the published rate of its Adam; None lets it learn with the weights.
     """
 
     make: Callable[..., Model]
     tx: Callable[[Optimizer], Optimizers] = one_optimizer
     decays: tuple[str, ...] = ()
     beside: str = ""
+    beside_rate: float | None = None
 
     def __call__(
         self,
@@ -71,6 +73,8 @@ class Method(NamedTuple):
         published rates.
         """
         tx = self.tx(optimizer)
+        if self.beside_rate is not None and feedback is None:
+            feedback = partial(_adam, self.beside_rate)
         if self.beside and feedback is not None:
             tx = {"f+head": optimizer(1.0), self.beside: feedback(1.0)}
         return self.make(network, x_spec, classes, tx=tx, **options)
@@ -81,9 +85,8 @@ def _al_tx(optimizer: Optimizer) -> Optimizers:
     return {"f+b": optimizer(1.0), "g+h": optimizer(1.0)}
 
 
-def _with_fixed_rate(group: str, rate: float) -> Callable[[Optimizer], Optimizers]:
-    """The optimizer for f and head, and Adam at its published rate for the group beside them."""
-    return lambda optimizer: {"f+head": optimizer(1.0), group: optax.adam(rate)}
+def _adam(rate: float, scale: float) -> optax.GradientTransformation:
+    return optax.adam(rate * scale)
 
 
 METHODS = registry.Table(
@@ -117,9 +120,9 @@ METHODS = registry.Table(
         "kp": Method(kp, beside="feedback"),
         "dni": Method(dni, beside="synthesizer"),
         "cdni": Method(cdni, beside="synthesizer"),
-        "critic": Method(critic, _with_fixed_rate("critic", 1e-4), beside="critic"),
-        "dtp": Method(dtp, _with_fixed_rate("inverse", 2e-3), beside="inverse"),
-        "direct_tp": Method(direct_tp, _with_fixed_rate("inverse", 2e-3), beside="inverse"),
+        "critic": Method(critic, beside="critic", beside_rate=1e-4),
+        "dtp": Method(dtp, beside="inverse", beside_rate=2e-3),
+        "direct_tp": Method(direct_tp, beside="inverse", beside_rate=2e-3),
         "usf": Method(usf),
     },
 )

@@ -1,6 +1,7 @@
 """From a configuration and its data to a network, a model, an engine and a source: one builder each."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,13 +12,13 @@ from localgrad import data
 from localgrad.base import Block, Engine, Model, Source
 from localgrad.blocks import NETWORKS, Vectors, compute_dtype, looks_ahead, networks_of
 from localgrad.methods import METHODS, coarse_to_fine, double_buffered, freeze, heads_alone, layerwise, trials
-from localgrad.pipeline import mpmd, replayed, sequential, spmd
+from localgrad.pipeline import check_replay, mpmd, replayed, sequential, spmd
 from localgrad.training.config import OPTIONS, Config
 from localgrad.training.inputs import Inputs
 from localgrad.training.memory import check_sizes
 from localgrad.training.options import bind, call
 from localgrad.training.placement import delays
-from localgrad.training.recipes import build_optimizers, check_decay
+from localgrad.training.recipes import build_optimizers, check_decay, updates_by_turns
 from localgrad.training.run_config import RunConfig
 
 
@@ -75,6 +76,9 @@ def build_model(config: Config, inputs: Inputs) -> Model:
     if "image_scale" in inspect.signature(method.make).parameters:
         options["image_scale"] = _image_scale(config, inputs)
     model = call("method", lambda: method(network, x_spec, task, optimizer, feedback, **options))
+    if config.replay is not None and (config.schedule != "constant" or config.warmup_epochs):
+        make = lambda ends: method(network, x_spec, task, *build_optimizers(config, inputs, ends), **options)
+        model = _by_turns(config, inputs, model, make)
     check_decay(config, model)
     if config.coarse_labels:
         model = coarse_to_fine(model, [_groups(text, model) for text in config.coarse_labels])
@@ -85,6 +89,17 @@ def build_model(config: Config, inputs: Inputs) -> Model:
         model = trials(model, config.trials)
     check_sizes(model)
     return model
+
+
+def _by_turns(config: Config, inputs: Inputs, model: Model, make: Callable[[Sequence[int]], Model]) -> Model:
+    """A model to be replayed, whose every block has its schedule laid over its own turns.
+
+    Args:
+      make: the model of `updates_of` a block.
+    """
+    check_replay(model, config.replay or 0, config.replay_shares)
+    each = updates_by_turns(config, inputs, len(model.blocks))
+    return model._replace(blocks=tuple(make(ends).blocks[i] for i, ends in enumerate(each)))
 
 
 def _one_after_another(config: Config, inputs: Inputs, model: Model) -> Model:

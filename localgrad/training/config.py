@@ -134,11 +134,13 @@ class Config(RunConfig):
     )
     clip_norm: float | None = _training(None, "largest global norm of a gradient")
     feedback_optimizer: str | None = _feedback(
-        None, "of what learns beside the weights; None is the weights', or the method's", choices=OPTIMIZERS
+        None, "of what learns beside the weights; None is the method's, or else the weights'", choices=OPTIMIZERS
     )
-    feedback_learning_rate: float | None = _feedback(None, "of the same; None is the weights'")
-    feedback_schedule: str | None = _feedback(None, "of the same; None is the weights'", choices=SCHEDULES)
-    feedback_weight_decay: float | None = _feedback(None, "of the same; None is the weights'")
+    feedback_learning_rate: float | None = _feedback(None, "of the same; None is the method's, or else the weights'")
+    feedback_schedule: str | None = _feedback(
+        None, "of the same; None is the method's, or else the weights'", choices=SCHEDULES
+    )
+    feedback_weight_decay: float | None = _feedback(None, "of the same; None is the method's, or else the weights'")
     grow_from: str | None = _growth(
         None, "workdir of a run of a shorter network, whose newest checkpoint this one begins with"
     )

@@ -4,8 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
+from localgrad.methods import groups
 from localgrad.registry import check_known
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -18,22 +21,29 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def step_decay(rate: float, steps: int, epoch: int, at: Sequence[int] = (), factor: float = 0.1) -> optax.Schedule:
+Epoch = int | Sequence[int]  # updates in each epoch; or, where they differ, how many there have been by the end of each
+
+
+def step_decay(rate: float, steps: int, epoch: Epoch, at: Sequence[int] = (), factor: float = 0.1) -> optax.Schedule:
     """A rate that is multiplied by a factor after some epochs, as PyTorch's StepLR and MultiStepLR.
 
     Args:
       rate: at the beginning.
-      steps: batches in the whole run; not used, and here because all of `SCHEDULES` are given it.
-      epoch: batches in an epoch.
+      steps: updates in the whole run; not used, and here because all of `SCHEDULES` are given it.
+      epoch: updates in an epoch; or how many there have been by the end of each, from 0 on: `(0, 2, 5, 7)`.
       at: one number is the epochs between two changes; several are the epochs of each; () keeps the rate.
       factor: what the rate is multiplied by at each change.
     """
+    if not isinstance(epoch, int):
+        numbers = range(at[0], len(epoch), at[0]) if len(at) == 1 else [number for number in at if number < len(epoch)]
+        ends = np.array([epoch[number] for number in numbers], np.int32)
+        return lambda count: rate * factor ** jnp.sum(count >= ends)
     if len(at) == 1:
         return optax.exponential_decay(rate, epoch * at[0], factor, staircase=True)
     return optax.piecewise_constant_schedule(rate, {epoch * number: factor for number in at})
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {  # of rate, batches in the run and batches in an epoch
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {  # of rate, updates in the run and `Epoch`
     "constant": lambda rate, steps, epoch: optax.constant_schedule(rate),
     "cosine": lambda rate, steps, epoch: optax.cosine_decay_schedule(rate, steps),
     # NECO: a tenth at 40, 60 and 80 % of the steps, a half at 90 %
@@ -53,7 +63,7 @@ def make_optimizer(
     *,
     schedule: str,
     steps: int,
-    epoch: int | None = None,
+    epoch: Epoch | None = None,
     weight_decay: float = 0.0,
     decay_times_rate: bool = True,
     decayed: Callable[[Any], Any] | None = None,
@@ -68,14 +78,15 @@ def make_optimizer(
       name: a key of `OPTIMIZERS`.
       rate: peak learning rate.
       schedule: a key of `SCHEDULES`.
-      steps: batches in the whole run.
-      epoch: batches in an epoch, the whole run by default.
+      steps: updates in the whole run: its batches, where one is learnt from at once.
+      epoch: updates in an epoch, the whole run by default; or how many there have been by the end of each, from 0 where
+        the schedule begins.
       weight_decay: decay; decoupled for adamw, L2 for the others.
       decay_times_rate: the decay is multiplied by the rate, as PyTorch's is; otherwise each step takes `weight_decay`
         of the parameters away, whatever the rate and the optimizer, as the Kolen-Pollack papers write it.
       decayed: `params -> mask` of the arrays that decay, as `localgrad.kernels` makes it; None is all of them.
       clip_norm: largest global norm of a gradient, or None.
-      warmup: batches in which the rate grows from 0 to its peak, linearly; the schedule begins after them.
+      warmup: updates in which the rate grows from 0 to its peak, linearly; the schedule begins after them.
       step_epochs, step_factor: `at` and `factor` of `step_decay`, for the schedule `step` alone.
 
     Raises:
@@ -98,9 +109,7 @@ def make_optimizer(
     def make(scale: float) -> optax.GradientTransformation:
         options: dict[str, Any] = {}
         before = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-        after = []
         if not decay_times_rate:
-            after = [optax.add_decayed_weights(-weight_decay, decayed)]
             options = {"weight_decay": 0.0} if name == "adamw" else {}
         elif name == "adamw":
             options |= {"weight_decay": weight_decay, "mask": decayed}
@@ -109,7 +118,10 @@ def make_optimizer(
         rates = SCHEDULES[schedule](scale * rate, steps - warmup, epoch or steps, **more)
         if warmup:
             rates = optax.join_schedules([optax.linear_schedule(0.0, scale * rate, warmup), rates], [warmup])
-        return optax.chain(*before, OPTIMIZERS[name](rates, **options), *after)
+        made = (*before, OPTIMIZERS[name](rates, **options))
+        if decay_times_rate:
+            return optax.chain(*made)
+        return groups.decayed(made, optax.add_decayed_weights(-weight_decay, decayed))
 
     return make
 

@@ -128,6 +128,7 @@ def test_what_is_not_finite_stops_the_blocks_that_it_reaches(x64: None, random_s
         (lambda: replayed(lg.bp(mlp((4, 3)), jax.ShapeDtypeStruct((4, 5), "float32"), 3, tx=optax.sgd(0.1)), 2),
          "replay is for rules whose blocks wait for nothing, such as dgl; those of method 'bp'"),
         (lambda: replayed(lg.trials(model(), 2), 2), "train trials one after another"),
+        (lambda: replayed(lg.layerwise(model(), 4), 2), "leave out replay, or greedy_epochs and `layerwise`"),
         (lambda: replayed(model(), 0), "replay=0; a buffer holds at least one batch"),
         (lambda: replayed(model(), 2, (1, 1)), "replay_shares are one a block, of 3; got"),
         (lambda: drawn_order((1, 0)), "shares are positive numbers"),
@@ -163,6 +164,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Any) -> None:
         ({"replay": None, "replay_shares": (1.0, 1.0)}, "which is drawn with --replay alone"),
         ({"replay": 0}, "--replay must be at least 1; got 0"),
         ({"method": "dfa"}, "those of method 'dfa' wait for a signal"),
+        ({"greedy_epochs": 1, "epochs": 2}, "leave out replay, or greedy_epochs"),
     ],
 )
 def test_a_command_that_cannot_be(change: dict, says: str, tmp_path: Any) -> None:
