@@ -16,7 +16,7 @@ LIBRARY = Path(localgrad.__file__).parent
 # the pipeline never names a method, nor a method the pipeline, and nothing can go in a circle.
 LAYERS = (
     {"xla", "base", "keys", "registry", "plugins", "target"},
-    {"blocks", "losses", "report", "processes"},
+    {"blocks", "losses", "report", "processes", "descent"},
     {"tasks"},
     {"data"},
     {"methods", "pipeline"},

@@ -83,23 +83,23 @@ class ReplayState(NamedTuple):
 def replayed(model: Model, size: int, shares: Sequence[float] | None = None, *, order: Order | None = None) -> Engine:
     """Trains blocks one at a time in a drawn order, each on the batches that the block below has left in a buffer.
 
-      With every batch the first block has a turn, and then others have theirs until the first is drawn again.  A batch
-      that is used again has keys of its own, for dropout and the like.  An optimizer counts its block's turns, and so does
-    the schedule of its rate.
+    With every batch the first block has a turn, and then others have theirs until the first is drawn again.  A batch
+    that is used again has keys of its own, for dropout and the like.  An optimizer counts its block's turns, and so
+    does the schedule of its rate.
 
-      Args:
-        model: of a rule whose blocks wait for nothing.
-        size: messages M that a buffer holds, the last ones of the block below.
-        shares: the chance of each block to have a turn, in proportion to the others'; equal by default.
-        order: `(key, n) -> block` of draw n, from 0, in place of `drawn_order`.  The first batch comes before any draw,
-          and the next wherever block 0 is drawn: `lambda key, n: (n + 1) % len(model.blocks)` makes this `sequential`.
+    Args:
+      model: of a rule whose blocks wait for nothing.
+      size: messages M that a buffer holds, the last ones of the block below.
+      shares: the chance of each block to have a turn, in proportion to the others'; equal by default.
+      order: `(key, n) -> block` of draw n, from 0, in place of `drawn_order`.  The first batch comes before any draw,
+        and the next wherever block 0 is drawn: `lambda key, n: (n + 1) % len(model.blocks)` makes this `sequential`.
 
-      Returns:
-        An `Engine`, whose metrics of a batch are those of each block's latest turn.
+    Returns:
+      An `Engine`, whose metrics of a batch are those of each block's latest turn.
 
-      Raises:
-        ValueError: for a rule whose blocks wait for a signal or learn one after another, a model of several trials, a
-          buffer of no messages, or shares that are not one a block.
+    Raises:
+      ValueError: for a rule whose blocks wait for a signal or learn one after another, a model of several trials, a
+        buffer of no messages, or shares that are not one a block.
     """
     count = len(model.blocks)
     check_replay(model, size, shares)
