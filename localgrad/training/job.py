@@ -1,8 +1,7 @@
 """From a configuration to everything a run needs; all that can be refused is refused here, before any compilation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import MappingProxyType
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +55,8 @@ class Job(NamedTuple):
       total_steps: batches in the run.
       begin: how the first states of the blocks are made: fresh, or of a trained network.
       about: what its network must be told besides its weights, to predict.
-      data: by what it knows its data again, see `same_data`; {} where its configuration says it.
+      data: gives that by which it knows its data again, see `same_data`; {} where its configuration says it.  They are
+        looked at when somebody asks, once.
       eval_batch: examples that are evaluated at once.
       trackers: who is told how it goes, besides the files of the workdir.
       callbacks: called after each epoch, see `EpochEnd`.
@@ -71,7 +71,7 @@ class Job(NamedTuple):
     total_steps: int
     begin: Beginning
     about: About | None = None
-    data: Mapping[str, Any] = MappingProxyType({})
+    data: Callable[[], Mapping[str, Any]] = dict
     eval_batch: int = 500
     trackers: Sequence[Tracker] = ()
     callbacks: Sequence[Callable[[EpochEnd], Any]] = ()
@@ -133,7 +133,7 @@ def prepare(config: Config, *, resume: bool = True) -> Job:
     if config.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError("--dtype=float64 needs 64-bit types switched on: JAX_ENABLE_X64=1.")
     inputs = read_inputs(config)
-    known = known_by(config, inputs)
+    known = cache(partial(known_by, config, inputs))
     if resume:
         check_same_data(known, config.workdir)
     model = build_model(config, inputs)

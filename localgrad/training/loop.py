@@ -52,7 +52,7 @@ class Loop:
         self.job, self.log = job, log
         self.records: list[dict[str, Any]] = []
         self.records_path = workdir.folder_of(job.config.workdir) / "metrics.jsonl"
-        self.facts = {"config": job.config.to_json(), "versions": versions(), "data": dict(job.data)}
+        self.facts = {"config": job.config.to_json(), "versions": versions(), "data": dict(job.data())}
         self.checkpoints = checkpoints_of(job.config, log)
         self._keys = trial_keys(job.config.seed, job.model.trials)
         late = any(job.engine.plan.schedule.delays)

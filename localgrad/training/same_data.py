@@ -6,7 +6,7 @@ run of `localgrad.fit` has them in its configuration.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
@@ -15,7 +15,7 @@ from localgrad.training.config_file import differences
 from localgrad.training.workdir import folder_of
 
 
-def check_same_data(here: Mapping[str, Any], workdir: str | PathLike) -> None:
+def check_same_data(here: Callable[[], Mapping[str, Any]], workdir: str | PathLike) -> None:
     """Refuses a workdir whose newest checkpoint has learnt from other data, or was evaluated on others.
 
     Args:
@@ -26,9 +26,12 @@ def check_same_data(here: Mapping[str, Any], workdir: str | PathLike) -> None:
       ValueError: naming the splits and what of them differs.
     """
     there = CheckpointReader(folder_of(workdir) / "checkpoints").newest().get("data")
-    if not there or not here or there == json.loads(json.dumps(dict(here))):
+    if not there:
         return
-    told = "; ".join(differences("data", there, dict(here)))
+    found = json.loads(json.dumps(dict(here())))
+    if not found or there == found:
+        return
+    told = "; ".join(differences("data", there, found))
     raise ValueError(
         f"{workdir} holds a run on other data: {told}. Give it the data as they were (another --data_dir, perhaps), or "
         "give this run another --workdir."
