@@ -53,7 +53,7 @@ def layerwise(model: Model, batches: int) -> Model:
         end = (turn + 1) * batches if i != learning[-1] else None
         blocks[i] = _in_turn(model.blocks[i], turn * batches, end)
     complete = None if model.complete is None else partial(_completed, model.complete)
-    return model._replace(blocks=tuple(blocks), complete=complete)
+    return model._replace(blocks=tuple(blocks), complete=complete, turn=batches)
 
 
 def _completed(complete: Callable, key: Key, states: tuple[BlockState, ...]) -> tuple[BlockState, ...]:

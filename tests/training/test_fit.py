@@ -266,12 +266,12 @@ def test_a_callback_that_says_true_ends_a_run(true):
             "stop_after=3 waits for a better validation, and there is none",
         ),
         (
-            lambda: own.model()._replace(turn=2),
+            lambda: lg.layerwise(own.model(), 2),
             {"stop_after": 1},
             "stop_after=1 looks at the last exit, which begins to",
         ),
         (
-            lambda: own.model()._replace(turn=10),
+            lambda: lg.trials(lg.layerwise(own.model(), 10), 2),
             {},
             "2 blocks learn one after another, from 10 batches each, .* has 10",
         ),
