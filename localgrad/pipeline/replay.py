@@ -84,8 +84,8 @@ def replayed(model: Model, size: int, shares: Sequence[float] | None = None, *, 
     """Trains blocks one at a time in a drawn order, each on the batches that the block below has left in a buffer.
 
     With every batch the first block has a turn, and then others have theirs until the first is drawn again.  A batch
-    that is used again has keys of its own, for dropout and the like.  An optimizer counts its block's turns, and so
-    does the schedule of its rate.
+    that is used again has keys of its own, for dropout and the like.  An optimizer counts the turns of its block, and
+    so does the schedule of its rate.
 
     Args:
       model: of a rule whose blocks wait for nothing.
