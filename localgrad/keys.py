@@ -13,6 +13,11 @@ import jax
 GENERATOR = "threefry2x32"  # jax's default, whose draws under `vmap` are those of each key by itself
 
 
+def is_key(x: Any) -> bool:
+    """Whether an array, or its shape, is of typed random keys, which no cast of numbers is for."""
+    return hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
 def threefry(keys: jax.Array) -> jax.Array:
     """Threefry's keys as they are, and those of another generator made threefry's, of the first two words of each.
 

@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen, nnx
 
 from localgrad.base import Block, PyTree
+from localgrad.keys import is_key
 
 
 class RefusedError(TypeError):
@@ -149,18 +150,28 @@ def same_state(old: PyTree, new: PyTree) -> PyTree:
                 f"{after.get(path, 'nothing')}, and model state keeps its shape: make the variable where the module is "
                 "initialised, or sow it."
             )
-    return jax.tree.map(lambda old, new: jnp.asarray(new).astype(old.dtype), old, new)
+    return of_dtypes(new, old)
+
+
+def of_dtypes(tree: PyTree, like: PyTree) -> PyTree:
+    """Variables in the dtypes of others; keys, which are no numbers, stay as they are."""
+    return jax.tree.map(lambda x, like: x if is_key(like) else jnp.asarray(x).astype(like.dtype), tree, like)
 
 
 def check_params(params: PyTree) -> None:
-    """Refuses parameters that have no gradient.
+    """Refuses parameters that have no gradient, or one that optimizers would take for another.
 
     Raises:
       RefusedError: naming the first.
     """
     for path, x in jax.tree_util.tree_leaves_with_path(params):
+        label = jax.tree_util.keystr(path, simple=True, separator="/")
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):  # jax.grad is the conjugate of the direction of ascent
+            raise RefusedError(
+                f"its parameter {label!r} is {x.dtype}, whose imaginary part an optimizer would move up the loss: keep "
+                "real and imaginary parts as two parameters, and put them together in the call."
+            )
         if not jnp.issubdtype(x.dtype, jnp.inexact):
-            label = jax.tree_util.keystr(path, simple=True, separator="/")
             raise RefusedError(
                 f"its parameter {label!r} is {x.dtype}, which has no gradient: keep it in another collection than "
                 "params (linen: self.variable('constants', ...); nnx: an nnx.Variable), or make it a float."
@@ -177,6 +188,8 @@ def cast(tree: PyTree, dtype: Any, *, at_least_32: bool = False) -> PyTree:
         dtype = jnp.float32
 
     def convert(x: Any) -> jax.Array:
+        if is_key(x):
+            return x
         x = jnp.asarray(x, jnp.result_type(x))  # of that very dtype, as the next step will have it
         return x.astype(dtype) if floats and jnp.issubdtype(x.dtype, jnp.floating) else x
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import Block, Key, PyTree
+from localgrad.blocks.given import of_dtypes
 
 
 def compute_dtype(block: Block, dtype: Any = jnp.bfloat16) -> Block:
@@ -43,8 +44,7 @@ def compute_dtype(block: Block, dtype: Any = jnp.bfloat16) -> Block:
     def apply(params: PyTree, model_state: PyTree, x: jax.Array, *, key: Key | None, train: bool):
         with jax.numpy_dtype_promotion("standard"):  # a norm adds its long statistics to short features
             y, moved = block.apply(_cast(params, dtype), model_state, _cast(x, dtype), key=key, train=train)
-        moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, model_state)
-        return _cast(y, dtype), moved
+        return _cast(y, dtype), of_dtypes(moved, model_state)
 
     return block._replace(init=init, apply=apply, summary=lambda y: _cast(block.summary(y), np.dtype(np.float32)))
 

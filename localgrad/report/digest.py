@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from localgrad.base import BlockState, PyTree
+from localgrad.keys import is_key
 
 
 def params_sha256(states: Sequence[BlockState]) -> str:
@@ -25,7 +26,7 @@ def params_sha256(states: Sequence[BlockState]) -> str:
         tree = {"params": state.params, "model_state": state.model_state}
         leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
         for path, leaf in sorted(leaves, key=lambda pair: pair[0]):
-            array = np.asarray(leaf)
+            array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
             array = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(f"{i}{path} {array.dtype.name} {array.shape}".encode())
             digest.update(array.tobytes())

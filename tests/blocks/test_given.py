@@ -138,6 +138,20 @@ def test_variables_of_other_kinds_are_state() -> None:
     assert jax.tree.leaves(stepped(linen(constant))[0])[0].shape == (1, 12)
 
 
+def test_complex_numbers_and_keys_are_state() -> None:
+    def body(module, x, train):
+        turn = module.variable("own", "turn", lambda: jnp.ones((1, 12), jnp.complex64))
+        key = module.variable("own", "key", lambda: jax.random.key(0))
+        noise = jax.random.normal(key.value, x.shape, x.dtype)
+        if train:
+            turn.value, key.value = turn.value * 1j, jax.random.split(key.value)[0]
+        return x * turn.value.real + noise
+
+    before, after, _, _ = stepped(linen(body))
+    assert before == after
+    assert {name: str(x.dtype) for name, x in before["own"].items()} == {"turn": "complex64", "key": "key<fry>"}
+
+
 def test_streams_by_name() -> None:
     assert stepped(linen(noisy, rngs=("dropout", "noise")))[0] == {}
 
@@ -171,6 +185,10 @@ USED = {
     "whole param": (
         lambda: linen(lambda m, x, t: x * m.param("n", lambda key: jnp.ones((1, 12), jnp.int32)).astype(x.dtype)),
         "parameter 'n' is int32, which has no gradient",
+    ),
+    "complex param": (
+        lambda: linen(lambda m, x, t: x * jnp.abs(m.param("c", lambda key: jnp.ones((1, 12), jnp.complex64)))),
+        "parameter 'c' is complex64.*real and imaginary parts as two parameters",
     ),
     "nnx whole param": (lambda: from_nnx(NnxWholeParam), "parameter 'count' is int32, which has no gradient"),
     "nnx tuple": (lambda: from_nnx(lambda rngs: Nnx(lambda m, x: (x, x), rngs), frozen=("",)), "gives a tuple"),

@@ -2,6 +2,7 @@ import hashlib
 from collections import OrderedDict
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,6 +30,11 @@ def test_against_the_definition() -> None:
     ]:
         expected.update(header.encode() + array.tobytes())
     assert params_sha256(states()) == expected.hexdigest()
+
+
+def test_a_key_is_its_numbers() -> None:
+    one, two = (params_sha256(states(n=jax.random.key(seed))) for seed in (1, 2))
+    assert one == params_sha256(states(n=jax.random.key_data(jax.random.key(1)))) != two
 
 
 def test_what_it_depends_on() -> None:
