@@ -85,9 +85,10 @@ def from_nnx(
 ) -> Block:
     """Makes a Block of a Flax nnx module.
 
-    `nnx.Param`s become params; every other variable but random streams and what is sown becomes model state; both are
-    dicts with one entry a variable, keyed by its path, with dtypes as in `from_linen`.  The module's random streams are
-    seeded anew from the key of each step.
+    `nnx.Param`s become params; every other variable but random streams and what is sown becomes model state, and so do
+    arrays that are plain attributes; both are dicts with one entry a variable, keyed by its path, with dtypes as in
+    `from_linen`.  The module's random streams are seeded anew from the key of each step.  Nothing else that a call
+    changes is kept: one that makes or writes a parameter, or changes an attribute that is no array, is refused.
 
     Before each use `module.train()` or `module.eval()` is called; whatever has one of the names that `from_linen` lists
     as an attribute has it set, and a `__call__` that takes one is given it.  A module whose dropout or batch norm would

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -135,11 +135,13 @@ def _check_once(
 
 def _check(linen_: Linen, x_spec: jax.ShapeDtypeStruct) -> frozenset[str]:
     explain = partial(explained, rngs=linen_.rngs)
-    started = lambda watch: jax.eval_shape(lambda key: begin(linen_, key, x_spec, watch), _key_spec())
-    calls: list[Call] = []
-    params, model_state = explain(started, calls, False)
+
+    def started(watch: Watch) -> tuple[PyTree, PyTree]:
+        look = lambda call: watch(_without_bridge(call))
+        return jax.eval_shape(lambda key: begin(linen_, key, x_spec, look), _key_spec())
+
+    params, model_state = explain(started, [], False)
     check_params(params)
-    _check_bridges(calls)
     sown = frozenset(name for name in model_state if _only_sown(linen_, name, params, model_state, x_spec))
     model_state = {name: x for name, x in model_state.items() if name not in sown}
 
@@ -193,21 +195,23 @@ def _only_sown(linen_: Linen, name: str, params: PyTree, model_state: PyTree, x_
     return not any(any(used_inputs(program)[: len(jax.tree.leaves(sown))]) for program in programs)
 
 
-def _check_bridges(calls: Sequence[Call]) -> None:
+def _without_bridge(call: Call) -> Call:
     """Refuses nnx modules within linen that have a mode: they are made anew for each call, and always train."""
-    for owner in {call.path: call.owner for call in calls if isinstance(call.owner, nnx.bridge.ToLinen)}.values():
+    owner = call.owner
+    if not isinstance(owner, nnx.bridge.ToLinen):
+        return call
 
-        def make(owner: Any = owner) -> nnx.Module:
-            return owner.nnx_class(*owner.args, **owner.kwargs, **({} if owner.skip_rng else {"rngs": nnx.Rngs(0)}))
+    def make() -> nnx.Module:
+        return owner.nnx_class(*owner.args, **owner.kwargs, **({} if owner.skip_rng else {"rngs": nnx.Rngs(0)}))
 
-        made = nnx.eval_shape(make)
-        for _, part in nnx.iter_modules(made):
-            for mode_name in TRAINS:
-                if held(part, mode_name) is not None:
-                    raise RefusedError(
-                        f"nnx.bridge makes a new {type(part).__name__} for each call, whose {mode_name} cannot be "
-                        "told: make the block of the nnx module, with from_nnx."
-                    )
+    for _, part in nnx.iter_modules(nnx.eval_shape(make)):
+        for mode_name in TRAINS:
+            if held(part, mode_name) is not None:
+                raise RefusedError(
+                    f"nnx.bridge makes a new {type(part).__name__} for each call, whose {mode_name} cannot be "
+                    "told: make the block of the nnx module, with from_nnx."
+                )
+    return call
 
 
 def _key_spec() -> jax.ShapeDtypeStruct:

@@ -12,8 +12,10 @@ from localgrad.base import Key, PyTree
 from localgrad.blocks.calls import How, HowFor, how_called
 from localgrad.blocks.convolution import convolution
 from localgrad.blocks.given import cast, check_made, check_params, lenient, rngs_by_name, same_state
+from localgrad.blocks.lost import Called, attributes, check_lost
 from localgrad.blocks.modes import Watch, held, mode, own_signature, watching_nnx, within
 from localgrad.blocks.told import Module, check_told, explained
+from localgrad.keys import is_key
 
 
 class Nnx(NamedTuple):
@@ -48,11 +50,13 @@ def opened(make: Callable[..., nnx.Module], call: Callable | None, frozen: tuple
         module = make(**named) if named else make(rngs)
         check_made(module)
         nnx.pop(module, nnx.Intermediate)  # sown when the module was made
+        _declare_arrays(module)
         return module
 
-    abstract = nnx.eval_shape(lambda: made(nnx.Rngs(0)))
-    graph, specs = _split(abstract)
-    signature = own_signature(type(abstract))
+    # Split while it is traced: outside, Flax would take the shapes in a dict of arrays for options of the module.
+    graph, specs = jax.eval_shape(lambda: _split(made(nnx.Rngs(0))))
+    kind = graph.nodes[0].type
+    signature = own_signature(kind)
     rngs = None if signature is None or call is not None else signature.parameters.get("rngs")
     wants_rngs = rngs is not None and (rngs.default is rngs.empty or not jax.tree.leaves(specs[1]))
 
@@ -62,9 +66,9 @@ def opened(make: Callable[..., nnx.Module], call: Callable | None, frozen: tuple
         look = lambda params, model_state, x: run(as_told, params, model_state, x, None, False)
         jax.eval_shape(look, params, model_state, x)
 
-    how_for = how_called(type(abstract), call, (), works)
+    how_for = how_called(kind, call, (), works)
     found = Nnx(made, graph, specs, frozen, wants_rngs, how_for)
-    return found, type(abstract).__name__
+    return found, kind.__name__
 
 
 def begin(nnx_: Nnx, key: Key, x_spec: jax.ShapeDtypeStruct) -> tuple[PyTree, PyTree]:
@@ -83,12 +87,21 @@ def run(
     watch: Watch | None = None,
 ) -> tuple[Any, PyTree]:
     """A module's output, whatever it is, and its model state."""
+    called = _called(nnx_, params, model_state, x, key, train, watch)
+    return called.y, same_state(model_state, called.model_state) if train else model_state
+
+
+def _called(
+    nnx_: Nnx, params: PyTree, model_state: PyTree, x: jax.Array, key: Key | None, train: bool, watch: Watch | None
+) -> Called:
+    """What a call has made of a module."""
     specs, how = nnx_.specs, nnx_.how_for(x)
     key = jax.random.key(0) if key is None else key
     module = nnx.merge(
         nnx_.graph, _from_dict(specs[0], params), _reseed(specs[1], key), _from_dict(specs[2], model_state)
     )
     _prepare(module, x, train, nnx_.frozen)
+    before = attributes(module)
     rngs = nnx.Rngs(jax.random.fold_in(key, len(jax.tree.leaves(specs[1])))) if nnx_.wants_rngs else None
     with lenient():
         if watch is None:
@@ -96,7 +109,8 @@ def run(
         else:
             with watching_nnx(module, watch):
                 y = how(module, x, train, rngs)
-    return y, same_state(model_state, _to_dict(_split(module)[1][2])) if train else model_state
+    graph, (own, _, rest) = _split(module)
+    return Called(y, _to_dict(own), _to_dict(rest), before, attributes(module), graph)
 
 
 def check(nnx_: Nnx, x_spec: jax.ShapeDtypeStruct) -> None:
@@ -107,19 +121,23 @@ def check(nnx_: Nnx, x_spec: jax.ShapeDtypeStruct) -> None:
     """
     params, model_state = jax.eval_shape(lambda key: begin(nnx_, key, x_spec), _key_spec())
     check_params(params)
-    statistics = {_path(path) for path, v in nnx.to_flat_state(nnx_.specs[2]) if issubclass(v.type, nnx.BatchStat)}
+    statistics = {_path(path) for path, v in nnx.to_flat_state(nnx_.specs[2]) if isinstance(v, nnx.BatchStat)}
 
     def run_as(train: bool, watch: Watch) -> Callable:
         return partial(run, nnx_, train=train, watch=watch)
 
     owner = lambda path: path[0].rpartition("/")[0] if path[0] in statistics else None
-    check_told(Module(run_as, (params, model_state, x_spec, _key_spec()), owner), nnx_.frozen, explained)
+    specs = (params, model_state, x_spec, _key_spec())
+    check_told(Module(run_as, specs, owner), nnx_.frozen, explained)
+    call = lambda graph, train: partial(_called, nnx_._replace(graph=graph), train=train, watch=None)
+    check_lost(call, nnx_.graph, specs)
 
 
 def _prepare(module: nnx.Module, x: jax.Array, train: bool, frozen: Sequence[str]) -> None:
     """Tells a module, made for one trace, whether it trains, and gives it what suits the input."""
-    kind = type(module)
-    (kind.train if train else kind.eval)(module)  # an attribute `train` would hide the method
+    tell = "train" if train else "eval"
+    of_class = getattr(type(module), tell)  # an attribute of this name would hide the method
+    (of_class if callable(of_class) else getattr(nnx.Module, tell))(module)
     half = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
     for path, part in nnx.iter_modules(module):
         own = train and not within(_path(path), frozen)
@@ -132,6 +150,15 @@ def _prepare(module: nnx.Module, x: jax.Array, train: bool, frozen: Sequence[str
             part.conv_general_dilated = convolution
         if half and isinstance(part, nnx.BatchNorm) and part.dtype is None:
             part.dtype = x.dtype  # its statistics are float32, and would make the output so
+
+
+def _declare_arrays(module: nnx.Module) -> None:
+    """Says of arrays that are attributes that they are data, which Flax does not see of those made within a trace."""
+    for _, part in list(nnx.iter_graph(module)):
+        if isinstance(part, nnx.Pytree) and not isinstance(part, nnx.bridge.ToNNX):
+            for name, value in list(vars(part).items()):
+                if isinstance(value, jax.Array):
+                    setattr(part, name, nnx.data(value))
 
 
 def _key_spec() -> jax.ShapeDtypeStruct:
@@ -149,22 +176,27 @@ def _path(path: Sequence[Any]) -> str:
 
 
 def _to_dict(state: nnx.State) -> dict[str, jax.Array]:
-    return {_path(path): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+    return {_path(path): _raw(leaf) for path, leaf in nnx.to_flat_state(state)}
 
 
 def _from_dict(spec: nnx.State, arrays: dict[str, jax.Array]) -> nnx.State:
-    return nnx.from_flat_state(
-        [(path, spec_v.replace(arrays[_path(path)])) for path, spec_v in nnx.to_flat_state(spec)]
-    )
+    def filled(leaf: Any, array: jax.Array) -> Any:
+        return leaf.replace(array) if isinstance(leaf, nnx.Variable) else array
+
+    return nnx.from_flat_state([(path, filled(leaf, arrays[_path(path)])) for path, leaf in nnx.to_flat_state(spec)])
+
+
+def _raw(leaf: Any) -> Any:
+    """What a variable keeps, before its hooks of reading, which its module runs; an array that is none, as it is."""
+    return leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
 def _reseed(spec: nnx.State, key: Key) -> nnx.State:
     """Random streams that start at `key`: stream j at `fold_in(key, j)`, all counts at zero."""
 
     def fresh(j: int, variable: nnx.Variable) -> nnx.Variable:
-        is_key = jnp.issubdtype(variable.get_value().dtype, jax.dtypes.prng_key)
-        spec = variable.get_value()
-        if not is_key:
+        spec = _raw(variable)
+        if not is_key(spec):
             return variable.replace(jnp.zeros(spec.shape, spec.dtype))
         own = jax.random.fold_in(key, j)
         return variable.replace(jax.random.split(own, spec.shape) if spec.shape else own)  # several for `nnx.vmap`

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
+import jax
 from flax import linen, nnx
 
 # The names that Flax, and modules written for it, use; the value is the one that means training.
@@ -44,6 +45,22 @@ class Call(NamedTuple):
 
 
 Watch = Callable[[Call], Call]
+
+
+def at_rest(call: Call) -> Call:
+    """A call to keep when its trace is over: of its owner and arguments the modes, and shapes in place of arrays."""
+    owner = object.__new__(type(call.owner))
+    for name in TRAINS:
+        if (value := held(call.owner, name)) is not None:
+            object.__setattr__(owner, name, value)
+
+    def rest(x: Any) -> Any:
+        if isinstance(x, jax.Array):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return x if isinstance(x, bool) else None
+
+    kwargs = {name: rest(x) for name, x in call.kwargs.items()}
+    return call._replace(owner=owner, args=tuple(map(rest, call.args)), kwargs=kwargs)
 
 
 def mode(train: bool) -> dict[str, bool]:
@@ -83,8 +100,8 @@ def arguments(signature: inspect.Signature, values: Mapping[str, Any]) -> tuple[
 
 
 def held(owner: Any, name: str) -> bool | None:
-    """A mode that a module was built with; None where it has none, or it is undecided."""
-    value = vars(owner).get(name)
+    """A mode that a module, or its class, was built with; None where it has none, or it is undecided."""
+    value = inspect.getattr_static(owner, name, None)
     return value if isinstance(value, bool) else None
 
 

@@ -44,6 +44,11 @@ def reason_of(
             "a submodule made by nn.remat or nn.jit is called with its mode by keyword: hand it over by place, "
             "layer(x, train), and count places from 0 for the layer itself: static_argnums=(2,)."
         )
+    if isinstance(error, NameError) and "unbound axis name" in str(error):
+        return (
+            "its module averages over an axis of devices, as nn.BatchNorm(axis_name=...) does, and a Block is called "
+            f"without one: leave axis_name out. ({_first_line(error)})"
+        )
     if isinstance(error, jax.errors.ConcretizationTypeError):
         return _made_an_array(error, calls)
     if isinstance(error, errors.InvalidRngError):
@@ -68,7 +73,7 @@ def _made_an_array(error: Exception, calls: Sequence[Call]) -> str | None:
     """That a lifted module or function makes an array of a mode, if one did."""
     for call in reversed(calls):
         for name, value in modes(call).items():
-            if isinstance(value, jax.Array):
+            if isinstance(value, jax.ShapeDtypeStruct):
                 kind, names = type(call.owner).__name__, list(call.signature.parameters)
                 place = names.index(name) + 1 if name in names else 2
                 return (

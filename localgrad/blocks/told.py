@@ -15,11 +15,14 @@ from jax.interpreters import partial_eval
 
 from localgrad.base import PyTree
 from localgrad.blocks.given import RefusedError
-from localgrad.blocks.modes import TRAINS, Call, Watch, mode, modes, told, within
+from localgrad.blocks.modes import TRAINS, Call, Watch, at_rest, mode, modes, told, within
 from localgrad.blocks.reasons import not_told, random_in_prediction, reason_of
 
 Run = Callable[[PyTree, PyTree, Any, Any], tuple[Any, PyTree]]  # (params, model_state, x, key) -> (y, model_state)
 RunAs = Callable[[bool, Watch], Run]
+
+# What calls a program on its inputs once, and the name that the program has there.
+_HAND_ON = {"jit": "jaxpr", "remat2": "jaxpr", "custom_vjp_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
 class Traced(NamedTuple):
@@ -84,7 +87,7 @@ def explained(trace: Callable[[Watch], Any], calls: list[Call], train: bool, rng
     """What a trace gives, whose calls are added to a list; its errors say what to do where that is known."""
 
     def record(call: Call) -> Call:
-        calls.append(call)
+        calls.append(at_rest(call))
         return call
 
     try:
@@ -116,10 +119,33 @@ def _traced(module: Module, train: bool, watch: Watch) -> Traced:
     before = jaxpr.invars[first : first + len(paths)]
     after = jaxpr.outvars[len(jaxpr.outvars) - len(paths) :]
     owners = [module.owner(tuple(str(part.key) for part in path)) for path in paths]
-    moved = {owner for owner, old, new in zip(owners, before, after, strict=True) if new is not old}
-    text = re.sub("0x[0-9a-f]+", "", str(closed))  # addresses differ from trace to trace
+    moved = {owner for owner, old, new in zip(owners, before, after, strict=True) if passed_on(jaxpr, new) is not old}
+    text = text_of(closed)
     still = frozenset(owner for owner in owners if owner is not None) - moved
     return Traced(text, text.count("random_bits"), used_inputs(closed)[-1], still)
+
+
+def text_of(program: Any) -> str:
+    """A program in print, by which it is compared: without addresses, which differ from trace to trace."""
+    return re.sub("0x[0-9a-f]+", "", str(program))
+
+
+def passed_on(jaxpr: Any, result: Any) -> Any:
+    """The input that a result of a program is, untouched, through functions that only hand it on; None if it is none.
+
+    A module that goes through `nnx.jit` or `nnx.remat` comes out with all its variables, the same or not.
+    """
+    while not any(result is given for given in jaxpr.invars):
+        call = next((eqn for eqn in jaxpr.eqns if any(result is out for out in eqn.outvars)), None)
+        if call is None or call.primitive.name not in _HAND_ON:
+            return None
+        inner = call.params[_HAND_ON[call.primitive.name]]
+        inner = getattr(inner, "jaxpr", inner)
+        source = passed_on(inner, inner.outvars[call.outvars.index(result)])
+        if source is None:
+            return None
+        result = call.invars[inner.invars.index(source)]
+    return result
 
 
 def used_inputs(jaxpr: Any) -> list[bool]:

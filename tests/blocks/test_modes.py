@@ -12,6 +12,7 @@ from flax import nnx
 
 from localgrad.base import Block
 from localgrad.blocks import from_linen, from_nnx
+from localgrad.blocks.modes import TRAINS
 
 X = np.random.default_rng(0).normal(2.0, 3.0, (16, 12)).astype(np.float32)
 SPEC = jax.ShapeDtypeStruct(X.shape, X.dtype)
@@ -224,6 +225,25 @@ class NnxOptions(nnx.Module):
         return self.inner(x, **options)
 
 
+def class_attribute(name: str) -> Block:
+    """A block whose mode is an attribute of its class, by some name, that says prediction."""
+
+    class OfClass(NnxBase):
+        def __call__(self, x):
+            return self.run(x, getattr(self, name) == TRAINS[name])
+
+    setattr(OfClass, name, not TRAINS[name])
+    return from_nnx(OfClass)
+
+
+class LinenOfClass(nn.Module):
+    training = False
+
+    @nn.compact
+    def __call__(self, x):
+        return body(x, self.training)
+
+
 class NnxDeaf(NnxOptions):
     def __call__(self, x):
         return self.inner(x)
@@ -326,6 +346,7 @@ TOLD = {
     "two modes": lambda: from_linen(TwoModes()),
     "options handed on": lambda: from_linen(Options()),
     "options looked up": lambda: from_linen(LookedUp()),
+    **{f"class attribute {name}": partial(class_attribute, name) for name in TRAINS},
     "field on": lambda: from_linen(Field(True)),
     "field off": lambda: from_linen(Field(False)),
     "merged open": lambda: from_linen(Merged()),
@@ -403,6 +424,9 @@ REFUSED = {
     "remat within": (lambda: from_linen(Lifted("array")), r"array of the argument train .*static_argnums=\(2,\)"),
     "remat by keyword": (lambda: from_linen(Lifted("keyword")), "by keyword: hand it over by place"),
     "frozen nothing": (lambda: from_linen(Train(), frozen=("norm",)), "frozen names 'norm', where nothing has a mode"),
+    "linen class attribute": (lambda: from_linen(LinenOfClass()), "the module itself has training=False"),
+    "axis": (lambda: from_linen(nn.BatchNorm(axis_name="data")), "leave axis_name out"),
+    "nnx axis": (lambda: from_nnx(lambda rngs: nnx.BatchNorm(12, axis_name="data", rngs=rngs)), "leave axis_name out"),
     "bridge": (lambda: from_linen(nnx.bridge.to_linen(NnxPlain)), "with from_nnx"),
     "nnx deaf": (lambda: from_nnx(NnxDeaf), "block 'NnxDeaf': while it trains, 'inner' has train=False"),
     "nnx pinned": (lambda: from_nnx(NnxPinned), r"pass frozen=\('norm',\)"),
@@ -420,6 +444,12 @@ def test_what_cannot_be_told_is_refused_at_init(make: Any, message: str) -> None
     with pytest.raises(TypeError, match=message) as caught:
         jax.eval_shape(lambda key: block.init(key, SPEC), jax.random.key(0))
     assert "\n" not in str(caught.value) and str(caught.value).startswith(f"block {block.name!r}: ")
+
+
+@pytest.mark.parametrize("make", [lambda: from_linen(Train()), lambda: from_nnx(NnxPlain)])
+def test_nothing_of_a_trace_outlives_it(make: Any) -> None:
+    with jax.checking_leaks():
+        assert used(make())[2] > 0
 
 
 def test_pinned_modes_that_make_no_difference_pass() -> None:
