@@ -196,7 +196,8 @@ def kernels(*groups: str) -> Callable[[Mapping[str, Any]], Any]:
     """
 
     def decays(path: tuple[Any, ...], x: Any) -> bool:
-        name = str(getattr(path[-1], "key", path[-1])).rpartition("/")[2]
+        keys = [step.key for step in path if isinstance(step, jax.tree_util.DictKey)]  # a boxed array ends in .value
+        name = str(keys[-1]).rpartition("/")[2]
         return (not groups or path[0].key in groups) and x.ndim > 1 and name not in _NO_KERNELS
 
     return lambda params: jax.tree_util.tree_map_with_path(decays, params)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from localgrad.methods import kernels
 from localgrad.methods.groups import Optimizers, by_group, first_states, scaled, transforms
@@ -130,3 +131,10 @@ def test_states_without_keys_are_the_transforms_own() -> None:
     jax.tree.map(
         np.testing.assert_array_equal, first_states({"f": tx}, params, jax.random.key(0))["f"], tx.init(params)
     )
+
+
+def test_a_boxed_array_is_a_kernel_by_its_own_name() -> None:
+    """As `nn.with_partitioning` boxes it."""
+    box = lambda x: nn.Partitioned(x, names=(None, "model"))
+    boxed = {"f": {"embedding": box(jnp.ones((2, 3))), "kernel": box(jnp.ones((2, 3)))}}
+    assert jax.tree.leaves(kernels()(boxed)) == [False, True]
