@@ -1,13 +1,15 @@
 """Which optax transform is for which groups of a block's parameters, and which parameters decay."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import optax
 
-from localgrad.base import Key, PyTree, Transforms
+from localgrad.base import Key, LocalBlock, PyTree, Transforms
 from localgrad.keys import fold_in, over_keys
 
 # What a method takes: one transform of all groups that learn, or one by groups, None being for those that are fixed.
@@ -15,6 +17,8 @@ Optimizers: TypeAlias = optax.GradientTransformation | Mapping[str, optax.Gradie
 
 _NOISE = 0x6E6F6973  # sets the keys of optimizers' noise apart from those of parameters
 _NO_KERNELS = ("bias", "scale", "embedding")
+# Where masks of kernels, which optax hides in its transforms, tell `check_kernels` the groups that they name.
+_asked: ContextVar[set[str] | None] = ContextVar("asked", default=None)
 
 
 def transforms(tx: Optimizers, *moments: Sequence[str]) -> Transforms:
@@ -196,8 +200,41 @@ def kernels(*groups: str) -> Callable[[Mapping[str, Any]], Any]:
     """
 
     def decays(path: tuple[Any, ...], x: Any) -> bool:
-        keys = [step.key for step in path if isinstance(step, jax.tree_util.DictKey)]  # a boxed array ends in .value
-        name = str(keys[-1]).rpartition("/")[2]
+        keys = (step.key for step in reversed(path) if isinstance(step, jax.tree_util.DictKey))
+        name = str(next(keys, path[-1])).rpartition("/")[2]  # a boxed array's path ends in .value
         return (not groups or path[0].key in groups) and x.ndim > 1 and name not in _NO_KERNELS
 
-    return lambda params: jax.tree_util.tree_map_with_path(decays, params)
+    def mask(params: Mapping[str, Any]) -> Any:
+        if (asked := _asked.get()) is not None:
+            asked.update(groups)
+        return jax.tree_util.tree_map_with_path(decays, params)
+
+    return mask
+
+
+def check_kernels(blocks: Sequence[LocalBlock], groups: Collection[str]) -> None:
+    """Refuses `kernels` of a group that no block of a model has: nothing would decay, without a word.
+
+    A group that some block has is fine, for one transform serves blocks of different groups.
+
+    Args:
+      blocks: of the model.
+      groups: of parameters, of all its blocks.
+
+    Raises:
+      ValueError: naming those that there are.
+    """
+    params = {group: {"kernel": jax.ShapeDtypeStruct((1, 1), "float32")} for group in groups}
+    asked: set[str] = set()
+    token = _asked.set(asked)
+    try:
+        for one in {id(one): one for block in blocks for one in block.tx.values()}.values():
+            with suppress(Exception):  # one that wants other parameters than these is looked at no further
+                jax.eval_shape(one.init, params)
+    finally:
+        _asked.reset(token)
+    if unknown := sorted(asked - set(groups)):
+        raise ValueError(
+            f"kernels({', '.join(map(repr, unknown))}): the model has no parameters of that name, so nothing would "
+            f"decay; its groups are {', '.join(map(repr, sorted(groups)))}."
+        )

@@ -25,7 +25,7 @@ from localgrad.base import (
     Transforms,
 )
 from localgrad.blocks.given import check_blocks
-from localgrad.methods.groups import Optimizers, first_states, transforms
+from localgrad.methods.groups import Optimizers, check_kernels, first_states, transforms
 from localgrad.tasks import Task, as_task
 
 Parts = Mapping[str, Block]  # by parameter group
@@ -255,6 +255,8 @@ def classifying_model(
         x_spec = jax.ShapeDtypeStruct((x_spec.shape[0], views, *x_spec.shape[1:]), x_spec.dtype)
     y_spec = task.y_spec(x_spec)
     names = (*names_of(parts), "scores")
+    learning = {group for block in blocks for groups in block.tx for group in groups.split("+")}
+    check_kernels(blocks, learning.union(*parts))
     return Model(method, tuple(blocks), x_spec, y_spec, task, enter, predict, features, exits, tuple(used), path=names)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,8 +7,10 @@ import optax
 import pytest
 from flax import linen as nn
 
+import localgrad as lg
+from localgrad.base import LocalBlock
 from localgrad.methods import kernels
-from localgrad.methods.groups import Optimizers, by_group, first_states, scaled, transforms
+from localgrad.methods.groups import Optimizers, by_group, check_kernels, first_states, scaled, transforms
 
 GRADS = {"f": {"w": jnp.array([3.0, 0.0])}, "b": jnp.array([4.0]), "g": jnp.array([12.0])}
 
@@ -138,3 +142,22 @@ def test_a_boxed_array_is_a_kernel_by_its_own_name() -> None:
     box = lambda x: nn.Partitioned(x, names=(None, "model"))
     boxed = {"f": {"embedding": box(jnp.ones((2, 3))), "kernel": box(jnp.ones((2, 3)))}}
     assert jax.tree.leaves(kernels()(boxed)) == [False, True]
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: optax.MultiSteps(tx, 2)])
+def test_kernels_of_a_group_that_no_block_has_are_refused(wrap: Any) -> None:
+    groups = ("f", "g")
+    some, none = (wrap(optax.adamw(0.1, mask=kernels(*names))) for names in (("g",), ("f", "typo")))
+    block = LocalBlock("b", "none", lambda *_: None, lambda *_: None, {"f": some})
+    check_kernels([block], groups)  # this block has no g, and another one does
+    check_kernels([block._replace(tx={"f": optax.adamw(0.1, mask=kernels())})], groups)
+    with pytest.raises(ValueError, match=r"kernels\('typo'\).*groups are 'f', 'g'"):
+        check_kernels([block, block._replace(tx={"f": none})], groups)
+
+
+def test_a_model_refuses_kernels_of_a_group_that_it_has_not() -> None:
+    spec = jax.ShapeDtypeStruct((8, 5), jnp.float32)
+    for make in (lg.early_exit, lg.dgl, lg.bp):
+        with pytest.raises(ValueError, match=r"kernels\('heads'\): the model has no parameters of that name"):
+            make(lg.mlp((4,)), spec, 3, tx=optax.adamw(0.1, mask=kernels("heads")))
+        make(lg.mlp((4,)), spec, 3, tx=optax.adamw(0.1, mask=kernels("f")))
