@@ -27,7 +27,7 @@ def threefry(keys: jax.Array) -> jax.Array:
       >>> threefry(jax.random.key(3, impl="rbg")) == jax.random.key(3)
       Array(True, dtype=bool)
     """
-    if not jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key):
+    if not is_key(keys):
         keys = jax.random.wrap_key_data(keys)
     if jax.random.key_impl(keys) == GENERATOR:
         return keys
@@ -42,7 +42,7 @@ def over_keys(function: Callable[..., Any], *trees: Any) -> Any:
       trees: of arrays, keys among them, with a first axis R.  Where any keys are of another generator than threefry,
         rows are taken one after another.
     """
-    keys = [x for x in jax.tree.leaves(trees) if jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)]
+    keys = [x for x in jax.tree.leaves(trees) if is_key(x)]
     if all(jax.random.key_impl(each) == GENERATOR for each in keys):
         return jax.vmap(function)(*trees)
     return jax.lax.map(lambda row: function(*row), trees)

@@ -28,7 +28,7 @@ from localgrad.blocks.flax import from_linen
 from localgrad.blocks.sequences import summarised
 from localgrad.losses import mean_squared_error
 from localgrad.methods.codes import checked_codes, complete, frozen_block, look_up
-from localgrad.methods.groups import Optimizers, scaled
+from localgrad.methods.groups import Optimizers, check_kernels, scaled
 from localgrad.methods.heads import Dense
 from localgrad.methods.joined import joined_block, joined_runs_of
 from localgrad.methods.levels import Level, level_of
@@ -167,6 +167,7 @@ def al(
     names = (*names_of(parts), f"b {top + 1}", *(f"h {i + 1}" for i in range(top, 0, -1)), "scores")
     y_spec = task.y_spec(x_spec)
     one_hot = lambda: task.encode(jnp.arange(task.outputs), dtype)
+    check_kernels(blocks, set().union(*parts))
     return Model(
         "al", blocks, x_spec, y_spec, task, enter, predict, features, exits, effective, path=names,
         complete=None if made is None else partial(complete, made, levels, blocks, one_hot),

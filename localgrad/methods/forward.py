@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model
-from localgrad.methods.groups import Optimizers
+from localgrad.methods.groups import Optimizers, check_kernels
 from localgrad.methods.parts import (
     Parts,
     Run,
@@ -107,6 +107,7 @@ def ff(
     used = (frozenset({"f"}),) * len(parts)
     names = (*names_of(parts), "scores")
     y_spec = task.y_spec(x_spec)
+    check_kernels(blocks, set().union(*parts))
     return Model("ff", tuple(blocks), x_spec, y_spec, task, enter, predict, features, exits, used, path=names)
 
 

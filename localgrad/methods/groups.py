@@ -10,7 +10,7 @@ import jax
 import optax
 
 from localgrad.base import Key, LocalBlock, PyTree, Transforms
-from localgrad.keys import fold_in, over_keys
+from localgrad.keys import fold_in, is_key, over_keys
 
 # What a method takes: one transform of all groups that learn, or one by groups, None being for those that are fixed.
 Optimizers: TypeAlias = optax.GradientTransformation | Mapping[str, optax.GradientTransformation | None]
@@ -114,7 +114,7 @@ def first_states(tx: Transforms, params: Mapping[str, PyTree], key: Key) -> dict
 
 def _own_keys(key: Key, number: int, leaf: Any) -> Any:
     """A leaf of a state as it is, but for keys: those follow from them, a block's key and its moment."""
-    if not jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if not is_key(leaf):
         return leaf
 
     def folded(leaf: Key, words: jax.Array) -> Key:

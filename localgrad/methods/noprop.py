@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from localgrad.base import Block, BlockState, Key, LocalBlock, Message, Model
 from localgrad.blocks import chain, from_linen
-from localgrad.methods.groups import Optimizers
+from localgrad.methods.groups import Optimizers, check_kernels
 from localgrad.methods.parts import (
     Parts,
     Run,
@@ -118,6 +118,7 @@ def noprop(
     used = (frozenset({"f", "head"}),) * steps
     names = (*names_of(parts), "scores")
     y_spec = task.y_spec(x_spec)
+    check_kernels(blocks, set().union(*parts))
     return Model("noprop", tuple(blocks), x_spec, y_spec, task, enter, predict, features, exits, used, path=names)
 
 

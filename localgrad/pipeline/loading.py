@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import BlockState, Key, Model, Spec
+from localgrad.keys import is_key
 
 _OWN = "Load what lg.init makes of this very model, or what an engine of it gave"
 
@@ -75,7 +76,7 @@ def check_key(model: Model, key: Key) -> Key:
       ValueError: for raw words such as those of `PRNGKey`, and for another number of keys.
     """
     shape = () if model.trials is None else (model.trials,)
-    typed = jnp.issubdtype(getattr(key, "dtype", np.dtype(object)), jax.dtypes.prng_key)
+    typed = is_key(key)
     if typed and key.shape == shape:
         return key
     wants = "one key" if model.trials is None else f"{model.trials} keys, one a trial"

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localgrad.base import LEARNT, BlockState, Key, Model, Plan, PyTree, Spec
-from localgrad.keys import block_key
+from localgrad.keys import block_key, is_key
 from localgrad.pipeline.packing import Slots
 
 STAGE, BOTH, SAME = P("stage"), P("data", "stage"), P()  # a row a stage; a row a device; the same on every device
@@ -195,7 +195,7 @@ def place(x: Any, sharding: NamedSharding) -> jax.Array:
 
     On devices of a topology there is nowhere to put it: its shape and its sharding stand for it.
     """
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if is_key(x):
         if only_compiled(sharding.mesh):
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # type: ignore[return-value]
         data = place(jax.random.key_data(x), sharding)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import PyTree, Spec
+from localgrad.keys import is_key
 
 _TILE = 128  # numbers that a TPU keeps side by side
 
@@ -69,11 +70,6 @@ class Slots:
             jnp.full(spec.shape, value if jnp.issubdtype(spec.dtype, jnp.floating) else 0, spec.dtype)
             for spec in self.specs
         ]
-
-
-def is_key(leaf: Spec) -> bool:
-    """Whether a leaf is a typed random key."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def to_data(leaf: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ import tempfile
 import jax
 
 from localgrad.base import Model
+from localgrad.keys import is_key
 from localgrad.pipeline import specs
 from localgrad.testing.compare import assert_same, kind_of, leaves_of, name_of
 from localgrad.testing.examples import States, or_first
@@ -31,7 +32,7 @@ def check_round_trip(model: Model, *, states: States | None = None) -> None:
     advice = "A state is a tree of arrays, in dicts, lists, tuples and named tuples: put what is not into arrays."
     for i, state in enumerate(first):
         for path, leaf in leaves_of(state):
-            plain = isinstance(leaf, jax.Array) and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            plain = isinstance(leaf, jax.Array) and not is_key(leaf)
             assert plain, f"{name_of(model, i)}: {path} is {kind_of(leaf)}, which a checkpoint cannot hold. {advice}"
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(folder)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad.base import DivergedError, Metrics, Model, PyTree
+from localgrad.keys import is_key
 from localgrad.pipeline import specs
 
 DOUBLE, SINGLE = 1e-12, 1e-4  # how far apart two programs may be in float64, and in float32
@@ -136,7 +137,7 @@ def kind_of(leaf: Any) -> str:
 
 
 def _numbers(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf, np.float64)
 

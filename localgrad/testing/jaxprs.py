@@ -7,6 +7,7 @@ import jax
 import jax.extend
 import numpy as np
 
+from localgrad.keys import is_key
 from localgrad.pipeline.jaxprs import inner as inner
 from localgrad.pipeline.jaxprs import place_of as place_of
 from localgrad.pipeline.jaxprs import reached as reached
@@ -51,6 +52,5 @@ def _constants(jaxpr: Any) -> list[Any]:
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
-    is_key = lambda x: hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     ours, theirs = (np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in (ours, theirs))
     return bool(np.array_equal(ours, theirs, equal_nan=ours.dtype.kind in "fc"))

@@ -11,7 +11,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from localgrad.base import BlockState, PyTree, Spec
-from localgrad.pipeline.packing import is_key, to_data
+from localgrad.keys import is_key
+from localgrad.pipeline.packing import to_data
 from localgrad.report.scores import better
 from localgrad.training import manifest
 from localgrad.training.workdir import is_local

@@ -18,6 +18,7 @@ from jax.extend import core
 from localgrad import data
 from localgrad.base import BlockState, LocalBlock, Model
 from localgrad.data.source import traced_augment
+from localgrad.keys import is_key
 from localgrad.pipeline import specs
 from localgrad.pipeline.specs import key_spec
 from localgrad.pipeline.transformed import transformed
@@ -130,5 +131,4 @@ def _inner_consts(jaxpr: Any) -> Iterator[Any]:
 
 
 def _values(x: Any) -> np.ndarray:
-    is_key = jnp.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(x) if is_key else x)
+    return np.asarray(jax.random.key_data(x) if is_key(x) else x)

@@ -157,7 +157,7 @@ def test_kernels_of_a_group_that_no_block_has_are_refused(wrap: Any) -> None:
 
 def test_a_model_refuses_kernels_of_a_group_that_it_has_not() -> None:
     spec = jax.ShapeDtypeStruct((8, 5), jnp.float32)
-    for make in (lg.early_exit, lg.dgl, lg.bp):
+    for make in (lg.early_exit, lg.dgl, lg.bp, lg.al, lg.noprop):
         with pytest.raises(ValueError, match=r"kernels\('heads'\): the model has no parameters of that name"):
             make(lg.mlp((4,)), spec, 3, tx=optax.adamw(0.1, mask=kernels("heads")))
         make(lg.mlp((4,)), spec, 3, tx=optax.adamw(0.1, mask=kernels("f")))
