@@ -86,10 +86,10 @@ def _tried(tx: optax.GradientTransformationExtraArgs, specs: PyTree, extra: PyTr
             # The gradient and its opposite: what both updates share, noise or a decay, says nothing of the direction.
             signs = {sign: jax.tree.map(lambda x, sign=sign: sign * x, drawn) for sign in (1, -1)}
             states = {sign: tx.init(params) for sign in signs}
-            step = jax.jit(lambda grads, state: tx.update(grads, state, params, **more))
             for _ in range(_UPDATES):
                 for sign, grads in signs.items():
-                    updates, states[sign] = step(grads, states[sign])
+                    # a compilation of its own would take longer than the few numbers
+                    updates, states[sign] = tx.update(grads, states[sign], params, **more)
                     each = jax.tree.structure(specs).flatten_up_to(updates)  # type: ignore[attr-defined]
                     pairs = zip(jax.tree.leaves(grads), each, strict=True)
                     along += [np.vdot(np.asarray(grad), np.asarray(found)).real for grad, found in pairs]
