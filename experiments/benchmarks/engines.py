@@ -41,6 +41,7 @@ FLAGS = flags.FLAGS
 
 BATCH, CALL = 32, 8
 OPTIMIZED = "*cpu_after_optimizations.txt"
+PROGRAMS = ("call", "_enter", "_forward", "metrics_of")  # the first of spmd, the others of mpmd
 ENGINES: dict[str, Callable[..., Engine]] = {"spmd": spmd, "mpmd": mpmd}
 
 
@@ -65,10 +66,10 @@ def largest_device(found: list[tuple[str, int]], stages: int) -> int:
     message is on the first.
     """
     of = lambda name: [count for each, count in found if each == name]
-    forward, report = of("_forward"), of("_report")
+    forward, reports = of("_forward"), of("metrics_of")
     if not forward:
         return sum(of("call"))
-    by_stage = [a + b for a, b in zip(forward, report, strict=True)]
+    by_stage = [a + b for a, b in zip(forward, reports, strict=True)]
     assert len(by_stage) == stages, found
     by_stage[0] += sum(of("_enter"))
     return max(by_stage)
@@ -86,7 +87,7 @@ def measured(model: Model, states: Any, make: Callable[..., Engine], folder: Pat
         seconds.append(time.process_time() - began)
     texts = sorted(set(folder.glob(OPTIMIZED)) - before)
     programs = [(path.name.split(".")[1].removeprefix("jit_"), instructions(path.read_text())) for path in texts]
-    ours = [each for each in programs if each[0] in ("call", "_enter", "_forward", "_report")]
+    ours = [each for each in programs if each[0] in PROGRAMS]
     return {
         "cpu_seconds": seconds[0] - seconds[1],
         "programs": len(ours),
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
         return shell.refuse(f"--nets={','.join(FLAGS.nets)}: there are mlp, cnn.")
     given = os.environ.get("XLA_FLAGS", "")
     with tempfile.TemporaryDirectory() as dump:
-        own = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_(call|_enter|_forward|_report)"
+        own = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_({'|'.join(PROGRAMS)})"
         os.environ["XLA_FLAGS"] = f"{given} {own}"
         shell.devices(FLAGS.stages)
         jax.config.update("jax_enable_compilation_cache", False)
