@@ -71,12 +71,12 @@ def _check_asks_the_same(split: Dataset, like: Dataset) -> None:
 
 def _check_numerals(name: str, classes: Sequence[str]) -> None:
     """Refuses labels that are bare numbers beside classes that are called by other numbers than theirs."""
-    for number, called in enumerate(classes):
-        if all(each.isdecimal() for each in classes) and int(called) != number:
-            raise ValueError(
-                f"{name}: its labels are numbers alone, and class {number} of training is called {called!r}: say which "
-                "is meant by label_names, or give both in one form."
-            )
+    other = next((i for i, called in enumerate(classes) if not called.isdecimal() or int(called) != i), None)
+    if other is not None and all(called.isdecimal() for called in classes):
+        raise ValueError(
+            f"{name}: its labels are numbers alone, and class {other} of training is called {classes[other]!r}: say "
+            "which is meant by label_names, or give both in one form."
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ def as_array(values: Any, what: str) -> np.ndarray | jax.Array:
             raise ValueError(f"{what} make no array ({error}): every example must have the same shape.") from None
         except (TypeError, RuntimeError) as error:  # a tensor that has a gradient, or is of a type that numpy lacks
             raise ValueError(f"{what}, a {type(given).__name__}, make no array: {error}") from None
-        if values.dtype == np.object_ and hasattr(given, "dtypes"):
+        if values.dtype == np.object_ and hasattr(given, "dtypes") and hasattr(given, "columns"):
             raise ValueError(
                 f"{what} are no numbers in {_columns_without_numbers(given)}: leave them out, or code them."
             )
@@ -53,7 +53,7 @@ def _are_numbers(kind: np.dtype) -> bool:
 
 def _columns_without_numbers(table: Any) -> str:
     """The columns of a data frame that stand in the way of an array of numbers, with their types."""
-    kinds = dict(zip(map(str, table.columns), table.dtypes, strict=True)) if hasattr(table, "columns") else {}
+    kinds = dict(zip(map(str, table.columns), table.dtypes, strict=True))
     of_numpy = {name: isinstance(kind, np.dtype) and kind.kind in "iuf" for name, kind in kinds.items()}
     return "the columns " + ", ".join(f"{name} ({kinds[name]})" for name, is_one in of_numpy.items() if not is_one)
 
@@ -107,13 +107,13 @@ def check_digits(inputs: np.ndarray, kind: Any, what: str) -> None:
 
     Args:
       inputs: numbers `(N, ..., D)`, as they were given.
-      kind: the floating type that they become.
+      kind: the floating type that they become; they are scaled in float32 before they become a narrower one.
       what: what they are, for messages.
 
     Raises:
       ValueError: naming the column, its least and its largest number.
     """
-    kind = np.dtype(jax.dtypes.canonicalize_dtype(kind))
+    kind = np.dtype(jax.dtypes.canonicalize_dtype(np.float64 if kind == np.float64 else np.float32))
     if inputs.dtype.kind not in "iuf" or inputs.dtype.itemsize < 4 or not inputs.size or inputs.dtype == kind:
         return
     if inputs.ndim < 2 or not np.isfinite(inputs).all():
@@ -188,8 +188,8 @@ def checked_inputs(inputs: Any, what: str) -> np.ndarray | jax.Array:
             raise ValueError(
                 f"{what} hold {_not_finite(inputs)}; expected finite numbers: mend or leave out the example."
             )
-        limits = jnp.finfo(kind) if jnp.issubdtype(kind, jnp.floating) else jnp.iinfo(kind)
-        if low < limits.min or high > limits.max:
+        least, most = _limits(kind)
+        if low < least or high > most:
             raise ValueError(
                 f"{what} run from {low} to {high}, which {kind} does not hold, and jax has 64-bit types switched off: "
                 "scale them, or set JAX_ENABLE_X64=1."

@@ -140,3 +140,9 @@ def test_pictures_of_a_palette_are_what_one_sees():
     np.testing.assert_array_equal(as_array(grey.convert("P"), "inputs"), np.asarray(grey))
     np.testing.assert_array_equal(as_array([grey.convert("P"), grey], "inputs"), [np.asarray(grey)] * 2)
     assert as_array(grey.convert("1"), "inputs").dtype == np.uint8
+
+
+def test_a_narrower_model_scales_its_inputs_before_they_are_narrow():
+    years = np.stack([1990.0 + np.arange(6), np.arange(6.0)], 1).astype(np.float32)
+    found = as_split((years, [0, 1] * 3), "train", shape=(2,), dtype=jnp.bfloat16, task=lg.classification(2))
+    np.testing.assert_array_equal(found.inputs, years)

@@ -86,3 +86,8 @@ def test_columns_of_an_arrow_table():
     arrow = pytest.importorskip("pyarrow")
     table = arrow.table({"b": FRAME["b"].to_numpy(), "a": FRAME["a"].to_numpy()})
     np.testing.assert_array_equal(split((table, LABELS), like=TRAIN).inputs, X)
+
+
+def test_labels_in_words_are_told_as_what_they_are():
+    with pytest.raises(ValueError, match="labels are (object|str).*, not real numbers"):
+        split((FRAME, pd.Series(["x", "y", "x", "y"], dtype=object)), "train")
