@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.extend
+import numpy as np
 
 Visit = Callable[[Any, list[bool], str], None]  # of an equation, which of its inputs depend, and its place
 
@@ -35,11 +36,25 @@ def reached(
 
 def inner(equation: Any) -> list[Any]:
     """The jaxprs within an equation."""
+    return [getattr(one, "jaxpr", one) for one in _programs(equation)]
+
+
+def constants(jaxpr: Any) -> list[Any]:
+    """The constants of a program and of those within it, such as of `jax.jit`, and arrays that its text abridges."""
+    found = list(getattr(jaxpr, "consts", []))
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        found += [x.val for x in equation.invars if isinstance(x, jax.extend.core.Literal) and np.ndim(x.val)]
+        found += [one for program in _programs(equation) for one in constants(program)]
+    return found
+
+
+def _programs(equation: Any) -> list[Any]:
+    """The jaxprs within an equation, closed ones with their constants."""
     found = []
     for value in equation.params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if hasattr(getattr(one, "jaxpr", one), "eqns"):
-                found.append(getattr(one, "jaxpr", one))
+                found.append(one)
     return found
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from localgrad.base import Batches, Model
 from localgrad.pipeline import signal_of
+from localgrad.pipeline.jaxprs import reached
 from localgrad.testing.compare import name_of
 from localgrad.testing.examples import States, block_keys, first_message, or_first, or_random
-from localgrad.testing.jaxprs import reached
 from localgrad.testing.passes import losses
 
 _ADVICE = (

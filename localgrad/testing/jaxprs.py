@@ -4,13 +4,10 @@ import re
 from typing import Any
 
 import jax
-import jax.extend
 import numpy as np
 
 from localgrad.keys import is_key
-from localgrad.pipeline.jaxprs import inner as inner
-from localgrad.pipeline.jaxprs import place_of as place_of
-from localgrad.pipeline.jaxprs import reached as reached
+from localgrad.pipeline.jaxprs import constants, inner
 
 DRAWS = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
 
@@ -37,18 +34,10 @@ def same_program(first: Any, second: Any) -> str:
             return f"`{ours.strip()}` became `{theirs.strip()}`" + (f" ({place})" if place else "")
     if len(texts[0]) != len(texts[1]):
         return f"{len(texts[0])} lines became {len(texts[1])}"
-    for ours, theirs in zip(_constants(first), _constants(second), strict=True):
+    for ours, theirs in zip(constants(first), constants(second), strict=True):
         if not _equal(ours, theirs):
             return f"a constant of shape {list(np.shape(ours))} became another"
     return ""
-
-
-def _constants(jaxpr: Any) -> list[Any]:
-    found = list(getattr(jaxpr, "consts", []))
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        found += [x.val for x in equation.invars if isinstance(x, jax.extend.core.Literal)]
-        found += [one for program in inner(equation) for one in _constants(program)]
-    return found
 
 
 def _equal(ours: Any, theirs: Any) -> bool:

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 
 from localgrad.base import Batches, Model, PyTree
-from localgrad.testing import jaxprs
+from localgrad.pipeline.jaxprs import reached
 from localgrad.testing.compare import assert_same, furthest, name_of
 from localgrad.testing.examples import States, block_keys, first_message, or_first, or_random
+from localgrad.testing.jaxprs import DRAWS
 from localgrad.testing.passes import visits
 
 _ADVICE = (
@@ -82,7 +83,7 @@ def _check_draws(program: Any, live: list[bool], where: str) -> list[str]:
     found: list[str] = []
 
     def look(equation: Any, given: list[bool], place: str) -> None:
-        if equation.primitive.name not in jaxprs.DRAWS:
+        if equation.primitive.name not in DRAWS:
             return
         place = f" at {place}" if place else ""
         assert any(given), (
@@ -90,7 +91,7 @@ def _check_draws(program: Any, live: list[bool], where: str) -> list[str]:
         )
         found.append(f"random numbers{place}")
 
-    jaxprs.reached(program, live, look)
+    reached(program, live, look)
     return found
 
 

@@ -25,10 +25,9 @@ from localgrad.training.records import (
     epoch_records,
     past_its_best,
 )
+from localgrad.training.run_config import INIT_KEY, TRAIN_KEY
 from localgrad.training.stopping import Interrupted, stop_signals
 from localgrad.training.telling import Telling
-
-_INIT, _TRAIN = 0, 1  # what `fold_in` makes of the seed's key
 
 
 class _Position(NamedTuple):
@@ -73,8 +72,8 @@ class Loop:
         """The newest sound position (at or before a step), or the very first one; its JSON object and its manifest."""
         config, model, engine = self.job.config, self.job.model, self.job.engine
         names = [block.name for block in model.blocks]
-        own_key = fold_in(self._keys, _TRAIN)
-        fresh = lambda: engine.load(self.job.begin.draw(fold_in(self._keys, _INIT)), own_key)
+        own_key = fold_in(self._keys, TRAIN_KEY)
+        fresh = lambda: engine.load(self.job.begin.draw(fold_in(self._keys, INIT_KEY)), own_key)
         found = self.checkpoints.find(before)
         if found is None:
             processes.agree(lambda: {"the checkpoint": None})

@@ -6,20 +6,20 @@ What a Python function computes that a program calls back (`jax.pure_callback`) 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from localgrad import data
 from localgrad.base import BlockState, LocalBlock, Model
 from localgrad.data.source import traced_augment
 from localgrad.keys import is_key
 from localgrad.pipeline import specs
+from localgrad.pipeline.jaxprs import constants
 from localgrad.pipeline.specs import key_spec
 from localgrad.pipeline.transformed import transformed
 from localgrad.training.own_config import model_digest
@@ -113,21 +113,9 @@ def _begun(block: LocalBlock, state: BlockState) -> list[Any]:
 def _digest(traced: Any, more: Sequence[Any] = ()) -> str:
     """A digest of a program, of all its constants, and of more arrays and texts."""
     digest = hashlib.sha256(_NO_MATTER.sub("", traced.jaxpr.pretty_print(source_info=False)).encode())
-    for value in (*traced.consts, *_inner_consts(traced.jaxpr), *more):
+    for value in (*constants(traced), *more):
         digest.update(value.encode() if isinstance(value, str) else _values(value).tobytes())
     return digest.hexdigest()[:12]
-
-
-def _inner_consts(jaxpr: Any) -> Iterator[Any]:
-    """The constants of programs within a program, such as those of `jax.jit`, and arrays that its text abridges."""
-    for equation in jaxpr.eqns:
-        yield from (x.val for x in equation.invars if isinstance(x, core.Literal) and np.ndim(x.val))
-        for inner in jax.tree.leaves(list(equation.params.values())):
-            if isinstance(inner, core.ClosedJaxpr):
-                yield from inner.consts
-                yield from _inner_consts(inner.jaxpr)
-            elif isinstance(inner, core.Jaxpr):
-                yield from _inner_consts(inner)
 
 
 def _values(x: Any) -> np.ndarray:

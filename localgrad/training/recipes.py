@@ -14,6 +14,7 @@ from localgrad.pipeline.draws import turns_of
 from localgrad.training.config import Config
 from localgrad.training.inputs import Inputs
 from localgrad.training.optimizers import make_optimizer
+from localgrad.training.run_config import TRAIN_KEY
 
 Transform = Callable[[float], optax.GradientTransformation]  # of the scale of its rate
 
@@ -36,7 +37,7 @@ def updates_of(config: Config, inputs: Inputs) -> tuple[int, ...]:
 
 def updates_by_turns(config: Config, inputs: Inputs, blocks: int) -> list[tuple[int, ...]]:
     """`updates_of` of each block with `--replay`, where each learns as often as its turn is drawn."""
-    key = fold_in(jax.random.key(config.seed), 1)  # the one that the loop trains with
+    key = fold_in(jax.random.key(config.seed), TRAIN_KEY)
     batches = [epoch * inputs.epoch_steps for epoch in range(config.epochs + 1)]
     found = turns_of(config.replay_shares or (1,) * blocks, key, batches)
     return [(*ends[:-1], max(ends[-1], ends[-2] + 1)) for ends in found]  # a schedule has a step to be laid over

@@ -12,6 +12,8 @@ from typing import Any, Self
 from localgrad.pipeline import STALENESS, WEIGHTS
 from localgrad.training.fields import Option, check_fields, option, options
 
+INIT_KEY, TRAIN_KEY = 0, 1  # what `fold_in` makes of the seed's key: for the first states, and for training
+
 _training = partial(option, group="Training")
 _pipeline = partial(option, group="Pipeline", placement=True)
 _files = partial(option, group="Files", placement=True)
