@@ -1,11 +1,13 @@
 """How the module of a Block is called: with its input, and with whatever says whether it trains."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
 import jax
+from flax import linen
 
 from localgrad.blocks.given import RefusedError
 from localgrad.blocks.modes import PLACED, TRAINS, arguments, mode, own_signature
@@ -52,6 +54,20 @@ def how_called(kind: type, call: Callable | None, told: Sequence[str], works: Ca
         return tuple(name for name in others if _succeeds(works, partial(how, more=(name,)), x))
 
     return lambda x: partial(how, more=accepted(x.shape, x.dtype))
+
+
+def fixed(value: Any) -> bool:
+    """Whether nothing but its attributes says what a module does: what a user writes may also read what changes."""
+    if isinstance(value, tuple):
+        return all(map(fixed, value))
+    if isinstance(value, linen.Module):
+        fields = [getattr(value, field.name, None) for field in dataclasses.fields(value) if field.name != "parent"]
+        return _is_ours(type(value)) and all(map(fixed, fields))
+    return isinstance(value, str | int | float | type | None) or (callable(value) and _is_ours(value))
+
+
+def _is_ours(code: Any) -> bool:
+    return str(getattr(code, "__module__", "")).partition(".")[0] in ("flax", "jax", "localgrad")
 
 
 def _succeeds(works: Callable, how: How, x: Any) -> bool:

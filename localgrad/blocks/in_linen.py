@@ -13,7 +13,7 @@ from flax import linen, nnx
 from flax.core import DenyList
 
 from localgrad.base import Key, PyTree
-from localgrad.blocks.calls import How, HowFor, how_called
+from localgrad.blocks.calls import How, HowFor, fixed, how_called
 from localgrad.blocks.convolution import convolution
 from localgrad.blocks.given import RefusedError, cast, check_params, lenient, same_state
 from localgrad.blocks.modes import TRAINS, Call, Watch, decided, held, mode, own_signature, watching_linen
@@ -65,9 +65,31 @@ def opened(module: linen.Module, rngs: tuple[str, ...], call: Callable | None, f
 
 
 def begin(linen_: Linen, key: Key, x_spec: jax.ShapeDtypeStruct, watch: Watch | None = None) -> tuple[PyTree, PyTree]:
-    """Initial params and all other collections, of a call as in prediction."""
-    rngs, how = linen_.rngs, linen_.how_for(x_spec)
-    streams = dict(zip(("params", *rngs), jax.random.split(key, 1 + len(rngs)), strict=True))
+    """Initial params and all other collections, of a call as in prediction.
+
+    Equal modules of Flax and of this library, as dozens of blocks of one network have, are traced once.
+    """
+    keys = jax.random.split(key, 1 + len(linen_.rngs))
+    if watch is None and isinstance(keys, jax.core.Tracer) and fixed((linen_.module, linen_.call)):
+        return _traced(*linen_[:4], x_spec.shape, x_spec.dtype)(keys)
+    return _begin(linen_, x_spec, watch, keys)
+
+
+@functools.lru_cache(maxsize=256)
+def _traced(
+    module: linen.Module,
+    rngs: tuple[str, ...],
+    frozen: tuple[str, ...],
+    call: Callable | None,
+    shape: tuple[int, ...],
+    dtype: Any,
+) -> Callable[[jax.Array], tuple[PyTree, PyTree]]:
+    linen_, x_spec = opened(module, rngs, call, frozen), jax.ShapeDtypeStruct(shape, dtype)
+    return jax.jit(partial(_begin, linen_, x_spec, None), inline=True)
+
+
+def _begin(linen_: Linen, x_spec: jax.ShapeDtypeStruct, watch: Watch | None, keys: jax.Array) -> tuple[PyTree, PyTree]:
+    how, streams = linen_.how_for(x_spec), dict(zip(("params", *linen_.rngs), keys, strict=True))
     call = lambda module, x: how(module, x, False, None)
     with lenient(), watching_linen(_seen(linen_, False, watch)):  # new variables are float32 until they are cast
         x, module = jnp.zeros(x_spec.shape, x_spec.dtype), _as(linen_, False)

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -146,6 +146,22 @@ def decided(train: bool, frozen: Sequence[str]) -> Watch:
     return watch
 
 
+def _signature(method: Any) -> inspect.Signature:
+    """The signature of a method as linen hands it to an interceptor: its function, with the module as first argument.
+
+    Reading one takes longer than calling a small module, so those of functions that classes have are remembered.
+    """
+    function = getattr(method, "func", None)
+    if inspect.isfunction(function) and function.__closure__ is None and len(method.args) == 1:
+        return _without_first(function)
+    return inspect.signature(method)
+
+
+@lru_cache(maxsize=1024)
+def _without_first(function: Callable) -> inspect.Signature:
+    return inspect.signature(partial(function, None))
+
+
 # --- watching --------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +171,7 @@ def watching_linen(watch: Watch, *within: str) -> Iterator[None]:
 
     def intercept(call: Callable, args: tuple, kwargs: dict, context: linen.module.InterceptorContext) -> Any:
         path = "/".join((*within, *context.module.path))
-        seen = watch(Call(path, context.module, inspect.signature(context.orig_method), args, kwargs))
+        seen = watch(Call(path, context.module, _signature(context.orig_method), args, kwargs))
         return call(*seen.args, **seen.kwargs)
 
     with linen.intercept_methods(intercept):

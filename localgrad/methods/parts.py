@@ -4,12 +4,13 @@ A block is a dict of Blocks, one a parameter group, and a function that runs the
 names outputs and what becomes of them once the error at the network's output is known.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from localgrad.base import (
     Backward,
@@ -138,19 +139,28 @@ def waiting_block(
 def init_of(parts: Parts, step: Callable, tx: Transforms) -> Callable[[Key, Spec], BlockState]:
     """`LocalBlock.init` of parts that a step runs: each is drawn for the shape and dtype that the step gives it."""
 
-    def init(key: Key, message: Spec) -> BlockState:
-        keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
-        variables: dict[str, tuple[PyTree, PyTree]] = {}
+    known: dict[Hashable, dict[str, jax.ShapeDtypeStruct]] = {}
+
+    def inputs_of(key: Key, message: Spec) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of what the step gives each part."""
         inputs: dict[str, jax.ShapeDtypeStruct] = {}
 
         def run(group: str, x: jax.Array) -> jax.Array:
             inputs[group] = jax.ShapeDtypeStruct(x.shape, x.dtype)
-            params, model_state = parts[group].init(keys[group], inputs[group])
-            return parts[group].apply(params, model_state, x, key=keys[group], train=True)[0]
+            params, model_state = parts[group].init(key, inputs[group])
+            return parts[group].apply(params, model_state, x, key=key, train=True)[0]
 
-        jax.eval_shape(lambda message: step(run, message, key), message)  # shapes of what each part is given
-        for group, x_spec in inputs.items():
-            variables[group] = parts[group].init(keys[group], x_spec)
+        jax.eval_shape(lambda message: step(run, message, key), message)
+        return inputs
+
+    def init(key: Key, message: Spec) -> BlockState:
+        keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
+        leaves, structure = jax.tree.flatten(message)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        traced_as = structure, shapes, key.dtype, jax.dtypes.canonicalize_dtype(np.float64)
+        if traced_as not in known:  # a model is traced for its shapes first, and then to be compiled
+            known[traced_as] = inputs_of(key, message)
+        variables = {group: parts[group].init(keys[group], x_spec) for group, x_spec in known[traced_as].items()}
         params = {group: variables[group][0] for group in parts}
         return BlockState(params, {group: variables[group][1] for group in parts}, first_states(tx, params, key))
 

@@ -1,6 +1,9 @@
 """Engines: how a model trains, one block after another or all at once, with the same numbers."""
 
 from localgrad.pipeline.coupling import least_examples as least_examples
+from localgrad.pipeline.drawing import completed as completed
+from localgrad.pipeline.drawing import drawn as drawn
+from localgrad.pipeline.drawing import init as init
 from localgrad.pipeline.draws import drawn_order as drawn_order
 from localgrad.pipeline.handover import hand_over as hand_over
 from localgrad.pipeline.handover import pipeline_state as pipeline_state
@@ -15,10 +18,7 @@ from localgrad.pipeline.schedules import WEIGHTS as WEIGHTS
 from localgrad.pipeline.schedules import delays_of as delays_of
 from localgrad.pipeline.schedules import register_schedule as register_schedule
 from localgrad.pipeline.sequential import sequential as sequential
-from localgrad.pipeline.specs import completed as completed
-from localgrad.pipeline.specs import drawn as drawn
 from localgrad.pipeline.specs import hollow as hollow
-from localgrad.pipeline.specs import init as init
 from localgrad.pipeline.specs import signal_of as signal_of
 from localgrad.pipeline.specs import specs as specs
 from localgrad.pipeline.spmd import check_asynchronous as check_asynchronous

@@ -1,4 +1,4 @@
-"""What can be known of a model without a number: its first states, shapes and dtypes, and what its blocks wait for."""
+"""What can be known of a model without a number: its shapes and dtypes, and what its blocks wait for."""
 
 import collections
 import functools
@@ -10,14 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from localgrad import target
-from localgrad.base import BlockState, Forward, Key, Metrics, Model, Signal, Spec
-from localgrad.keys import fold_in
-from localgrad.pipeline.jaxprs import text_of
-from localgrad.pipeline.loading import check_key
+from localgrad.base import Forward, Metrics, Model, Signal, Spec
 
 _T = TypeVar("_T")
-# Half the compilation, for programs that run once.
-_COMPILE_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
@@ -38,46 +33,6 @@ def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
         return known[-1][2]
 
     return wrapped
-
-
-def init(model: Model, key: Key) -> tuple[BlockState, ...]:
-    """Initial state of every block; block i draws from `fold_in(key, i)`, and what completes them all from the next.
-
-    Args:
-      model: any model.
-      key: a key, or an array of keys for a model with trials.
-
-    Returns:
-      One `BlockState` a block.
-
-    Raises:
-      ValueError: for no typed key, or another number of keys than the model has trials.
-    """
-    return completed(model, key, drawn(model, key))
-
-
-def completed(model: Model, key: Key, states: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
-    """`init` with states that are there already, drawn or trained."""
-    return states if model.complete is None else model.complete(fold_in(key, len(model.blocks)), states)
-
-
-def drawn(model: Model, key: Key) -> tuple[BlockState, ...]:
-    """The state of every block as its own `init` draws it: `init` without what completes them all."""
-    own = check_key(model, key)
-    return tuple(draw(fold_in(own, i)) for i, draw in enumerate(_drawing(model)))
-
-
-@once_a_model  # for another key nothing is compiled anew
-def _drawing(model: Model) -> list[Callable[[Key], BlockState]]:
-    """Each block's `init`, compiled; equal blocks share a program."""
-    options = _COMPILE_ONCE if jax.default_backend() == "cpu" else None
-    programs: dict[str, Callable[[Key], BlockState]] = {}
-    found = []
-    for i, (block, message) in enumerate(zip(model.blocks, specs(model)[1], strict=False)):
-        draw = jax.jit(lambda key, block=block, message=message: block.init(key, message), compiler_options=options)
-        traced = draw.trace(key_spec(model))
-        found.append(programs.setdefault(text_of(traced, traced.lower(), i), draw))
-    return found
 
 
 def specs(model: Model, shards: int = 1, parts: int = 1) -> tuple[list[Spec], list[Spec]]:

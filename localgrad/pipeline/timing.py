@@ -13,8 +13,9 @@ import numpy as np
 
 from localgrad.base import BlockState, Key, Message, Model, PyTree, Spec
 from localgrad.pipeline import step
+from localgrad.pipeline.drawing import completed, drawn
 from localgrad.pipeline.jaxprs import text_of
-from localgrad.pipeline.specs import completed, drawn, signals, specs
+from localgrad.pipeline.specs import signals, specs
 
 TURNS = 4  # of a call: what a call costs by itself is spread over them, as in an engine's call of many batches
 

@@ -211,3 +211,52 @@ def test_initialisation_is_of_the_key(kind: str) -> None:
     )
     np.testing.assert_array_equal(one, two)
     assert (one != three).any()
+
+
+def drawn_shapes(module: nn.Module) -> dict:
+    spec = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    block = from_linen(module)
+    return jax.tree.map(jnp.shape, jax.eval_shape(lambda key: block.init(key, spec), KEY)[0])
+
+
+class ReadsWidth(nn.Module):
+    """Reads what is no attribute of its own."""
+
+    width = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.width)(x)
+
+
+def test_what_a_module_reads_elsewhere_may_change(monkeypatch):
+    assert drawn_shapes(ReadsWidth()) == {"Dense_0": {"kernel": (4, 3), "bias": (3,)}}
+    monkeypatch.setattr(ReadsWidth, "width", 5)
+    assert drawn_shapes(ReadsWidth()) == {"Dense_0": {"kernel": (4, 5), "bias": (5,)}}
+
+
+def test_equal_modules_of_flax_are_traced_once(monkeypatch):
+    calls, plain = [], nn.Dense.param
+
+    def counted(self, *args, **kwargs):
+        calls.append(self.features)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Dense, "param", counted)
+    shapes = drawn_shapes(nn.Dense(23))
+    before = len(calls)
+    assert before and drawn_shapes(nn.Dense(23)) == shapes and len(calls) == before
+    assert drawn_shapes(nn.Dense(24)) != shapes and len(calls) > before
+
+
+def test_an_initializer_of_ones_own_is_asked_anew():
+    scale = {"now": 1.0}
+    own = lambda key, shape, dtype: scale["now"] * jnp.ones(shape, dtype)
+
+    def drawn():
+        spec = jax.ShapeDtypeStruct((1, 2), X.dtype)
+        return jax.jit(lambda key: from_linen(nn.Dense(2, kernel_init=own)).init(key, spec))(KEY)[0]["kernel"][0, 0]
+
+    assert drawn() == 1.0
+    scale["now"] = 2.0
+    assert drawn() == 2.0
