@@ -1,5 +1,7 @@
 """The reader of compiled programs, and the data sheets that programs are held against."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,17 +95,25 @@ def orders(x, k):
     return jax.lax.conv_dimension_numbers(x.shape, k.shape, ("NHWC", "HWIO", "NHWC"))
 
 
+@cache
+def images():
+    """A model of dkp of two convolutions, batches for it, and how it begins and ends in one program."""
+    spec, rng = jax.ShapeDtypeStruct((6, 8, 8, 2), jnp.float64), np.random.default_rng(0)
+    model = lg.dkp(lg.cnn((2, 3)), spec, 3, tx=optax.sgd(0.05))
+    fed = lg.data.batches(rng.normal(size=(3, *spec.shape)), rng.integers(0, 3, (3, 6)).astype(np.int32))
+    states = lg.init(model, jax.random.key(0))
+    return model, fed, states, trained(lg.sequential(model), states, fed)
+
+
+def trained(engine, states, fed):
+    state, _ = engine.run(engine.load(states, jax.random.key(1)), fed)
+    return jax.device_get(engine.states(state, fed))
+
+
 @pytest.mark.parametrize("make", [lg.spmd, lg.mpmd])
 def test_a_pipeline_is_made_for_its_mesh_where_the_default_devices_are_others(make, x64):
     """What dkp keeps of a convolution for its way back is not the same on all platforms."""
-    spec, rng = jax.ShapeDtypeStruct((6, 8, 8, 2), jnp.float64), np.random.default_rng(0)
-    model = lg.dkp(lg.cnn((2, 2, 3)), spec, 3, tx=optax.sgd(0.05))
-    fed = lg.data.batches(rng.normal(size=(3, *spec.shape)), rng.integers(0, 3, (3, 6)).astype(np.int32))
-    states = lg.init(model, jax.random.key(0))
+    model, fed, states, expected = images()
     with target.traced_for("tpu"):  # as on a machine that has one
         engine = make(model, stages=2, devices=jax.devices("cpu"), staleness="locked")
-    found = []
-    for each in (engine, lg.sequential(model)):
-        state, _ = each.run(each.load(states, jax.random.key(1)), fed)
-        found.append(jax.device_get(each.states(state)))
-    assert largest_difference(*found) < 1e-12
+    assert largest_difference(trained(engine, states, fed), expected) < 1e-12

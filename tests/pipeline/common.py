@@ -22,7 +22,7 @@ NETWORKS = {
     "mlp": lambda: mlp((24, 20, 16, 12), dropout=0.2),
     "mlp-plain": lambda: mlp((24, 20, 16, 12)),
     "mlp-equal": lambda: mlp((64, 64), activation="tanh"),
-    "mlp-wide": lambda: mlp((128, 256, 128, 120)),  # whose slots keep the shapes of matrices, some of them padded
+    "mlp-wide": lambda: mlp((128, 256, 120)),  # whose slots keep the shapes of matrices, some of them padded
     "cnn": lambda: cnn((4, 4, 6, 6, 8, 8), dropout=0.1),
     "cnn-norm": lambda: cnn((4, 6, 6), norm=True, dropout=0.1),
 }
@@ -37,6 +37,7 @@ class Trained(NamedTuple):
     engine_state: object
 
 
+@cache
 def make_model(name: str, dtype=jnp.float32) -> Model:
     """A small AL model with all that could move in a bubble: clipping, AdamW, two rates and a schedule."""
     schedule = optax.cosine_decay_schedule(3e-3, STEPS)

@@ -7,7 +7,6 @@ import optax
 import pytest
 
 from localgrad import bp, kp, mlp, sequential, spmd
-from localgrad.blocks import cnn
 from localgrad.data import batches
 from localgrad.methods import trial_keys, trials
 from localgrad.pipeline import specs
@@ -46,7 +45,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(make, stages, micro_batche
 
 def test_batch_norm_sees_one_part_at_a_time(x64, random_states):
     """With batch norm a whole batch as one part is the same training; several parts are another, and said to be."""
-    model = bp(cnn((3, 4), norm=True), jax.ShapeDtypeStruct((BATCH, 4, 4, 1), jnp.float64), CLASSES, tx=TX)
+    model = bp(mlp((7, 6), norm=True), jax.ShapeDtypeStruct((BATCH, 5), jnp.float64), CLASSES, tx=TX)
     states = random_states(model)
     expected = trained(sequential(model), model, states)[0]
     whole, parts = (

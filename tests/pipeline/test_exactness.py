@@ -150,7 +150,7 @@ def test_an_equal_network_runs_without_a_choice():
     model = make_model("mlp-equal")
     assert spmd(model, stages=2).plan.uniform
     assert not spmd(model, stages=2, uniform=False).plan.uniform
-    assert not spmd(make_model("mlp"), stages=2).plan.uniform
+    assert not spmd(make_model("mlp-plain"), stages=2).plan.uniform
 
 
 @pytest.mark.parametrize(

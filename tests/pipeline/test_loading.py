@@ -1,5 +1,7 @@
 """What an engine refuses to begin with: states of another model, and keys that the model does not ask for."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +20,10 @@ ENGINES = {
 }
 SPEC = jax.ShapeDtypeStruct((2, 4), jnp.float32)
 KEY = jax.random.key(0)
-SGD = optax.sgd(0.1)
+SGD, ADAM = optax.sgd(0.1), optax.adam(0.1)
 
 
+@cache
 def model_of(widths=(5, 5), tx=SGD):
     return lg.early_exit(lg.mlp(widths), SPEC, 3, tx=tx)
 
@@ -35,29 +38,29 @@ def engine(request):
 
 
 @pytest.mark.parametrize(
-    ("states", "named"),
+    ("make", "named"),
     [
-        (lambda: lg.init(model_of((3, 3)), KEY), r"block 1 .*is float32\[3\], and float32\[5\] is expected"),
-        (lambda: lg.init(model_of((5, 5, 5)), KEY), "are of 3 blocks, and the model of method 'early_exit' has 2"),
-        (lambda: lg.init(model_of(tx=optax.adam(0.1)), KEY), r"have opt_state\S*count, int32\[\], which the model has"),
-        (lambda: of_int(lg.init(model_of(), KEY)), "params.* of block 1 .*is int32.*cast the states first"),
-        (lambda: jax.tree.map(lambda x: [x, x], lg.init(model_of(), KEY)), "have no params"),
+        (lambda states: states(model_of((3, 3))), r"block 1 .*is float32\[3\], and float32\[5\] is expected"),
+        (lambda states: states(model_of((5, 5, 5))), "are of 3 blocks, and the model of method 'early_exit' has 2"),
+        (lambda states: states(model_of(tx=ADAM)), r"have opt_state\S*count, int32\[\], which the model has"),
+        (lambda states: of_int(states(model_of())), "params.* of block 1 .*is int32.*cast the states first"),
+        (lambda states: jax.tree.map(lambda x: [x, x], states(model_of())), "have no params"),
     ],
     ids=["width", "blocks", "optimizer", "dtype", "structure"],
 )
-def test_states_of_another_model_are_refused(engine, states, named):
+def test_states_of_another_model_are_refused(engine, make, named, random_states):
     with pytest.raises(ValueError, match=named):
-        engine.load(states(), KEY)
+        engine.load(make(random_states), KEY)
 
 
-def test_states_without_an_optimizers_are_refused():
-    model = model_of(tx=optax.adam(0.1))
+def test_states_without_an_optimizers_are_refused(random_states):
+    model = model_of(tx=ADAM)
     with pytest.raises(ValueError, match=r"those of block 1 .* have no opt_state"):
-        lg.spmd(model, stages=2).load(lg.init(model_of(), KEY), KEY)
+        lg.spmd(model, stages=2).load(random_states(model_of()), KEY)
 
 
-def test_states_of_numpy_in_other_containers_are_the_models_own(engine):
-    states = lg.init(model_of(), KEY)
+def test_states_of_numpy_in_other_containers_are_the_models_own(engine, random_states):
+    states = random_states(model_of())
     same = engine.states(engine.load([jax.tree.map(np.asarray, state) for state in states], KEY))
     assert jax.tree.structure(same) == jax.tree.structure(states)
     jax.tree.map(np.testing.assert_array_equal, same, states)
@@ -82,11 +85,11 @@ def test_states_of_trials_with_keys_of_an_optimizer_are_loaded():
     ],
     ids=["raw", "several", "seed"],
 )
-def test_keys_of_another_kind_are_refused(engine, key, found):
+def test_keys_of_another_kind_are_refused(engine, key, found, random_states):
     with pytest.raises(ValueError, match=found):
         lg.init(model_of(), key)
     with pytest.raises(ValueError, match=found):
-        engine.load(lg.init(model_of(), KEY), key)
+        engine.load(random_states(model_of()), key)
 
 
 @pytest.mark.parametrize("key", [jax.random.PRNGKey(0), KEY, jax.random.split(KEY, 3)], ids=["raw", "one", "three"])
@@ -96,9 +99,9 @@ def test_trials_want_a_key_each(key):
 
 
 @pytest.mark.parametrize("name", ["spmd", "mpmd"])
-def test_another_mesh_that_is_set_is_refused(name):
+def test_another_mesh_that_is_set_is_refused(name, random_states):
     model, mesh = model_of(), jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
-    engine, states = ENGINES[name](model), lg.init(model, KEY)
+    engine, states = ENGINES[name](model), random_states(model)
     with jax.set_mesh(mesh), pytest.raises(ValueError, match=rf"{name} trains on .*, and jax.set_mesh has set another"):
         engine.load(states, KEY)
     state = engine.load(states, KEY)

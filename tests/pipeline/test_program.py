@@ -2,19 +2,20 @@
 
 import logging
 import re
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-from localgrad import al, init, mlp, sequential, spmd
+from localgrad import al, early_exit, mlp, sequential, spmd
 from localgrad.data import batches
 from localgrad.methods import METHODS
 from localgrad.pipeline import specs
 from localgrad.pipeline.partition import state_bytes
 
-from .common import NEWEST, initial, make_model
+from .common import NEWEST
 
 COLLECTIVE = re.compile(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)")
 
@@ -24,9 +25,32 @@ def feed(model, count=4):
     return batches(xs, jnp.zeros((count, model.batch_size), jnp.int32))
 
 
-def compiled(name, engine, count=4):
-    state = engine.load(initial(name), jax.random.key(1))
-    return engine.run.lower(state, feed(make_model(name), count)).compile()
+@cache
+def model_of(widths):
+    """Blocks with losses of their own, clipped and with AdamW and a schedule; any method has these programs."""
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.cosine_decay_schedule(3e-3, 100)))
+    return early_exit(mlp(widths), jax.ShapeDtypeStruct((12, 64), jnp.float32), 10, tx=tx)
+
+
+UNEQUAL, EQUAL = (24, 20, 16, 12), (64, 64)
+
+
+def zeros(model):
+    """States whose numbers are of no account."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tuple(specs(model)[0]))
+
+
+@cache
+def engine_of(widths, stages, **options):
+    """An engine, whose program serves several tests; `stages=0` is the sequential one."""
+    return spmd(model_of(widths), stages=stages, **options) if stages else sequential(model_of(widths))
+
+
+@cache
+def compiled(widths, stages, **options):
+    model, engine = model_of(widths), engine_of(widths, stages, **options)
+    state = engine.load(zeros(model), jax.random.key(1))
+    return engine.run.lower(state, feed(model)).compile()
 
 
 def computations(text):
@@ -96,11 +120,10 @@ def stages_of(found):
 @pytest.fixture(scope="module")
 def pipelines():
     """Compiled programs: a choice among stages, none, and two data shards."""
-    plain, equal = make_model("mlp-plain"), make_model("mlp-equal")
     return {
-        "choice": compiled("mlp-plain", spmd(plain, stages=4)).as_text(),
-        "uniform": compiled("mlp-equal", spmd(equal, stages=2)).as_text(),
-        "data": compiled("mlp-plain", spmd(plain, stages=2, data_parallel=2)).as_text(),
+        "choice": compiled(UNEQUAL, 4).as_text(),
+        "uniform": compiled(EQUAL, 2).as_text(),
+        "data": compiled(UNEQUAL, 2, data_parallel=2).as_text(),
     }
 
 
@@ -143,28 +166,29 @@ WIDTH = 72  # an array of this size squared is a weight, or one of the optimizer
 
 
 @pytest.fixture(scope="module", params=["al", "dkp", "bp"])
-def four_dense(request):
-    """The computations of a pipeline of two stages over four dense layers with Adam."""
+def three_dense(request):
+    """The computations of a pipeline of two stages over three dense layers with Adam."""
     spec = jax.ShapeDtypeStruct((8, WIDTH), jnp.float32)
-    model = METHODS[request.param](mlp((WIDTH,) * 4), spec, 10, lambda scale: optax.adam(1e-3 * scale))
+    narrow = {"al": {"target_width": 8, "bridge": ()}}.get(request.param, {})  # the weights of layers are watched
+    model = METHODS[request.param](mlp((WIDTH,) * 3), spec, 10, lambda scale: optax.adam(1e-3 * scale), **narrow)
     engine = spmd(model, stages=2, uniform=False, micro_batches=2 if request.param == "bp" else None)
-    state = engine.load(init(model, jax.random.key(0)), jax.random.key(1))
+    state = engine.load(zeros(model), jax.random.key(1))
     return computations(engine.run.lower(state, feed(model)).compile().as_text())
 
 
-@pytest.mark.parametrize("four_dense", ["al", "dkp"], indirect=True)
-def test_no_weights_are_copied_on_a_tick(four_dense):
+@pytest.mark.parametrize("three_dense", ["al", "dkp"], indirect=True)
+def test_no_weights_are_copied_on_a_tick(three_dense):
     """The loop over batches carries the state; an update in place is what keeps its traffic that of plain jax."""
-    ticks = lines_in_loops(four_dense)
+    ticks = lines_in_loops(three_dense)
     weights = re.compile(rf"= f32\[({WIDTH * WIDTH}|{WIDTH},{WIDTH})\]\S* (copy|copy-start)\(")
     assert [line for line in ticks if f"[{WIDTH},{WIDTH}]" in line]
     assert not [line for line in ticks if weights.search(line)]
 
 
-def test_stages_wait_for_each_other_only_between_ticks(four_dense):
+def test_stages_wait_for_each_other_only_between_ticks(three_dense):
     """A collective that is scheduled between the loops of two stages makes the second wait for the first's work."""
     of_tick = re.compile(rf" while\(|{COLLECTIVE.pattern}")
-    ticks = [[line for line in four_dense[name] if of_tick.search(line)] for name in loops_over_ticks(four_dense)]
+    ticks = [[line for line in three_dense[name] if of_tick.search(line)] for name in loops_over_ticks(three_dense)]
     assert ticks
     for lines in ticks:
         works = [" while(" in line for line in lines]
@@ -175,10 +199,9 @@ def test_stages_wait_for_each_other_only_between_ticks(four_dense):
 
 @pytest.mark.parametrize("stages", [pytest.param(0, marks=pytest.mark.full), 4])
 def test_all_of_the_state_is_donated(stages):
-    model = make_model("mlp-plain")
-    engine = spmd(model, stages=stages) if stages else sequential(model)
-    state = engine.load(initial("mlp-plain"), jax.random.key(1))
-    memory = engine.run.lower(state, feed(model)).compile().memory_analysis()
+    model, engine = model_of(UNEQUAL), engine_of(UNEQUAL, stages)
+    state = engine.load(zeros(model), jax.random.key(1))
+    memory = compiled(UNEQUAL, stages).memory_analysis()
     held = state.slots if stages else state.blocks
     assert memory.alias_size_in_bytes >= state_bytes(held) // max(stages, 1)
     engine.run(state, feed(model))
@@ -186,9 +209,8 @@ def test_all_of_the_state_is_donated(stages):
 
 
 def test_a_device_holds_the_state_of_its_own_stage_and_no_other():
-    model = make_model("mlp-plain")
-    engine = spmd(model, stages=4)
-    states = initial("mlp-plain")
+    model, engine = model_of(UNEQUAL), engine_of(UNEQUAL, 4)
+    states = zeros(model)
     loaded = engine.load(states, jax.random.key(1))
     loaded, _ = engine.run(loaded, feed(model))
     for slot in loaded.slots:
@@ -200,9 +222,9 @@ def test_a_device_holds_the_state_of_its_own_stage_and_no_other():
 
 
 def test_later_calls_compile_nothing_of_the_pipeline(caplog):
-    model = make_model("mlp-equal")
+    model = model_of(EQUAL)
     engine, fed = spmd(model, stages=2), feed(model)
-    state = engine.load(initial("mlp-equal"), jax.random.key(1))
+    state = engine.load(zeros(model), jax.random.key(1))
     counts = []
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -216,7 +238,7 @@ def footprint(depth, count=2):
     """Bytes of the sequential program of `depth` equal blocks but for its batches, and bytes of their state."""
     spec = jax.ShapeDtypeStruct((256, 64), jnp.float32)
     model = al(mlp((64,) * depth), spec, 10, tx=optax.adam(1e-3), profile="neco", bridge=(), target_width=64)
-    states = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tuple(specs(model)[0]))
+    states = zeros(model)
     engine, fed = sequential(model), feed(model, count)
     memory = engine.run.lower(engine.load(states, jax.random.key(1)), fed).compile().memory_analysis()
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes

@@ -1,6 +1,7 @@
 """Blocks that take their turns in a drawn order and learn from buffers (asynchronous decoupled greedy learning)."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -24,8 +25,9 @@ CYCLE = lambda key, n: (n + 1) % 3
 KEY = jax.random.key(5)
 
 
+@cache
 def model(**options: Any) -> Model:
-    network = mlp((6, 5, 4), dropout=0.2, norm=True, **options)
+    network = mlp(**{"widths": (6, 5, 4), "dropout": 0.2, "norm": True, **options})
     return lg.early_exit(network, jax.ShapeDtypeStruct((8, 5), jnp.float64), 3, tx=optax.sgd(0.1, momentum=0.9))
 
 
@@ -37,11 +39,22 @@ def ran(model: Model, engine: lg.Engine, start: Any, given: Batches, per_call: i
     return state, engine.states(state), jax.tree.map(lambda *each: np.concatenate(each), *found)
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@cache
+def in_order(size: int) -> lg.Engine:
+    return replayed(model(), size, order=CYCLE)
+
+
+@cache
+def with_shares() -> lg.Engine:
+    return replayed(model(), 2, (1, 2, 0.5))
+
+
+# Buffers of several batches are those of the algorithm of the paper, below.
+@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.full)])
 def test_in_the_order_of_the_blocks_it_is_sequential_training(size: int, x64: None, random_states: Callable) -> None:
     m = model()
     start, given = random_states(m), random_batches(m, 6)
-    _, ours, metrics = ran(m, replayed(m, size, order=CYCLE), start, given)
+    _, ours, metrics = ran(m, in_order(size), start, given)
     _, theirs, expected = ran(m, lg.sequential(m), start, given)
     assert largest_difference(ours, theirs) <= 1e-12
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), metrics, expected)
@@ -80,7 +93,7 @@ def test_it_is_the_algorithm_of_the_paper(x64: None, random_states: Callable) ->
     m = model()
     start, given, order = random_states(m), random_batches(m, 6), drawn_order((1, 2, 0.5))
     draws = jax.vmap(order, in_axes=(None, 0))(KEY, jnp.arange(60, dtype=jnp.int32)).tolist()
-    state, ours, _ = ran(m, replayed(m, 2, (1, 2, 0.5)), start, given)
+    state, ours, _ = ran(m, with_shares(), start, given)
     theirs, uses = restated(m, start, given, 2, draws)
     assert max(uses) > 1 and draws[: int(state.draws)].count(0) == 6
     assert largest_difference(ours, theirs) <= 1e-12
@@ -98,14 +111,14 @@ def test_the_order_is_a_value_of_the_key() -> None:
 def test_calls_of_any_length_give_the_same_numbers(x64: None, random_states: Callable) -> None:
     m = model()
     start, given = random_states(m), random_batches(m, 6)
-    engine = replayed(m, 2)
+    engine = with_shares()
     whole, pieces = (ran(m, engine, start, given, per_call)[:2] for per_call in (6, 2))
     assert int(whole[0].draws) == int(pieces[0].draws)
     assert largest_difference(whole[1], pieces[1]) <= 1e-12
 
 
 def test_a_block_alone_is_sequential_training(x64: None, random_states: Callable) -> None:
-    m = model(blocks=1)
+    m = model(widths=(6,))
     start, given = random_states(m), random_batches(m, 4)
     ours, theirs = (ran(m, engine, start, given)[1] for engine in (replayed(m, 2), lg.sequential(m)))
     assert largest_difference(ours, theirs) == 0
@@ -115,7 +128,7 @@ def test_what_is_not_finite_stops_the_blocks_that_it_reaches(x64: None, random_s
     m = model()
     start = list(random_states(m))
     start[1] = start[1]._replace(params=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), start[1].params))
-    _, found, metrics = ran(m, replayed(m, 2, order=CYCLE), tuple(start), random_batches(m, 3))
+    _, found, metrics = ran(m, in_order(1), tuple(start), random_batches(m, 6))
     with pytest.raises(DivergedError, match="block 2"):
         metrics.check()
     assert largest_difference(found[0], start[0]) > 0

@@ -36,7 +36,8 @@ SAME_NUMBERS = {  # dropout is drawn once a part, and delays are another trainin
 def make_model(net: str, method: str, dtype: jnp.dtype) -> Model:
     """Clipping by norm and momentum, which a bubble would move."""
     optimizer = lambda scale: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5 * scale, momentum=0.9))
-    options = {"target_width": 6} if method in ("al", "bp_matched") else FEW.get(method, {})
+    narrow = {"al": {"target_width": 6, "bridge": ()}, "bp_matched": {"target_width": 6}}
+    options = narrow.get(method, FEW.get(method, {}))
     return METHODS[method](NETWORKS[net](dtype), SPEC, CLASSES, optimizer, **options)
 
 

@@ -18,7 +18,7 @@ def no_biases(params):
 
 
 def model(tx):
-    return own.model(tx=tx)
+    return own.model(tx=tx, blocks=[lg.from_linen(own.Layer())])
 
 
 @pytest.mark.parametrize(
