@@ -91,8 +91,17 @@ def autoencoder(profile: str, params: Any, t: Any, first: bool) -> Any:
     return jnp.sum((decoded - t) ** 2) / t.size
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-@every_profile
+@pytest.mark.parametrize(
+    ("profile", "depth"),
+    [
+        ("neco", 3),
+        ("iclr", 3),
+        ("iclr_head", 3),
+        ("iclr_head", 1),  # the block whose decoder is another one, alone
+        pytest.param("neco", 1, marks=pytest.mark.full),
+        pytest.param("iclr", 1, marks=pytest.mark.full),
+    ],
+)
 def test_losses_and_gradients(profile: str, depth: int, x64: None, random_states: RandomStates) -> None:
     model = network(profile, depth)
     states = random_states(model)
@@ -185,8 +194,8 @@ def test_a_block_above_the_first_never_sees_the_label(x64: None, random_states: 
     permuted = jnp.roll(y, 1)
     assert np.asarray(permuted != y).any()
 
-    def step(i: int, message: Any) -> Any:
-        return model.blocks[i].forward(states[i], message, KEY)
+    forward = [jax.jit(block.forward) for block in model.blocks]
+    step = lambda i, message: forward[i](states[i], message, KEY)
 
     below, other_below = step(0, model.enter(x, y)), step(0, model.enter(x, permuted))
     one, two = below.message, other_below.message
@@ -306,7 +315,7 @@ def test_bridges() -> None:
     [
         ({"profile": "neco"}, 2.0),
         ({"profile": "iclr"}, 1.0),
-        ({"profile": "iclr_head"}, 1.0),
+        pytest.param({"profile": "iclr_head"}, 1.0, marks=pytest.mark.full),  # as those of `iclr`
         ({"profile": "neco", "kernel_init": "lecun"}, 1.0),
         ({"profile": "iclr_head", "kernel_init": "he"}, 2.0),
     ],
@@ -327,15 +336,16 @@ def test_kernels_are_drawn_as_the_profile_says_or_as_one_asks(options: dict[str,
                 assert float(jnp.mean(kernel**2)) * kernel.shape[0] == pytest.approx(variance, rel=0.05)
 
 
-def test_a_width_for_each_block(x64: None) -> None:
+def test_a_width_for_each_block(x64: None, random_states: RandomStates) -> None:
     """As NECO's convolutional network has them; the same for all is one number."""
     spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float64)
-    make = lambda width: al(mlp((7, 6)), spec, CLASSES, tx=optax.sgd(0.1), target_width=width)
-    states = init(make((4, 9)), KEY)
+    make = lambda width, *widths: al(mlp(widths), spec, CLASSES, tx=optax.sgd(0.1), target_width=width, bridge=())
+    model = make((4, 9), 7, 6)
+    states = random_states(model)
     shapes = [[state.params[group]["Dense_0"]["kernel"].shape for group in "gh"] for state in states]
     assert shapes == [[(CLASSES, 4), (4, CLASSES)], [(4, 9), (9, 4)]]
-    assert make((4, 9)).predict(states, examples()[0]).shape == (BATCH, CLASSES)
-    for ours, theirs in zip(*(map(jax.tree.leaves, init(make(width), KEY)) for width in (4, (4, 4))), strict=True):
+    assert jax.eval_shape(model.predict, states, examples()[0]).shape == (BATCH, CLASSES)
+    for ours, theirs in zip(*(map(jax.tree.leaves, init(make(width, 7), KEY)) for width in (4, (4,))), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 

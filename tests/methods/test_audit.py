@@ -18,12 +18,18 @@ from localgrad.report import cosine, true_gradients
 BATCH, CLASSES = 12, 3
 Y = np.arange(BATCH, dtype=np.int32) % CLASSES
 OF_IMAGES = ("rotation", "gim", "loco")
+SMALL = {  # heads of few layers, and losses of few terms
+    **FEW,
+    "al": {"bridge": ()},
+    "dgl": {"aux": "hidden", "hidden": 6},
+    **{method: {"patch": 4, "steps": 1, "negatives": 3} for method in ("gim", "loco")},
+}
 DEAF = ("noprop",)  # blocks that hear of no other at all
 
 
 def build(method: str) -> Model:
     spec = jax.ShapeDtypeStruct((BATCH, 8, 8, 1) if method in OF_IMAGES else (BATCH, 5), jnp.float64)
-    return METHODS[method](mlp((7, 6, 5)), spec, CLASSES, lambda scale: optax.sgd(scale), **FEW.get(method, {}))
+    return METHODS[method](mlp((7, 6, 5)), spec, CLASSES, lambda scale: optax.sgd(scale), **SMALL.get(method, {}))
 
 
 def inputs(model: Model) -> jax.Array:
@@ -43,7 +49,10 @@ def same(ours, theirs) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True))
 
 
-FULL = ("cdni", "direct_tp")  # who hears of whom is in their own files, group by group
+FULL = (
+    *("dni", "cdni", "critic", "dtp", "direct_tp", "drtp"),  # who hears of whom is in their own files, group by group
+    *("pred", "sim"),  # the two losses of predsim
+)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Codes made before training: against their equations, and that frozen ones change nothing but what a step costs."""
 
+import itertools
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from localgrad.base import Batches, BlockState, Model
+from localgrad.base import Batches, BlockState, Engine, Model
 from localgrad.blocks import cnn, from_linen, mlp
 from localgrad.methods import al, graft, trial_keys, trials
 from localgrad.methods.levels import hadamard
@@ -28,6 +30,13 @@ def build(profile: str = "neco", depth: int = 2, classes: Task | int = CLASSES, 
     spec = jax.ShapeDtypeStruct((BATCH, FEATURES), dtype or jnp.float64)
     given: dict[str, Any] = {"tx": optax.sgd(0.1), "target_width": WIDTH, **options}
     return al(mlp((7, 6, 5)[:depth]), spec, classes, profile=profile, **given)
+
+
+@cache
+def made(**options: Any) -> tuple[Model, tuple[BlockState, ...]]:
+    """A model and its first states, whose codes are made, in float64; for all tests that ask for it."""
+    model = build(**options)
+    return model, init(model, KEY)
 
 
 def examples() -> tuple[jax.Array, jax.Array]:
@@ -76,11 +85,22 @@ def codes_of(profile: str, states: tuple[BlockState, ...], frozen: bool) -> list
     return found
 
 
-@pytest.mark.parametrize("learn_on", [False, True], ids=["frozen", "learning"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("profile", ["neco", pytest.param("iclr", marks=pytest.mark.full), "iclr_head"])
+LEVELS = {  # each profile, kind of codes and way of learning meets each of the others once
+    ("neco", "first", False),
+    ("neco", "fixed", True),
+    ("iclr_head", "first", True),
+    ("iclr_head", "fixed", False),
+}
+
+
+def levels() -> list[Any]:
+    rows = itertools.product(("neco", "iclr", "iclr_head"), KINDS, (False, True))
+    return [pytest.param(*row, marks=() if row in LEVELS else pytest.mark.full) for row in rows]
+
+
+@pytest.mark.parametrize(("profile", "kind", "learn_on"), levels())
 def test_every_level_decodes_its_codes(profile: str, kind: str, learn_on: bool, x64: None) -> None:
-    states = init(build(profile, codes=kind, codes_learn_on=learn_on, target_width=16), KEY)
+    _, states = made(profile=profile, codes=kind, codes_learn_on=learn_on, target_width=16)
     codes = codes_of(profile, states, not learn_on)
     for i, (state, below, own) in enumerate(zip(states, codes, codes[1:], strict=False)):
         assert own.shape == (CLASSES, 16)
@@ -91,7 +111,7 @@ def test_every_level_decodes_its_codes(profile: str, kind: str, learn_on: bool, 
 
 @pytest.mark.parametrize(("profile", "middle", "amplitude"), [("neco", 0.5, 0.3), ("iclr_head", 0.0, 0.6)])
 def test_fixed_codes_are_rows_of_a_hadamard_matrix(profile: str, middle: float, amplitude: float, x64: None) -> None:
-    states = init(build(profile, codes="fixed", code_amplitude=amplitude), KEY)
+    states = init(build(profile, depth=1, codes="fixed", code_amplitude=amplitude), KEY)
     for state in states:
         np.testing.assert_allclose(
             state.params["g"]["codes"], middle + amplitude * np.asarray(hadamard(CLASSES, WIDTH)), rtol=0, atol=1e-12
@@ -108,18 +128,18 @@ def test_hadamard_corners() -> None:
 
 
 def test_codes_come_from_the_key_alone(x64: None) -> None:
-    model = build(codes="first", code_steps=50)
+    model = build(depth=1, codes="first", code_steps=20)
     first = init(model, KEY)
     assert equal(first, init(model, KEY))
     assert not equal([s.params["g"] for s in first], [s.params["g"] for s in init(model, jax.random.key(1))])
-    fewer = init(build(codes="first", code_steps=10), KEY)
+    fewer = init(build(depth=1, codes="first", code_steps=10), KEY)
     assert not equal([s.params["g"] for s in first], [s.params["g"] for s in fewer])
 
 
 def test_all_but_the_target_side_is_drawn_as_published(x64: None) -> None:
-    published = init(build(), KEY)
+    _, published = made()
     for options in ({"codes": "fixed"}, {"codes": "fixed", "codes_learn_on": True}):
-        for ours, theirs in zip(init(build(**options), KEY), published, strict=True):
+        for ours, theirs in zip(made(**options)[1], published, strict=True):
             assert equal([ours.params[group] for group in "fb"], [theirs.params[group] for group in "fb"])
 
 
@@ -135,8 +155,7 @@ def test_an_optimizer_that_remembers_its_parameters_begins_with_the_made_ones(x6
 
 def test_a_look_up_is_the_published_step_without_the_target_side(x64: None) -> None:
     """Losses, gradients and features of f and b are those of the published form with the same codes, at every block."""
-    whole, frozen = build(codes="fixed", codes_learn_on=True), build(codes="fixed")
-    states = init(whole, KEY)
+    frozen, (whole, states) = build(codes="fixed"), made(codes="fixed", codes_learn_on=True)
     codes = codes_of("neco", states, False)[1:]
     tabled = tuple(
         state._replace(params={**state.params, "g": {"codes": jnp.asarray(own)}}, opt_state=())
@@ -162,13 +181,19 @@ def test_a_look_up_is_the_published_step_without_the_target_side(x64: None) -> N
         np.testing.assert_array_equal(frozen.predict(tabled, x, exit), whole.predict(states, x, exit))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_frozen_codes_stand_still(kind: str, x64: None, as_batches: Callable[..., Batches]) -> None:
+@cache
+def frozen(kind: str) -> tuple[Engine, tuple[BlockState, ...]]:
+    """An engine of two blocks with two optimizers, and their first states."""
     model = build(codes=kind, code_steps=20, tx={"f+b": optax.adam(1e-2), "g+h": optax.adam(1e-2)})
-    start = init(model, KEY)
+    return sequential(model), init(model, KEY)
+
+
+# A step looks codes up in the same way, whatever made them.
+@pytest.mark.parametrize("kind", [pytest.param("first", marks=pytest.mark.full), "fixed"])
+def test_frozen_codes_stand_still(kind: str, x64: None, as_batches: Callable[..., Batches]) -> None:
+    engine, start = frozen(kind)
     assert [sorted(state.opt_state) for state in start] == [["f+b"]] * 2
     x, y = examples()
-    engine = sequential(model)
     state, metrics = engine.run(engine.load(start, KEY), as_batches(np.stack([x, x]), np.stack([y, y])))
     metrics.check()
     for before, after in zip(start, engine.states(state), strict=True):
@@ -177,10 +202,9 @@ def test_frozen_codes_stand_still(kind: str, x64: None, as_batches: Callable[...
 
 
 def test_a_label_out_of_range_is_not_learnt(x64: None, as_batches: Callable[..., Batches]) -> None:
-    model = build(codes="fixed")
+    engine, start = frozen("fixed")
     x, y = examples()
-    engine = sequential(model)
-    _, metrics = engine.run(engine.load(init(model, KEY), KEY), as_batches(x[None], y.at[0].set(CLASSES)[None]))
+    _, metrics = engine.run(engine.load(start, KEY), as_batches(np.stack([x, x]), np.stack([y.at[0].set(CLASSES), y])))
     with pytest.raises(ArithmeticError, match=r"the loss of block 1 is not finite on batch 0"):
         metrics.check()
 
@@ -216,11 +240,13 @@ def test_what_frozen_codes_save(x64: None) -> None:
     ],
     ids=str,
 )
-def test_the_pipeline_agrees_and_no_gradient_crosses(options: dict[str, Any], x64: None) -> None:
-    model = build(depth=3, code_steps=20, **options)
-    states = init(model, KEY)
+def test_the_pipeline_agrees_and_no_gradient_crosses(
+    options: dict[str, Any], x64: None, random_states: Callable
+) -> None:
+    model = build(depth=2, code_steps=20, **options)
+    states = random_states(model)
     check_isolation(model, states=states)
-    assert check_engines(model, stages=3, states=states) < 1e-12
+    assert check_engines(model, stages=2, states=states) < 1e-12
 
 
 @pytest.mark.full
@@ -234,7 +260,7 @@ def test_the_pipeline_agrees_on_images(x64: None) -> None:
 
 def test_trials_are_made_as_each_alone() -> None:
     """To the bit, in float32."""
-    model = build(dtype=jnp.float32, codes="first", code_steps=30)
+    model = build(depth=1, dtype=jnp.float32, codes="first", code_steps=30)
     together = init(trials(model, 2), trial_keys(5, 2))
     for r in range(2):
         assert equal(jax.tree.map(lambda leaf, r=r: leaf[r], together), init(model, trial_keys(5 + r, None)))
@@ -244,13 +270,13 @@ def test_trials_are_made_as_each_alone() -> None:
 def test_levels_that_are_made_stay_as_they_are(learn_on: bool, x64: None) -> None:
     """A grown network keeps the levels of the shorter one, and those above learn from the codes of these."""
     options = {"codes": "first", "codes_learn_on": learn_on, "target_width": 16}
-    short, long = build(depth=2, **options), build(depth=3, **options)
+    short, long = build(depth=1, **options), build(depth=2, **options)
     trained, key = init(short, KEY), jax.random.key(7)
     grown = completed(long, key, graft(drawn(long, key), trained))
-    assert equal([state.params for state in grown[:2]], [state.params for state in trained])
-    assert equal(grown[2].params["f"], drawn(long, key)[2].params["f"])
+    assert equal([state.params for state in grown[:1]], [state.params for state in trained])
+    assert equal(grown[1].params["f"], drawn(long, key)[1].params["f"])
     *_, below, own = codes_of("neco", grown, not learn_on)
-    assert excess("neco", decoded("neco", grown[2].params["h"], own, False), below, False) < 1e-3
+    assert excess("neco", decoded("neco", grown[1].params["h"], own, False), below, False) < 1e-3
     assert equal(completed(long, key, grown), grown)
 
 
@@ -259,7 +285,7 @@ def test_a_token_has_a_code(x64: None) -> None:
     model = al([from_linen(nn.Dense(6))], spec, tokens(CLASSES), tx=optax.sgd(0.1), target_width=WIDTH, codes="fixed")
     states = init(model, KEY)
     x, y = jnp.ones(spec.shape), jnp.asarray([[0, 1, 2], [2, 1, 0]], jnp.int32)
-    found = model.blocks[0].forward(states[0], model.enter(x, y), KEY)
+    found = jax.jit(model.blocks[0].forward)(states[0], model.enter(x, y), KEY)
     assert np.isfinite(found.metrics["loss"]) and found.message["y"].shape == (2, 3)
     assert model.predict(states, x).shape == (2, 3, CLASSES)
 

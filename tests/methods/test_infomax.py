@@ -1,7 +1,7 @@
 """Greedy InfoMax restated in numpy and PyTorch, LoCo and the overlap of any local rule."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from localgrad.base import BlockState, Model
+from localgrad.base import BlockState, Metrics, Model
 from localgrad.blocks import cnn, from_linen, mlp
 from localgrad.keys import block_key
 from localgrad.methods import al, bp, early_exit, freeze, gim, loco, noprop, overlapping, trials
@@ -20,7 +20,8 @@ from localgrad.report import largest_difference
 
 torch = pytest.importorskip("torch", reason="of the dev extra")
 BATCH, CLASSES, RATE = 2, 3, 0.1
-SPEC = jax.ShapeDtypeStruct((BATCH, 8, 6, 2), jnp.float64)  # patches of 2: 7 rows of 5, of which 5 are predicted
+SPEC = jax.ShapeDtypeStruct((BATCH, 8, 6, 2), jnp.float64)  # patches of 2: 7 rows of 5
+STEPS = 2  # so many rows below are predicted
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(1, *SPEC.shape)), np.array([[2, 1]], np.int32)
 TX = optax.sgd(RATE)
@@ -39,8 +40,8 @@ def patch(image: np.ndarray, i: int, j: int) -> np.ndarray:
 def info_nce(z: Any, predict: Any, key: jax.Array) -> Any:
     """Of means over places z `(B, rows, columns, D)`, written out by loops."""
     rows, total = z.shape[1], 0.0
-    for j in range(5):
-        w = predict.reshape(z.shape[-1], 5, -1)[:, j]
+    for j in range(STEPS):
+        w = predict.reshape(z.shape[-1], STEPS, -1)[:, j]
         below = z[:, j + 2 :] @ w
         flat = below.reshape(-1, below.shape[-1])
         draw = jax.random.fold_in(jax.random.fold_in(key, 0x6E656761), j)
@@ -52,14 +53,32 @@ def info_nce(z: Any, predict: Any, key: jax.Array) -> Any:
             scores = [context @ below[b, r, c], *(context @ flat[n] for n in drawn[b, r, c])]
             terms.append(torch.logsumexp(torch.stack(scores), 0) - scores[0])
         total = total + torch.stack(terms).mean()
-    return total / 5
+    return total / STEPS
 
 
-def test_one_step_of_the_first_block_restated(random_states: Callable, as_batches: Callable) -> None:
-    model = gim(network(), SPEC, CLASSES, tx=TX)
-    states = random_states(model)
-    engine = sequential(model)
+class Trained(NamedTuple):
+    """A model, its states before and after one step, and what the step reported."""
+
+    model: Model
+    before: tuple[BlockState, ...]
+    after: tuple[BlockState, ...]
+    metrics: Metrics
+
+
+def one_step(model: Model, random_states: Callable, as_batches: Callable) -> Trained:
+    states, engine = random_states(model), sequential(model)
     state, metrics = engine.run(engine.load(states, jax.random.key(4)), as_batches(X, Y))
+    return Trained(model, states, engine.states(state), metrics)
+
+
+@pytest.fixture(scope="module")
+def of_gim(random_states: Callable, as_batches: Callable) -> Trained:
+    with jax.enable_x64(True):
+        return one_step(gim(network(), SPEC, CLASSES, tx=TX, steps=STEPS), random_states, as_batches)
+
+
+def test_one_step_of_the_first_block_restated(of_gim: Trained) -> None:
+    model, states, after, metrics = of_gim
     params = jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf), requires_grad=True), states[0].params)
     cut = np.stack([patch(X[0], i, j) for i in range(7) for j in range(5)], axis=1)  # (B, 35, 2, 2, C)
     conv = params["f"]["Conv_0"]
@@ -72,7 +91,7 @@ def test_one_step_of_the_first_block_restated(random_states: Callable, as_batche
     loss = own + torch.nn.functional.cross_entropy(scores, torch.tensor(Y[0]).long())
     loss.backward()
     np.testing.assert_allclose(metrics.values[0]["self_supervised"][0], own.item(), rtol=1e-12)
-    for ours, theirs in zip(jax.tree.leaves(engine.states(state)[0].params), jax.tree.leaves(params), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(after[0].params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, (theirs - RATE * theirs.grad).detach().numpy(), rtol=0, atol=1e-12)
     np.testing.assert_allclose(model.predict(states, jnp.asarray(X[0]), 1), scores.detach().numpy(), rtol=1e-12)
 
@@ -83,13 +102,9 @@ def grads_of(model: Model, states: Sequence[BlockState], x: np.ndarray, y: np.nd
     return [grads for _, grads, _ in jax.jit(run)(tuple(states))]
 
 
-def test_loco_without_overlap_is_gim(random_states: Callable, as_batches: Callable) -> None:
-    found = []
-    for model in (gim(network(), SPEC, CLASSES, tx=TX), loco(network(), SPEC, CLASSES, tx=TX, overlap=False)):
-        engine = sequential(model)
-        state, _ = engine.run(engine.load(random_states(model), jax.random.key(4)), as_batches(X, Y))
-        found.append(engine.states(state))
-    assert largest_difference(*found) == 0
+def test_loco_without_overlap_is_gim(of_gim: Trained, random_states: Callable, as_batches: Callable) -> None:
+    of_loco = one_step(loco(network(), SPEC, CLASSES, tx=TX, steps=STEPS, overlap=False), random_states, as_batches)
+    assert largest_difference(of_gim.after, of_loco.after) == 0
     assert [block.signal for block in loco(network(), SPEC, CLASSES, tx=TX).blocks] == ["next", "none"]
 
 

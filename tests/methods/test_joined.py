@@ -1,5 +1,7 @@
 """Associated Learning without the stops between its blocks: one local block of the sum of all losses."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,9 +38,9 @@ def stepped(model: Model, states: tuple[BlockState, ...]) -> tuple[tuple[BlockSt
     return engine.states(state), metrics.values[0]
 
 
-def test_a_step_descends_the_sum_of_the_losses_of_all_blocks(x64: None) -> None:
+def test_a_step_descends_the_sum_of_the_losses_of_all_blocks(x64: None, random_states: Callable) -> None:
     joined, apart = make(stops=False, profile="iclr"), make(profile="iclr")
-    states = init(joined, jax.random.key(0))
+    states = random_states(joined)
     (after,), metrics = stepped(joined, states)
     x, y = (item[0] for item in fed(1).items)
 
@@ -54,7 +56,7 @@ def test_a_step_descends_the_sum_of_the_losses_of_all_blocks(x64: None) -> None:
         return loss
 
     before = split(states[0])
-    value, grads = jax.value_and_grad(total)(before)
+    value, grads = jax.jit(jax.value_and_grad(total))(before)
     np.testing.assert_allclose(metrics["loss"][0], value, rtol=1e-12)
     for old, new, grad in zip(before, split(after), grads, strict=True):
         for group, rate in (("f", 0.1), ("b", 0.1), ("g", 0.2), ("h", 0.2)):
@@ -76,9 +78,9 @@ def test_it_predicts_as_the_same_blocks_apart(x64: None) -> None:
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-def test_the_top_association_alone_trains_every_encoder(x64: None) -> None:
+def test_the_top_association_alone_trains_every_encoder(x64: None, random_states: Callable) -> None:
     model = make(stops=False, association="top")
-    states = init(model, jax.random.key(0))
+    states = random_states(model)
     (after,), _ = stepped(model, states)
     moved = [
         {group: any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (old[group], new[group])), strict=True))

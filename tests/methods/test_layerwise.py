@@ -1,7 +1,7 @@
 """Sequential greedy learning: one block after another, each frozen before the next begins."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,27 +35,46 @@ def fed(as_batches: Callable[..., Batches], first: int, count: int) -> Batches:
     return as_batches(xs[first : first + count], ys[first : first + count], first=first)
 
 
-def after(model: Model, start: Any, given: Batches) -> tuple[tuple[BlockState, ...], Any]:
+def after(model: Model, start: Any, given: Batches) -> tuple[BlockState, ...]:
     engine = sequential(model)
-    state, metrics = engine.run(engine.load(tuple(start), jax.random.key(2)), given)
-    return engine.states(state), metrics
+    return engine.states(engine.run(engine.load(tuple(start), jax.random.key(2)), given)[0])
 
 
 def parts(states: Any) -> list:
     return [(state.params, state.model_state) for state in states]
 
 
-def test_freezing_is_cutting_the_network(x64: None, as_batches: Callable, random_states: Callable) -> None:
+class Turns(NamedTuple):
+    """A training of three blocks, in four calls of one turn each: what was there before and after every call."""
+
+    states: list[tuple[BlockState, ...]]
+    losses: list[np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def turns(as_batches: Callable, random_states: Callable) -> Turns:
+    with jax.enable_x64(True):
+        model = lg.layerwise(build(), TURN)
+        engine, start = sequential(model), random_states(model)
+        state, found = engine.load(start, jax.random.key(2)), Turns([start], [])
+        for turn in range(4):
+            state, metrics = engine.run(state, fed(as_batches, turn * TURN, TURN))
+            found.states.append(engine.states(state))
+            found.losses.append(np.stack([each["loss"] for each in metrics.values]))
+        return found
+
+
+def test_freezing_is_cutting_the_network(
+    turns: Turns, x64: None, as_batches: Callable, random_states: Callable
+) -> None:
     """Block i learns what it learns, by itself, of a network that ends with it, above the blocks as they were left."""
-    model = lg.layerwise(build((7, 6)), TURN)
-    start = random_states(model)
-    done, _ = after(model, start, fed(as_batches, 0, 2 * TURN))
+    start, done = turns.states[0], turns.states[2]
     plain = random_states(build((7, 6)))
     below: list[BlockState] = []
     for i in range(2):
         cut = build((7, 6)[: i + 1])
         cut = lg.freeze(cut, i)
-        own, _ = after(cut, [*below, plain[i]], fed(as_batches, i * TURN, TURN))
+        own = after(cut, [*below, plain[i]], fed(as_batches, i * TURN, TURN))
         below.append(own[i]._replace(opt_state={}))
         assert largest_difference(parts(done[: i + 1]), parts(below)) <= 1e-12, i
         inner = [state.inner_state for state in done[i].opt_state.values()]
@@ -63,32 +82,30 @@ def test_freezing_is_cutting_the_network(x64: None, as_batches: Callable, random
         assert largest_difference(done[i].params, start[i].params) > 1e-3
 
 
-def test_a_block_before_its_turn_does_nothing(x64: None, as_batches: Callable, random_states: Callable) -> None:
-    model = lg.layerwise(build(), TURN)
-    start = random_states(model)
-    done, metrics = after(model, start, fed(as_batches, 0, TURN + 1))
-    assert largest_difference(parts(done[2:]), parts(start[2:])) == 0
-    losses = [np.asarray(each["loss"]) for each in metrics.values]
-    assert (losses[0] > 0).all()
-    np.testing.assert_array_equal(losses[1][:TURN], 0)
-    assert losses[1][TURN] > 0
-    np.testing.assert_array_equal(losses[2], 0)
+def test_a_block_before_its_turn_does_nothing(turns: Turns) -> None:
+    first, second, *_ = turns.losses
+    assert largest_difference(parts(turns.states[1][1:]), parts(turns.states[0][1:])) == 0
+    assert largest_difference(parts(turns.states[2][2:]), parts(turns.states[0][2:])) == 0
+    assert (first[0] > 0).all() and (second[0] > 0).all()
+    np.testing.assert_array_equal(first[1:], 0)
+    assert second[1][0] > 0
+    np.testing.assert_array_equal(second[2], 0)
 
 
 def test_frozen_blocks_have_no_turn(x64: None, as_batches: Callable, random_states: Callable) -> None:
-    model = lg.layerwise(lg.freeze(build(), 1), TURN)
+    plain = lg.early_exit(mlp((4, 4, 4)), SPEC, 3, tx=optax.sgd(0.1))
+    model = lg.layerwise(lg.freeze(plain, 1), TURN)
     start = random_states(model)
-    done, _ = after(model, start, fed(as_batches, 0, TURN))
+    done = after(model, start, fed(as_batches, 0, TURN))
     moved = [largest_difference(a.params, b.params) > 0 for a, b in zip(done, start, strict=True)]
     assert moved == [False, True, False]
 
 
-def test_the_last_block_goes_on(x64: None, as_batches: Callable, random_states: Callable) -> None:
-    model = lg.layerwise(build((7, 6)), TURN)
-    start = random_states(model)
-    two, three = (after(model, start, fed(as_batches, 0, n * TURN))[0] for n in (2, 3))
-    assert largest_difference(two[0], three[0]._replace(opt_state=two[0].opt_state)) == 0
-    assert largest_difference(two[1].model_state, three[1].model_state) > 0
+def test_the_last_block_goes_on(turns: Turns) -> None:
+    three, four = turns.states[3:]
+    for ended, still in zip(three[:2], four[:2], strict=True):
+        assert largest_difference(ended, still._replace(opt_state=ended.opt_state)) == 0
+    assert largest_difference(three[2].model_state, four[2].model_state) > 0
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ SMALL = {
     "cnn": (cnn((4, 6, 6), norm=True, dropout=0.1), (BATCH, 6, 6, 1)),
 }
 QUICK = ("two_conv",)  # all of them take minutes
-FIRST = ("early_exit", "predsim", "bp")  # the others are made of the same parts
+FIRST = ("early_exit", "bp")  # the others are made of the same parts
 
 
 def agree(
@@ -47,6 +47,7 @@ def make(method: str, network: list, shape: tuple[int, ...], **options) -> Model
     return METHODS[method](network, spec, CLASSES, lambda scale: optax.sgd(0.1 * scale, momentum=0.9), **options)
 
 
+# predsim is in CI on images, in the test of networks.
 @pytest.mark.parametrize("net", ["mlp", pytest.param("cnn", marks=pytest.mark.full)])
 @pytest.mark.parametrize("method", [m if m in FIRST else pytest.param(m, marks=pytest.mark.full) for m in METHODS])
 def test_every_method(method: str, net: str, x64: None, as_batches: Callable, random_states: Callable) -> None:

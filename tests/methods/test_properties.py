@@ -77,6 +77,14 @@ def dropout_and_norm() -> Model:
     return al(network, vectors(), CLASSES, tx=tx, profile="iclr_head", target_width=4)
 
 
+def noisy_exits() -> Model:
+    """All that `dropout_and_norm` has, in blocks of half as many groups."""
+    schedule = optax.cosine_decay_schedule(0.1, 200)
+    tx = optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(1e-3), optax.sgd(schedule, 0.9))
+    network = [block._replace(name="dropout") for block in mlp((6, 5), norm=True, dropout=0.2)]
+    return early_exit(network, vectors(), CLASSES, tx=tx)
+
+
 def convolutions() -> Model:
     tx = optax.sgd(0.1, momentum=0.9, nesterov=True)
     return al(cnn((4, 6)), images(), CLASSES, tx=tx, profile="iclr_head", target_width=4)

@@ -15,7 +15,7 @@ from localgrad.methods import bp, cdni, dni
 from localgrad.methods.heads import classifier
 from localgrad.methods.parts import classifying_model
 from localgrad.methods.synthetic import _last_block, synthetic_block
-from localgrad.pipeline import init, sequential, specs
+from localgrad.pipeline import init, sequential
 from localgrad.pipeline.step import gradients
 from localgrad.report import largest_difference
 from localgrad.tasks import classification
@@ -31,11 +31,10 @@ pytestmark = pytest.mark.usefixtures("x64")
 States = tuple[BlockState, ...]
 
 
-def both_moments(model: Model, states: States, x: np.ndarray = X) -> list[dict[str, Any]]:
-    """Every block's gradients."""
-    keys = [jax.random.key(i) for i in range(len(states))]
-    run = jax.jit(lambda states: [own for _, own, _ in gradients(model, states, model.enter(x, jnp.asarray(Y)), keys)])
-    return run(states)
+def moments_of(model: Model, x: np.ndarray = X) -> Callable[[States], list[dict[str, Any]]]:
+    """Every block's gradients, as a function of the states that is compiled once."""
+    keys = [jax.random.key(i) for i in range(len(model.blocks))]
+    return jax.jit(lambda states: [own for _, own, _ in gradients(model, states, model.enter(x, jnp.asarray(Y)), keys)])
 
 
 def tiny(make: Callable[..., Model] = dni, **options: Any) -> Model:
@@ -70,7 +69,7 @@ def test_with_perfect_synthesizers_the_rule_is_backpropagation(random_states: Ca
         for state, width in zip(states[:-1], (6, 5), strict=True)
     ]
     own = [state._replace(model_state={**state.model_state, "synthesizer": {}}) for state in own]
-    ours, theirs = both_moments(model, (*own, states[-1])), both_moments(of_bp, states)
+    ours, theirs = moments_of(model)((*own, states[-1])), moments_of(of_bp)(states)
     for i, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         assert largest_difference(mine["f"], other["f"]) < 1e-12
         assert np.abs(other["f"]["Dense_0"]["kernel"]).max() > 1e-3
@@ -153,11 +152,12 @@ def test_who_hears_of_whom(random_states: Callable) -> None:
     """f learns of nothing above it; its synthesizer of the next block, both groups, and of nobody further up."""
     model = tiny()
     states, others = random_states(model), random_states(model, seed=1)
-    before = both_moments(model, states)
+    moments = moments_of(model)
+    before = moments(states)
     for j in range(3):
         for group in states[j].params:
             own = states[j]._replace(params={**states[j].params, group: others[j].params[group]})
-            after = both_moments(model, (*states[:j], own, *states[j + 1 :]))
+            after = moments((*states[:j], own, *states[j + 1 :]))
             for i in range(3):
                 for hearing, old in before[i].items():
                     of_below, of_above = i > j and group == "f", i == j - 1 and hearing == "synthesizer"
@@ -173,25 +173,27 @@ def test_a_synthesizer_begins_by_saying_nothing(shape: tuple[int, ...]) -> None:
     states = init(model, jax.random.key(0))
     layers = "Dense" if len(shape) == 1 else "Conv"
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(states[0].params["synthesizer"][f"{layers}_2"]))
-    found = both_moments(model, states, RNG.normal(size=(BATCH, *shape)))
+    found = moments_of(model, RNG.normal(size=(BATCH, *shape)))(states)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(found[0]["f"]))
     assert np.any(found[0]["synthesizer"][f"{layers}_2"]["kernel"])
 
 
-def test_sizes_and_profiles_of_synthesizers() -> None:
+def synthesizer_of(model: Model) -> dict:
+    """The parameters of the first block's, as shapes."""
+    message = jax.eval_shape(model.enter, model.x_spec, model.y_spec)
+    return jax.eval_shape(lambda key: model.blocks[0].init(key, message), jax.random.key(0)).params["synthesizer"]
+
+
+def test_sizes_and_profiles_of_synthesizers(random_states: Callable) -> None:
     spec = jax.ShapeDtypeStruct((BATCH, 4, 4, 2), jnp.float64)
-    of = lambda make, **options: specs(make(cnn((3, 4)), spec, CLASSES, tx=TX, **options))[0][0].params["synthesizer"]
+    of = lambda make, **options: synthesizer_of(make(cnn((3, 4)), spec, CLASSES, tx=TX, **options))
     kernels = lambda params: {name: own["kernel"].shape for name, own in params.items() if "kernel" in own}
     assert kernels(of(dni)) == {f"Conv_{i}": (5, 5, 3, 3) for i in range(3)}
     wider = {"Conv_0": (3, 3, 3, 7), "Conv_1": (3, 3, 7, 7), "Conv_2": (3, 3, 7, 3), "context": (CLASSES, 7)}
     assert kernels(of(cdni, hidden=7, kernel=3)) == wider
     model, plain = tiny(), tiny(profile="notes")  # the same parameters, another function
-    rng = np.random.default_rng(2)
-    states = tuple(
-        state._replace(params=jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), state.params))
-        for state in init(model, jax.random.key(0))
-    )
-    ours, theirs = both_moments(model, states), both_moments(plain, states)
+    states = random_states(model, seed=2)
+    ours, theirs = moments_of(model)(states), moments_of(plain)(states)
     assert largest_difference(ours[0]["f"], theirs[0]["f"]) > 1e-3
     assert largest_difference(ours[2], theirs[2]) == 0
 

@@ -36,11 +36,10 @@ def linear(width: int):
     return from_linen(linen.Dense(width, use_bias=False), name=f"linear{width}")
 
 
-def both_moments(model: Model, states: States) -> list[dict[str, Any]]:
-    """Every block's gradients, of one set of parameters."""
-    keys = [jax.random.key(i) for i in range(len(states))]
-    run = jax.jit(lambda states: [own for _, own, _ in gradients(model, states, model.enter(X, jnp.asarray(Y)), keys)])
-    return run(states)
+def moments_of(model: Model) -> Callable[[States], list[dict[str, Any]]]:
+    """Every block's gradients, of one set of parameters, as a function that is compiled once."""
+    keys = [jax.random.key(i) for i in range(len(model.blocks))]
+    return jax.jit(lambda states: [own for _, own, _ in gradients(model, states, model.enter(X, jnp.asarray(Y)), keys)])
 
 
 def array(tree: Any, name: str = "kernel") -> np.ndarray:
@@ -59,7 +58,7 @@ def test_with_exact_inverses_a_linear_network_descends_the_pseudo_gradient(rando
         kernel = np.linalg.inv(array(states[i].params["f"]))
         exact = {"Dense_0": {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(FEATURES)}}
         states[i] = states[i]._replace(params={**states[i].params, "inverse": exact})
-    found = both_moments(model, tuple(states))
+    found = moments_of(model)(tuple(states))
     weights, xs = [array(state.params["f"]) for state in states[:3]], [X]
     for weight in weights:
         xs.append(xs[-1] @ weight)
@@ -148,8 +147,8 @@ def test_direct_tp_with_linear_inverses_is_direct_feedback(random_states: Callab
         )
         for state in states[:3]
     ]
-    of_dfa = both_moments(theirs, (*own, states[3]))
-    for mine, other in zip(both_moments(ours, states), of_dfa, strict=True):
+    of_dfa = moments_of(theirs)((*own, states[3]))
+    for mine, other in zip(moments_of(ours)(states), of_dfa, strict=True):
         for group in set(other) & set(mine):
             assert largest_difference(mine[group], other[group]) < 1e-12
 
@@ -159,13 +158,13 @@ def test_who_hears_of_whom(make: Callable, random_states: Callable) -> None:
     """Inverses of `dtp` hear of nobody above; f of all that its target came through; all hear of the features below."""
     model = tiny(make)
     states = random_states(model)
-    before = both_moments(model, states)
+    moments = moments_of(model)
+    before = moments(states)
     for j in range(4):
         for group in states[j].params:
             turned = jax.tree.map(lambda x: -3 * x, states[j].params[group])
-            after = both_moments(
-                model, (*states[:j], states[j]._replace(params={**states[j].params, group: turned}), *states[j + 1 :])
-            )
+            own = states[j]._replace(params={**states[j].params, group: turned})
+            after = moments((*states[:j], own, *states[j + 1 :]))
             for i in range(4):
                 for hearing, old in before[i].items():
                     of_above = i < j and (group != "inverse" if make is direct_tp else hearing == "f")

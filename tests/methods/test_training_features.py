@@ -1,6 +1,7 @@
 """`Model.features` with the keys of a step is what that step made, for every method; without, it is prediction's."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ ROWS: dict[str, tuple[str, dict]] = {
 QUICK = ("al", "bp", "dkp", "kp", "bp_fc", "predsim, dropout between blocks", "al, one block", "scl, two views")
 
 
+@cache
 def build(row: str) -> tuple[Model, jax.Array]:
     method, options = ROWS[row]
     network = mlp((7, 6), norm=True, dropout=0.4)
@@ -96,7 +98,7 @@ def test_the_path_of_inference_of_associated_learning(random_states: Callable) -
     model, x = build("al")
     states = random_states(model)
     assert model.path == ("f 1", "f 2", "b 2", "h 2", "scores")
-    s_1, s_2, bridged, t_1, scores = model.features(states, x)
+    s_1, s_2, bridged, t_1, scores = jax.jit(model.features)(states, x)
     assert [value.shape[1] for value in (s_1, s_2, bridged, t_1, scores)] == [7, 6, 128, 128, CLASSES]
     layer = lambda group, i: [states[i].params[group][name] for name in sorted(states[i].params[group])]
     sigmoid = lambda x, params: jax.nn.sigmoid(x @ params["kernel"] + params["bias"][None])
@@ -110,14 +112,15 @@ def test_the_path_of_inference_of_associated_learning(random_states: Callable) -
 
 
 def test_trials_have_the_features_of_each_alone(random_states: Callable) -> None:
-    model, x = build("al")
+    model, x = build("bp")
     many, each = trials(model, 2), [random_states(model, seed) for seed in range(2)]
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     keys = [keys_of(model), [jax.random.fold_in(key, 1) for key in keys_of(model)]]
     xs = jnp.stack([x, x + 1])
-    found = many.features(together, xs, [jnp.stack(both) for both in zip(*keys, strict=True)])
-    shared = many.features(together, x)
+    found = jax.jit(many.features)(together, xs, [jnp.stack(both) for both in zip(*keys, strict=True)])
+    shared = jax.jit(many.features)(together, x)
+    alone, predict = jax.jit(model.features), jax.jit(model.predict)
     for r in range(2):
-        for ours, theirs in zip(found, model.features(each[r], xs[r], keys[r]), strict=True):
+        for ours, theirs in zip(found, alone(each[r], xs[r], keys[r]), strict=True):
             np.testing.assert_allclose(ours[r], theirs, rtol=1e-12)
-        np.testing.assert_allclose(shared[-1][r], model.predict(each[r], x), rtol=1e-12)
+        np.testing.assert_allclose(shared[-1][r], predict(each[r], x), rtol=1e-12)

@@ -1,6 +1,7 @@
 """Trials under any of jax's generators: each begins, and drops out, as the run of its own seed alone."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 import pytest
 from flax import linen
 
-from localgrad.base import Batches, Block
+from localgrad.base import Batches, Model
 from localgrad.blocks import from_linen, mlp
 from localgrad.methods import al, bp, dkp, early_exit, trial_keys, trials
 from localgrad.pipeline import init, sequential, spmd
@@ -18,25 +19,43 @@ from localgrad.pipeline import init, sequential, spmd
 SPEC, CLASSES, TRIALS = jax.ShapeDtypeStruct((4, 6), jnp.float32), 3, 2
 
 
-@pytest.fixture(params=("threefry2x32", "rbg", pytest.param("unsafe_rbg", marks=pytest.mark.full)))
+GENERATORS = ("threefry2x32", "rbg", pytest.param("unsafe_rbg", marks=pytest.mark.full))
+
+
+@pytest.fixture(params=GENERATORS)
 def generator(request: pytest.FixtureRequest) -> Iterator[str]:
     with jax.default_prng_impl(request.param):
         yield request.param
 
 
-def orthogonal() -> list[Block]:
-    return [from_linen(linen.Dense(5, kernel_init=linen.initializers.orthogonal())) for _ in range(2)]
+def associated() -> Model:
+    return al(mlp((5,)), SPEC, CLASSES, tx=optax.adam(0.1), target_width=4)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: al(mlp((5, 5)), SPEC, CLASSES, tx=optax.adam(0.1)),
-        lambda: dkp(mlp((5, 5)), SPEC, CLASSES, tx=optax.sgd(0.1)),
-        lambda: bp(orthogonal(), SPEC, CLASSES, tx=optax.sgd(0.1)),
-    ],
-)
-def test_trials_begin_as_the_runs_of_their_seeds(generator: str, make: Callable[[], Any]) -> None:
+def with_feedback() -> Model:
+    return dkp(mlp((5, 5)), SPEC, CLASSES, tx=optax.sgd(0.1))
+
+
+def orthogonal() -> Model:
+    layer = from_linen(linen.Dense(5, kernel_init=linen.initializers.orthogonal()))
+    return bp([layer], SPEC, CLASSES, tx=optax.sgd(0.1))
+
+
+BEGINNINGS = {  # each model and each generator once in CI; threefry draws codes of `al` in test_codes.py too
+    ("threefry2x32", with_feedback),
+    ("threefry2x32", orthogonal),
+    ("rbg", associated),
+}
+
+
+def beginnings() -> list[Any]:
+    every = itertools.product(("threefry2x32", "rbg", "unsafe_rbg"), (associated, with_feedback, orthogonal))
+    full = lambda row: () if row in BEGINNINGS else pytest.mark.full
+    return [pytest.param(*row, marks=full(row), id=f"{row[0]}-{row[1].__name__}") for row in every]
+
+
+@pytest.mark.parametrize(("generator", "make"), beginnings(), indirect=["generator"])
+def test_trials_begin_as_the_runs_of_their_seeds(generator: str, make: Callable[[], Model]) -> None:
     model = make()
     together = init(trials(model, TRIALS), trial_keys(2**31 + 5, TRIALS))
     for r in range(TRIALS):
@@ -69,16 +88,6 @@ def test_trials_drop_out_as_the_runs_of_their_seeds(
         jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b, rtol=1e-5, atol=1e-6), together, alone)
 
 
-def test_trials_begin_as_each_alone() -> None:
-    model = al(mlp((4,)), SPEC, CLASSES, tx=optax.adam(1e-2), target_width=4)
-    together = init(trials(model, 2), trial_keys(5, 2))
-    for r in range(2):
-        alone = init(model, trial_keys(5 + r, None))
-        jax.tree.map(lambda a, b, r=r: np.testing.assert_array_equal(a[r], b), together, alone)
-    kernel = np.asarray(together[0].params["f"]["Dense_0"]["kernel"])
-    assert (kernel[0] != kernel[1]).any()
-
-
 def test_keys_of_trials(x64: None) -> None:
     keys = trial_keys(3, 4)
     assert keys.shape == (4,)
@@ -96,32 +105,33 @@ def test_too_few_trials_are_refused(count: int) -> None:
         trials(trials(model, 3), 2)
 
 
-def noisy(draws: bool) -> Any:
-    """A model whose blocks drop out, if they draw, and whose optimizer adds noise."""
-    tx = optax.chain(optax.add_noise(0.1, 0.5, 3), optax.sgd(0.1))
-    return early_exit(mlp((5, 5), dropout=0.5 if draws else 0.0), SPEC, CLASSES, tx=tx)
-
-
-def test_features_of_trials_are_those_of_each_alone(generator: str) -> None:
-    model, x = noisy(True), np.random.default_rng(0).normal(size=(TRIALS, 4, 6)).astype(np.float32)
+def test_features_of_trials_are_those_of_each_alone(generator: str, random_states: Callable) -> None:
+    model = early_exit(mlp((5, 5), dropout=0.5), SPEC, CLASSES, tx=optax.sgd(0.1))
+    x = np.random.default_rng(0).normal(size=(TRIALS, 4, 6)).astype(np.float32)
     keys = [jnp.stack([jax.random.fold_in(k, i) for k in trial_keys(9, TRIALS)]) for i in range(2)]
-    many = trials(model, TRIALS)
-    states = init(many, trial_keys(0, TRIALS))
-    together = many.features(states, jnp.asarray(x), keys)
+    each = [random_states(model, seed) for seed in range(TRIALS)]
+    together = jax.jit(trials(model, TRIALS).features)(stacked(each), jnp.asarray(x), keys)
+    run = jax.jit(model.features)
     for r in range(TRIALS):
-        alone = model.features(jax.tree.map(lambda leaf, r=r: leaf[r], states), jnp.asarray(x[r]), [k[r] for k in keys])
+        alone = run(each[r], jnp.asarray(x[r]), [k[r] for k in keys])
         jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b, rtol=1e-5, atol=1e-6), together, alone)
 
 
+def stacked(each: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
 def test_noise_of_an_optimizer_is_that_of_each_trial_alone(generator: str, as_batches: Callable[..., Batches]) -> None:
-    model, rng = noisy(False), np.random.default_rng(0)
+    tx = optax.chain(optax.add_noise(0.1, 0.5, 3), optax.sgd(0.1))
+    model, rng = early_exit(mlp((5,)), SPEC, CLASSES, tx=tx), np.random.default_rng(0)
     x, y = rng.normal(size=(2, 4, 6)).astype(np.float32), rng.integers(0, CLASSES, (2, 4))
-    many, keys = trials(model, TRIALS), trial_keys(0, TRIALS)
-    both, one = sequential(many), sequential(model)
+    keys = trial_keys(0, TRIALS)
+    starts = [init(model, key) for key in keys]
+    both, one = sequential(trials(model, TRIALS)), sequential(model)
     fed = as_batches(np.stack([x] * TRIALS, 1), np.stack([y] * TRIALS, 1))
-    together = both.states(both.run(both.load(init(many, keys), keys), fed)[0])
+    together = both.states(both.run(both.load(stacked(starts), keys), fed)[0])
     for r in range(TRIALS):
-        alone = one.states(one.run(one.load(init(model, keys[r]), keys[r]), as_batches(x, y))[0])
+        alone = one.states(one.run(one.load(starts[r], keys[r]), as_batches(x, y))[0])
         for a, b in zip(together, alone, strict=True):
             close = lambda p, q, r=r: np.testing.assert_allclose(p[r], q, rtol=1e-5, atol=1e-6)
             jax.tree.map(close, a.params, b.params)
