@@ -111,7 +111,7 @@ def test_every_level_decodes_its_codes(profile: str, kind: str, learn_on: bool, 
 
 @pytest.mark.parametrize(("profile", "middle", "amplitude"), [("neco", 0.5, 0.3), ("iclr_head", 0.0, 0.6)])
 def test_fixed_codes_are_rows_of_a_hadamard_matrix(profile: str, middle: float, amplitude: float, x64: None) -> None:
-    states = init(build(profile, depth=1, codes="fixed", code_amplitude=amplitude), KEY)
+    _, states = made(profile=profile, depth=1, codes="fixed", code_amplitude=amplitude)
     for state in states:
         np.testing.assert_allclose(
             state.params["g"]["codes"], middle + amplitude * np.asarray(hadamard(CLASSES, WIDTH)), rtol=0, atol=1e-12
@@ -137,15 +137,19 @@ def test_codes_come_from_the_key_alone(x64: None) -> None:
 
 
 def test_all_but_the_target_side_is_drawn_as_published(x64: None) -> None:
-    _, published = made()
-    for options in ({"codes": "fixed"}, {"codes": "fixed", "codes_learn_on": True}):
-        for ours, theirs in zip(made(**options)[1], published, strict=True):
+    _, published = made(profile="neco", depth=1)
+    for options in ({}, {"codes_learn_on": True}):
+        _, states = made(profile="neco", depth=1, codes="fixed", code_amplitude=0.3, **options)
+        for ours, theirs in zip(states, published, strict=True):
             assert equal([ours.params[group] for group in "fb"], [theirs.params[group] for group in "fb"])
 
 
-def test_an_optimizer_that_remembers_its_parameters_begins_with_the_made_ones(x64: None) -> None:
+def test_an_optimizer_that_remembers_its_parameters_begins_with_the_made_ones(
+    x64: None, random_states: Callable
+) -> None:
     tx = optax.contrib.schedule_free(optax.sgd(0.1), 0.1)
-    (state,) = init(build(depth=1, tx=tx, target_rate=1.0, codes="fixed", codes_learn_on=True), KEY)
+    model = build(depth=1, tx=tx, target_rate=1.0, codes="fixed", codes_learn_on=True)
+    (state,) = completed(model, KEY, random_states(model))
     (own,) = state.opt_state.values()
     assert equal(own.z, state.params)
 
@@ -155,7 +159,8 @@ def test_an_optimizer_that_remembers_its_parameters_begins_with_the_made_ones(x6
 
 def test_a_look_up_is_the_published_step_without_the_target_side(x64: None) -> None:
     """Losses, gradients and features of f and b are those of the published form with the same codes, at every block."""
-    frozen, (whole, states) = build(codes="fixed"), made(codes="fixed", codes_learn_on=True)
+    whole, frozen = build(codes="fixed", codes_learn_on=True), build(codes="fixed")
+    states = init(whole, KEY)
     codes = codes_of("neco", states, False)[1:]
     tabled = tuple(
         state._replace(params={**state.params, "g": {"codes": jnp.asarray(own)}}, opt_state=())
@@ -182,16 +187,19 @@ def test_a_look_up_is_the_published_step_without_the_target_side(x64: None) -> N
 
 
 @cache
-def frozen(kind: str) -> tuple[Engine, tuple[BlockState, ...]]:
-    """An engine of two blocks with two optimizers, and their first states."""
-    model = build(codes=kind, code_steps=20, tx={"f+b": optax.adam(1e-2), "g+h": optax.adam(1e-2)})
-    return sequential(model), init(model, KEY)
+def frozen(kind: str) -> tuple[Model, Engine]:
+    """Two blocks with two optimizers."""
+    model = build(codes=kind, code_steps=20, tx={"f+b": optax.sgd(1e-2, 0.9), "g+h": optax.sgd(1e-2, 0.9)})
+    return model, sequential(model)
 
 
 # A step looks codes up in the same way, whatever made them.
 @pytest.mark.parametrize("kind", [pytest.param("first", marks=pytest.mark.full), "fixed"])
-def test_frozen_codes_stand_still(kind: str, x64: None, as_batches: Callable[..., Batches]) -> None:
-    engine, start = frozen(kind)
+def test_frozen_codes_stand_still(
+    kind: str, x64: None, as_batches: Callable[..., Batches], random_states: Callable
+) -> None:
+    model, engine = frozen(kind)
+    start = random_states(model)
     assert [sorted(state.opt_state) for state in start] == [["f+b"]] * 2
     x, y = examples()
     state, metrics = engine.run(engine.load(start, KEY), as_batches(np.stack([x, x]), np.stack([y, y])))
@@ -201,8 +209,11 @@ def test_frozen_codes_stand_still(kind: str, x64: None, as_batches: Callable[...
             assert equal(before.params[group], after.params[group]) == (group in "gh")
 
 
-def test_a_label_out_of_range_is_not_learnt(x64: None, as_batches: Callable[..., Batches]) -> None:
-    engine, start = frozen("fixed")
+def test_a_label_out_of_range_is_not_learnt(
+    x64: None, as_batches: Callable[..., Batches], random_states: Callable
+) -> None:
+    model, engine = frozen("fixed")
+    start = random_states(model)
     x, y = examples()
     _, metrics = engine.run(engine.load(start, KEY), as_batches(np.stack([x, x]), np.stack([y.at[0].set(CLASSES), y])))
     with pytest.raises(ArithmeticError, match=r"the loss of block 1 is not finite on batch 0"):
