@@ -28,7 +28,7 @@ KINDS = ("first", "fixed")
 
 def build(profile: str = "neco", depth: int = 2, classes: Task | int = CLASSES, dtype: Any = None, **options) -> Model:
     spec = jax.ShapeDtypeStruct((BATCH, FEATURES), dtype or jnp.float64)
-    given: dict[str, Any] = {"tx": optax.sgd(0.1), "target_width": WIDTH, **options}
+    given: dict[str, Any] = {"tx": optax.sgd(0.1), "target_width": WIDTH, "bridge": (), **options}
     return al(mlp((7, 6, 5)[:depth]), spec, classes, profile=profile, **given)
 
 

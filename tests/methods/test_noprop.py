@@ -24,9 +24,9 @@ X, Y = RNG.normal(size=(2, BATCH, 5)), RNG.integers(0, CLASSES, (2, BATCH)).asty
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def make(**options) -> Model:
+def make(steps: int = STEPS, **options) -> Model:
     network = mlp((4, 6), activation="tanh")
-    return noprop(network, SPEC, CLASSES, tx=optax.sgd(RATE), steps=STEPS, hidden=HIDDEN, **options)
+    return noprop(network, SPEC, CLASSES, tx=optax.sgd(RATE), steps=steps, hidden=HIDDEN, **options)
 
 
 def dense(x: np.ndarray, layer: dict) -> np.ndarray:
@@ -38,13 +38,13 @@ def step_key(block: int) -> Key:
     return block_key(jax.random.key(4), jnp.int32(0), block)
 
 
-@pytest.mark.parametrize("weights", ["snr", "one"])
-def test_one_step_restated(weights: str, random_states: Callable, as_batches: Callable) -> None:
-    model = make(weights=weights, eta=0.2)
+@pytest.mark.parametrize(("weights", "steps"), [("snr", STEPS), ("one", 2)])
+def test_one_step_restated(weights: str, steps: int, random_states: Callable, as_batches: Callable) -> None:
+    model = make(steps, weights=weights, eta=0.2)
     states = random_states(model)
     engine = sequential(model)
     state, metrics = engine.run(engine.load(states, jax.random.key(4)), as_batches(X[:1], Y[:1]))
-    signal, target = signals(STEPS), np.eye(CLASSES)[Y[0]]
+    signal, target = signals(steps), np.eye(CLASSES)[Y[0]]
     for t, (before, after) in enumerate(zip(states, engine.states(state), strict=True)):
         noise = np.asarray(jax.random.normal(jax.random.fold_in(step_key(t), 0x6E6F6973), target.shape, jnp.float64))
         f, head = before.params["f"], before.params["head"]
@@ -54,7 +54,7 @@ def test_one_step_restated(weights: str, random_states: Callable, as_batches: Ca
         hidden = dense(read, head["Dense_0"])
         away = dense(np.maximum(hidden, 0), head["Dense_1"]) - target
         ratios = signal / (1 - signal)
-        weight = 0.2 * STEPS / 2 * (ratios[t + 1] - ratios[t]) if weights == "snr" else 1.0
+        weight = 0.2 * steps / 2 * (ratios[t + 1] - ratios[t]) if weights == "snr" else 1.0
         np.testing.assert_allclose(metrics.values[t]["loss"][0], weight * (away**2).sum(1).mean(), rtol=1e-13)
         d_out = weight * 2 * away / BATCH
         d_hidden = d_out @ np.asarray(head["Dense_1"]["kernel"]).T * (hidden > 0)
@@ -72,21 +72,21 @@ def test_one_step_restated(weights: str, random_states: Callable, as_batches: Ca
 
 def test_blocks_learn_in_any_order_to_the_same_bits(random_states: Callable, as_batches: Callable) -> None:
     """The last block on all batches first, each on the input alone, against the engine's order."""
-    model = make()
+    model = make(2)
     states = random_states(model)
     engine = sequential(model)
     state, _ = engine.run(engine.load(states, jax.random.key(4)), as_batches(X, Y))
     expected = engine.states(state)
     learn = lambda i, *given: forward(model.blocks[i], *given, jnp.array(True)).state
     run = jax.jit(learn, static_argnums=0)
-    for i in reversed(range(STEPS)):
+    for i in reversed(range(len(states))):
         own = states[i]
         for batch in range(2):
             message = model.enter(jnp.asarray(X[batch]), jnp.asarray(Y[batch]))
             own = run(i, own, message, block_key(jax.random.key(4), jnp.int32(batch), i))
         jax.tree.map(np.testing.assert_array_equal, own.params, expected[i].params)
     message = model.enter(jnp.asarray(X[0]), jnp.asarray(Y[0]))
-    passed = model.blocks[0].forward(states[0], message, jax.random.key(0)).message
+    passed = jax.jit(model.blocks[0].forward)(states[0], message, jax.random.key(0)).message
     jax.tree.map(np.testing.assert_array_equal, passed, message)
 
 

@@ -119,7 +119,7 @@ def test_refusals(make: Callable, options: dict, says: str) -> None:
 
 
 def test_the_command_line_gives_simclr_its_two_views() -> None:
-    small = {"method": "simclr", "widths": (4, 4), "workdir": "nowhere"}
+    small = {"method": "simclr", "widths": (4,), "workdir": "nowhere"}
     with pytest.raises(ValueError, match="views=2 of an example differ by their augmentation: give --augment"):
         prepare(Config(**small))
     job = prepare(Config(**small, augment=("crop",)))

@@ -29,11 +29,11 @@ def generator(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def associated() -> Model:
-    return al(mlp((5,)), SPEC, CLASSES, tx=optax.adam(0.1), target_width=4)
+    return al(mlp((5,)), SPEC, CLASSES, tx=optax.adam(0.1), target_width=4, bridge=())
 
 
 def with_feedback() -> Model:
-    return dkp(mlp((5, 5)), SPEC, CLASSES, tx=optax.sgd(0.1))
+    return dkp(mlp((5,)), SPEC, CLASSES, tx=optax.sgd(0.1))
 
 
 def orthogonal() -> Model:
