@@ -1,5 +1,6 @@
 """Every kind of target on both engines, with every rule that can learn it; the others refuse and say why."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,7 +51,13 @@ def make(method: str, name: str, **options: Any) -> lg.Model:
         network, spec = [from_linen(ByPlace(width)) for width in (6, 5)], PLACED
     else:
         network, spec = mlp((6, 5)), PLAIN
-    options |= {"aux": "hidden", "hidden": 4} if method == "dgl" else {"target_width": 4} if method == "al" else {}
+    options |= (
+        {"aux": "hidden", "hidden": 4}
+        if method == "dgl"
+        else {"target_width": 4, "bridge": ()}
+        if method == "al"
+        else {}
+    )
     options |= {"steps": 2, "hidden": 4} if method == "noprop" else {}
     return METHODS[method](network, spec, TASKS[name][0], lambda scale: optax.sgd(0.1 * scale, momentum=0.9), **options)
 
@@ -76,11 +83,11 @@ def slow_or_full(slow: bool) -> pytest.MarkDecorator:
         for method in RULES
     ],
 )
-def test_both_engines_learn_every_task(method: str, name: str, x64: None) -> None:
+def test_both_engines_learn_every_task(method: str, name: str, x64: None, random_states: Callable) -> None:
     model = make(method, name)
     xs, ys = examples(name)
     key = jax.random.key(0)
-    states = lg.init(model, key)
+    states = random_states(model)
     found = []
     pipeline = lg.spmd(model, stages=2, bubble=float("nan"), micro_batches=1 if method.startswith("bp") else None)
     signal = signal_of(model)

@@ -1,5 +1,7 @@
 """The ledger counts every parameter once, and predicts what its formula says."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ from localgrad import al, critic, dfa, dni, format_ledger, ledger, mlp, spmd, tr
 from localgrad.pipeline import make_plan, schedules, specs
 
 
+@cache
 def model():
+    """One for all tests: the library looks at it once."""
     spec = jax.ShapeDtypeStruct((8, 6), jnp.float32)
     return al(mlp((10, 7, 5)), spec, 3, tx=optax.adam(1e-3), target_width=4, bridge=())
 
