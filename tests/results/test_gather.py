@@ -125,22 +125,23 @@ def test_names_tell_runs_apart():
 
 
 def test_a_run_of_a_given_model_has_its_ledger_and_its_timeline(tmp_path):
-    workdir = tmp_path / "run"
-    done = lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=lambda line: None)
-    plan = lg.spmd(own.model(), stages=2).plan
+    workdir, model, said = tmp_path / "run", own.model(), []
+    go_on = lambda **more: lg.fit(model, own.pictures(48), 0.25, epochs=1, workdir=workdir, log=said.append, **more)
+    done = go_on(stages=2)
+    plan = lg.spmd(model, stages=2).plan
     found = gather(str(workdir), "own")
     assert found.plan == plan and found.exits == (1, 2)
-    assert found.ledger == lg.ledger(own.model(), done.states, plan, batches=2)
+    assert found.ledger == lg.ledger(model, done.states, plan, batches=2)
     page = render([found], defaults={})
     assert "Timeline of the pipeline" in page and "Parameters by block" in page and "Top" in page
     (workdir / "plan.json").write_text("{")
     found = gather(str(workdir), "own")
     assert found.ledger is None and "without ledger and timeline" in found.notes[-1]
-    said = []
-    lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, stages=2, workdir=workdir, log=said.append)
+    said.clear()
+    go_on(stages=2)
     assert "plan.json is not as the run left it and is made anew" in said[0]
     assert gather(str(workdir), "own").plan == plan
-    lg.fit(own.model(), own.pictures(48), 0.25, epochs=1, workdir=workdir, log=said.append)  # on one stage
+    go_on()  # on one stage
     assert len(said) == 3 and "is a finished run" in said[2]
 
 

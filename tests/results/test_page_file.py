@@ -1,5 +1,7 @@
 """Pages that a program writes of its own models."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,12 @@ from localgrad.results.page_file import checked_out
 from ..training import own
 
 NAMES = ("dark", "grey", "light")
+
+
+@cache
+def model():
+    """The model of the run, made again: one for all tests."""
+    return own.model()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def test_an_own_model_shows_what_it_predicts(workdir, test_set, tmp_path):
     said = []
     page = tmp_path / "page.html"
     lg.write_report(
-        workdir, page, model=own.model(), test=test_set, validation=own.pictures(40, seed=2), alignment=True,
+        workdir, page, model=model(), test=test_set, validation=own.pictures(40, seed=2), alignment=True,
         log=said.append,
     )  # fmt: skip
     assert said == [f"wrote {page}"]
@@ -46,8 +54,8 @@ def test_an_own_model_shows_what_it_predicts(workdir, test_set, tmp_path):
     for words in ("Confusion of classes", "Timeline of the pipeline", "dark", "light", "data:image/png"):
         assert words in text
 
-    found = gather(str(workdir), "own", given=Given(own.model(), test_set, own.pictures(40, seed=2)), alignment=True)
-    network, (x, y) = lg.load(workdir, best=False, model=own.model()), test_set
+    found = gather(str(workdir), "own", given=Given(model(), test_set, own.pictures(40, seed=2)), alignment=True)
+    network, (x, y) = lg.load(workdir, best=False, model=model()), test_set
     predicted = network(x).values
     assert found.notes == () and found.seen.classes == NAMES
     assert found.seen.confusion.tolist() == [
@@ -62,25 +70,25 @@ def test_an_own_model_shows_what_it_predicts(workdir, test_set, tmp_path):
 
 
 def test_without_validation_there_is_no_curve_of_leaving_early(workdir, test_set):
-    found = gather(str(workdir), "own", given=Given(own.model(), test_set))
+    found = gather(str(workdir), "own", given=Given(model(), test_set))
     assert found.seen is not None and "anytime" not in found.measured
 
 
 def test_a_loader_is_gone_through(workdir, test_set):
     x, y = test_set
     batches = [(x[i : i + 8], y[i : i + 8]) for i in range(0, 40, 8)]
-    found = gather(str(workdir), "own", given=Given(own.model(), batches))
+    found = gather(str(workdir), "own", given=Given(model(), batches))
     assert found.seen is None  # of examples in no array
-    arrays = gather(str(workdir), "own", given=Given(own.model(), test_set))
+    arrays = gather(str(workdir), "own", given=Given(model(), test_set))
     assert [row["accuracy"] for row in found.measured["exits"]] == [row["accuracy"] for row in arrays.measured["exits"]]
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"model": own.model()}, "give model= and test=, or neither"),
+        ({"model": model()}, "give model= and test=, or neither"),
         ({"test": own.pictures(8)}, "give model= and test=, or neither"),
-        ({"model": [own.model()] * 2, "test": own.pictures(8)}, "1 runs, and 2 models: give one for each"),
+        ({"model": [model()] * 2, "test": own.pictures(8)}, "1 runs, and 2 models: give one for each"),
         ({"out": "."}, r"is a folder, and a page is one file: give one, such as"),
     ],
 )
@@ -91,15 +99,15 @@ def test_what_cannot_be_looked_at(workdir, given, says, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "test", "says"),
+    ("another", "test", "says"),
     [
         (lambda: own.model(blocks=[lg.from_linen(own.Layer())] * 2), own.pictures(8), "another"),
-        (own.model, (np.zeros((4, 5, 4, 1), np.uint8), np.zeros(4, int)), "the model takes"),
-        (own.model, (own.pictures(4)[0], np.full(4, 7)), "labels"),
-        (own.model, (np.zeros((4, 4, 4, 1), np.float32), np.zeros(4, int)), "trained on uint8 and scales them itself"),
+        (model, (np.zeros((4, 5, 4, 1), np.uint8), np.zeros(4, int)), "the model takes"),
+        (model, (own.pictures(4)[0], np.full(4, 7)), "labels"),
+        (model, (np.zeros((4, 4, 4, 1), np.float32), np.zeros(4, int)), "trained on uint8 and scales them itself"),
     ],
 )
-def test_another_model_or_other_examples_are_refused(model, test, says, workdir, tmp_path):
+def test_another_model_or_other_examples_are_refused(another, test, says, workdir, tmp_path):
     with pytest.raises(ValueError, match=says):
-        lg.write_report(workdir, tmp_path / "page.html", model=model(), test=test)
+        lg.write_report(workdir, tmp_path / "page.html", model=another(), test=test)
     assert not (tmp_path / "page.html").exists()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -47,10 +48,25 @@ def go(folder, **more):
     return run(made, prepare_all(made), quiet)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("same") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(DATASETS, "mine", a_set({"train": 0, "validation": 1, "test": 2}))
+        go(folder)
+    return folder
+
+
+def copied(trained, folder):
+    """Makes the folder that of a copy of the finished run."""
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+
+
 @pytest.mark.parametrize(("split", "trials_by"), [("train", None), ("validation", "loop"), ("test", None)])
-def test_other_data_of_the_same_name_are_another_run(split, trials_by, seeds, tmp_path):
+def test_other_data_of_the_same_name_are_another_run(split, trials_by, seeds, tmp_path, trained):
     trials = {} if trials_by is None else {"trials": 2, "trials_by": trials_by}
-    go(tmp_path, **trials)
+    go(tmp_path, **trials) if trials else copied(trained, tmp_path)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     seeds[split] = 7
     for epochs in (1, 2):
@@ -63,8 +79,8 @@ def test_other_data_of_the_same_name_are_another_run(split, trials_by, seeds, tm
     assert go(tmp_path, epochs=2, **trials)["steps"] == 4
 
 
-def test_other_data_are_not_evaluated(seeds, tmp_path):
-    go(tmp_path)
+def test_other_data_are_not_evaluated(seeds, tmp_path, trained):
+    copied(trained, tmp_path)
     seeds["test"] = 7
     with pytest.raises(ValueError, match=r"holds a run on other data: data\.test\."):
         open_run(prepare(read_config(tmp_path), resume=False), quiet)
@@ -78,8 +94,8 @@ def test_a_run_of_other_data_that_came_first_is_noticed(seeds, tmp_path):
         check_still(jobs[0].config, jobs)
 
 
-def test_a_run_of_a_version_without_fingerprints_goes_on(seeds, tmp_path):
-    go(tmp_path)
+def test_a_run_of_a_version_without_fingerprints_goes_on(seeds, tmp_path, trained):
+    copied(trained, tmp_path)
     (last,) = CheckpointReader(tmp_path / "checkpoints").steps()
     step = epath.Path(tmp_path / "checkpoints" / str(last))
     found = manifest.read(step)
