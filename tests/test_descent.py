@@ -97,8 +97,9 @@ def test_a_transform_is_tried_once_for_its_shapes(monkeypatch):
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda model: lg.layerwise(model, 5),
-        lambda model: lg.trials(model, 2),
+        # The third goes through the first two.
+        pytest.param(lambda model: lg.layerwise(model, 5), marks=pytest.mark.full),
+        pytest.param(lambda model: lg.trials(model, 2), marks=pytest.mark.full),
         lambda model: lg.trials(lg.layerwise(model, 5), 2),
         lambda model: lg.freeze(model, 1),
     ],

@@ -2,8 +2,6 @@
 
 import dataclasses
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -41,12 +39,7 @@ def test_flags_become_a_config_of_the_same_values():
         and field.name not in ("plugin", "trace", "begin_from")  # a window ascends; one beginning
         and field.name not in ("step_epochs", "step_factor", "greedy_epochs")  # of a schedule; without --stop_after
     }
-    program = (
-        "import sys; from absl import flags; from localgrad.cli import train\n"
-        "train.define_flags(); flags.FLAGS(sys.argv); print(train.config_from_flags().to_json())"
-    )
-    line = [sys.executable, "-c", program, *(f"--{name}={value}" for name, value in given.items())]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    done = command(*(f"--{name}={value}" for name, value in given.items()), program="tests.cli.config_of")
     assert done.returncode == 0, done.stderr
     values = {str: "text", int: 64, float: 0.5, bool: True}
     expected = {
@@ -83,10 +76,6 @@ def test_the_command_of_a_config_gives_that_config():
     )  # fmt: skip
     words = shlex.split(command_of(config))
     assert words[:2] == ["localgrad", "train"]
-    program = (
-        "import sys; from absl import flags; from localgrad.cli import train\n"
-        "train.define_flags(); flags.FLAGS(sys.argv); print(train.config_from_flags().to_json())"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *words[2:]], capture_output=True, text=True, timeout=600)
+    done = command(*words[2:], program="tests.cli.config_of")
     assert done.returncode == 0, done.stderr
     assert eval(done.stdout) == config.to_json()

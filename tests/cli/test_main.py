@@ -22,7 +22,7 @@ def test_other_words_are_refused(words, says, capsys):
 
 
 def test_a_plan_from_the_command_line(tmp_path):
-    done = command("train", "--net=mlp", "--widths=8,8", "--dry_run", f"--workdir={tmp_path / 'run'}")
+    done = command("train", "--method=early_exit", "--widths=8,8", "--dry_run", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "affiliated" in done.stdout
 

@@ -13,7 +13,6 @@ from localgrad.base import Block, BlockState, Model
 from localgrad.blocks import bilstm, cnn, from_linen, mlp, remat, resnet, transformer
 from localgrad.evaluation.alignment import aligner, exact_cosine
 from localgrad.methods import METHODS, bp, bp_fc, dfa, freeze, kp, scl
-from localgrad.pipeline import init
 from localgrad.tasks import regression
 
 BATCH, CLASSES, WORDS = 12, 3, 30
@@ -58,8 +57,8 @@ def moved(states: Sequence[BlockState]) -> tuple[BlockState, ...]:
     return tuple(state._replace(model_state=jax.tree.map(far, state.model_state)) for state in states)
 
 
-def updates(model: Model, x: jax.Array) -> list[float | None]:
-    return aligner(model)(moved(init(model, jax.random.key(1))), x, Y)["update"]
+def updates(model: Model, x: jax.Array, random_states: Callable) -> list[float | None]:
+    return aligner(model)(moved(random_states(model)), x, Y)["update"]
 
 
 @pytest.mark.parametrize(
@@ -71,26 +70,28 @@ def updates(model: Model, x: jax.Array) -> list[float | None]:
         *(pytest.param(net, "bp_matched", marks=pytest.mark.full) for net in ("cnn", "bilstm", "transformer")),
     ],
 )
-def test_backpropagation_is_the_true_gradient(net: str, method: str) -> None:
+def test_backpropagation_is_the_true_gradient(net: str, method: str, random_states: Callable) -> None:
     """In float32, with batch norm, with dropout, and running statistics that have nothing to do with the batch."""
     network, x = NETWORKS[net]()
     model = METHODS[method](network, spec_of(x), CLASSES, lambda scale: optax.sgd(scale))
-    found = updates(model, x)
+    found = updates(model, x, random_states)
     assert len(found) == len(model.blocks)
     np.testing.assert_allclose(found, 1, rtol=0, atol=1e-6)
 
 
-def test_what_is_frozen_has_no_angle() -> None:
+def test_what_is_frozen_has_no_angle(random_states: Callable) -> None:
     network, x = [*cnn((4, 5), norm=True), *mlp((6,), norm=True, dropout=0.4)], images()
     for statistics in ("moving", "first"):
-        found = updates(bp_fc(network, spec_of(x), CLASSES, tx=TX, statistics=statistics), x)
+        model = bp_fc(network, spec_of(x), CLASSES, tx=TX, statistics=statistics)
+        found = updates(model, x, random_states)
         assert found[:2] == [None, None] and found[3] is None
         assert found[2] == pytest.approx(1, abs=1e-6)
 
 
-def test_a_frozen_block_of_a_grown_network_runs_as_in_training() -> None:
+def test_a_frozen_block_of_a_grown_network_runs_as_in_training(random_states: Callable) -> None:
     x = vectors()
-    found = updates(freeze(bp(mlp((9, 8), norm=True, dropout=0.4), spec_of(x), CLASSES, tx=TX), 1), x)
+    model = freeze(bp(mlp((9, 8), norm=True, dropout=0.4), spec_of(x), CLASSES, tx=TX), 1)
+    found = updates(model, x, random_states)
     np.testing.assert_allclose(found, 1, rtol=0, atol=1e-6)
 
 
@@ -128,11 +129,11 @@ def test_kp_with_true_transposes_is_the_true_gradient(random_states: Callable) -
 
 
 @pytest.mark.slow
-def test_two_views_are_one_batch_to_the_statistics_and_two_to_dropout() -> None:
+def test_two_views_are_one_batch_to_the_statistics_and_two_to_dropout(random_states: Callable) -> None:
     """The output block reads both views, and its loss is the network's: the last block's head is trained on all."""
     x = vectors()
     model = scl(mlp((9, 8), norm=True, dropout=0.4), spec_of(x), CLASSES, tx=TX, views=2, head="linear")
-    found = updates(model, x)
+    found = updates(model, x, random_states)
     assert found[2] is None and all(value is not None and -1 <= value <= 1 for value in found[:2])
 
 
@@ -148,8 +149,8 @@ def test_cosines_are_exact_over_many_numbers() -> None:
     assert exact_cosine({"a": np.full(3, 1e30, np.float32)}, {"a": np.full(3, 1e-30, np.float32)}) == pytest.approx(1)
 
 
-def test_of_any_task_the_update_of_backpropagation_is_the_true_gradient():
+def test_of_any_task_the_update_of_backpropagation_is_the_true_gradient(random_states):
     x, y = vectors(), jnp.asarray(RNG.normal(size=(BATCH, 2)), jnp.float32)
     model = bp(mlp((6, 5)), spec_of(x), regression(2), tx=TX)
-    found = aligner(model)(init(model, jax.random.key(0)), x, y)["update"]
+    found = aligner(model)(random_states(model), x, y)["update"]
     assert found[:-1] == pytest.approx([1.0] * (len(found) - 1), abs=1e-6)

@@ -97,8 +97,8 @@ def test_feedback_without_an_optimizer_of_its_own_has_the_weights() -> None:
 def test_a_replayed_rate_falls_over_a_blocks_own_turns(tmp_path) -> None:
     """Each block's count ends where its schedule does: the turns are known before they are drawn."""
     config = Config(
-        method="early_exit", net="mlp", dataset="digits", widths=(8, 8, 8), limit=320, batch_size=32, epochs=2,
-        optimizer="sgd", schedule="cosine", replay=4, replay_shares=(1.0, 3.0, 3.0), workdir=str(tmp_path / "run"),
+        method="early_exit", net="mlp", dataset="digits", widths=(8, 8), limit=320, batch_size=32, epochs=2,
+        optimizer="sgd", schedule="cosine", replay=4, replay_shares=(1.0, 3.0), workdir=str(tmp_path / "run"),
     )  # fmt: skip
     (job,) = training.prepare_all(config)
     training.run(config, [job], lambda line: None)

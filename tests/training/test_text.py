@@ -14,6 +14,7 @@ from localgrad.training.beginnings import Trained, check_numbered
 
 from ..data.files import write_snippets
 
+ALONE = {"method": "early_exit", "target_width": None}  # quick to trace
 TINY = {"widths": (6,), "net_options": ("embed_width=6",), "batch_size": 8, "target_width": 6}
 
 
@@ -48,14 +49,14 @@ def test_a_network_of_texts_is_trained_and_leaves_early(tmp_path: Path) -> None:
 )
 def test_what_does_not_go_together_is_refused(fields: dict, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
-        prepare(config(tmp_path, **fields))
+        prepare(config(tmp_path, **ALONE, **fields))
     assert not (tmp_path / "run").exists()
 
 
 def test_word_vectors_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text("fine 1 2 3 4 5 6\npoor 6 5 4 3 2 1\n")
-    job = prepare(config(tmp_path, word_vectors=str(path)))
+    job = prepare(config(tmp_path, **ALONE, word_vectors=str(path)))
     words = job.splits["train"].words
     table = job.begin.draw(jax.random.key(0))[0].params["f"]["Embed_0"]["embedding"]
     assert words is not None and np.array_equal(table[words.index("fine")], [1, 2, 3, 4, 5, 6])
