@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from localgrad.base import Backward, Batches, Block, BlockState, Forward, LocalBlock, Model
 from localgrad.blocks import from_linen, mlp
-from localgrad.methods import al, trials
+from localgrad.methods import al, early_exit, trials
 from localgrad.pipeline import make_plan, sequential
 from tests.pipeline import toys
 from tests.pipeline.toys import objective
@@ -333,5 +333,5 @@ def test_batch_axis_and_size() -> None:
 
 def test_stage_costs() -> None:
     spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float32)
-    plan = make_plan(al(mlp((4, 8, 4)), spec, CLASSES, tx=optax.sgd(0.1), target_width=4), 2, cuts=(0, 1, 3))
+    plan = make_plan(early_exit(mlp((4, 8, 4)), spec, CLASSES, tx=optax.sgd(0.1)), 2, cuts=(0, 1, 3))
     assert plan.stage_costs == pytest.approx((plan.costs[0], plan.costs[1] + plan.costs[2]))

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from localgrad import al, bp, sequential
+from localgrad import al, bp, early_exit, sequential
 from localgrad.blocks import bilstm, bucketed, embedding, output_spec, regroup, transformer
 from localgrad.blocks.sequences import final_states, mean_of_tokens, with_mask
 from localgrad.data import batches
@@ -32,13 +32,20 @@ def some_texts(steps: int, length: int = LENGTH, longest: int = LENGTH) -> tuple
     return x, rng.integers(0, CLASSES, (steps, BATCH)).astype(np.int32)
 
 
-@pytest.mark.parametrize("net", ["transformer", *(pytest.param(n, marks=pytest.mark.full) for n in NETWORKS)])
-def test_padding_further_changes_no_parameter_and_no_prediction(net: str, x64: None, random_states: Callable) -> None:
+@pytest.mark.parametrize(
+    ("net", "method"),
+    # `al` reads the same summaries as an exit does, and learns from texts in `tests/pipeline/test_text.py`.
+    [("transformer", early_exit), *(pytest.param(n, al, marks=pytest.mark.full) for n in NETWORKS)],
+)
+def test_padding_further_changes_no_parameter_and_no_prediction(
+    net: str, method: Callable, x64: None, random_states: Callable
+) -> None:
     found = []
     for length in (LENGTH, LENGTH + 5):
         xs, ys = some_texts(3, length, LENGTH)
         network = NETWORKS[net](dropout=0.3, dtype=jnp.float64)
-        model = al(network, jax.ShapeDtypeStruct(xs.shape[1:], jnp.int32), CLASSES, tx=optax.adam(1e-2), target_width=4)
+        options = {"target_width": 4} if method is al else {}
+        model = method(network, jax.ShapeDtypeStruct(xs.shape[1:], jnp.int32), CLASSES, tx=optax.adam(1e-2), **options)
         engine = sequential(model)
         state = engine.load(random_states(model), jax.random.key(1))
         state, metrics = engine.run(state, batches(jnp.asarray(xs), jnp.asarray(ys)))
@@ -68,8 +75,9 @@ def test_the_summary_of_a_bilstm_is_the_state_in_which_each_direction_ends() -> 
     x, _ = first.apply(*first.init(jax.random.key(0), spec), jnp.asarray(xs[0]), key=None, train=False)
     params, _ = layer.init(jax.random.key(1), output_spec(first, spec))
     found = layer.summary(layer.apply(params, {}, x, key=None, train=False)[0])
-    for row in range(BATCH):
-        count = int((xs[0, row] > 0).sum())
+    counts = (xs[0] > 0).sum(axis=1)
+    for row in (counts.argmin(), counts.argmax()):
+        count = int(counts[row])
         ends = []
         for direction, name in ((1, "OptimizedLSTMCell_0"), (-1, "OptimizedLSTMCell_1")):
             run = nn.RNN(nn.OptimizedLSTMCell(5), return_carry=True)
@@ -81,7 +89,7 @@ def test_the_summary_of_a_bilstm_is_the_state_in_which_each_direction_ends() -> 
 @pytest.mark.parametrize(
     ("net", "method"),
     [
-        ("transformer", al),
+        ("transformer", early_exit),
         *(pytest.param(n, m, marks=pytest.mark.full) for n in ("bilstm", "transformer") for m in (al, bp)),
     ],
 )
@@ -93,7 +101,8 @@ def test_buckets_change_nothing_and_compile_nothing_anew(
     xs[::2, :, 3:] = 0  # every other batch is short
     for buckets in ((), (3, 6)):
         network = NETWORKS[net](buckets=buckets, dtype=jnp.float64, dropout=0.3)
-        model = method(network, jax.ShapeDtypeStruct(xs.shape[1:], jnp.int32), CLASSES, tx=optax.sgd(0.1))
+        options = {"target_width": 4, "bridge": ()} if method is al else {}
+        model = method(network, jax.ShapeDtypeStruct(xs.shape[1:], jnp.int32), CLASSES, tx=optax.sgd(0.1), **options)
         engine = sequential(model)
         state = engine.load(random_states(model), jax.random.key(1))
         for step in range(4):

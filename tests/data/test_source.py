@@ -89,10 +89,10 @@ def test_streamed_equals_resident(trials: int | None, augment: Any, dtype: Any) 
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_trials_equal_sources_of_their_own_seeds(resident: bool) -> None:
-    change = augmentation("crop", pad=1) if resident else augmentation("flip")
-    x, y = fetch_all(make(trials=3, augment=change, resident=resident).batches(5, 2))
-    assert x.shape == (2, 3, BATCH, 6, 6, 3) and y.shape == (2, 3, BATCH)
-    for trial in range(3):
+    change = augmentation("flip")  # of programs that other tests here compile as well
+    x, y = fetch_all(make(trials=2, augment=change, resident=resident).batches(5, 2))
+    assert x.shape == (2, 2, BATCH, 6, 6, 3) and y.shape == (2, 2, BATCH)
+    for trial in range(2):
         alone = fetch_all(make(seed=3 + trial, augment=change, resident=resident).batches(5, 2))
         equal(alone, (x[:, trial], y[:, trial]))
     assert not np.array_equal(y[:, 0], y[:, 1])
@@ -128,7 +128,8 @@ def test_seeds_and_epochs_augment_differently() -> None:
     assert not np.array_equal(first[0], later[0]) and not np.array_equal(first[0], other[0])
 
 
-@pytest.mark.parametrize("trials", [None, 2])
+# Of one network they are drawn as those of each trial are.
+@pytest.mark.parametrize("trials", [pytest.param(None, marks=pytest.mark.full), 2])
 def test_views_of_an_example_are_augmented_independently(trials: int | None) -> None:
     augment = augmentation(("crop", "flip"), pad=2)
     x, y = fetch_all(raw(augment=augment, views=2, trials=trials).batches(0, 2))

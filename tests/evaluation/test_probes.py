@@ -1,5 +1,7 @@
 """Linear probes find what is linear in the features, as ridge regression restated in numpy does, and nothing else."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,9 @@ def batches(x: np.ndarray, y: np.ndarray) -> list:
     return found
 
 
+@cache
 def model() -> lg.Model:
+    """One for all tests: the library looks at it once."""
     spec = jax.ShapeDtypeStruct((BATCH, FEATURES), jnp.float32)
     return lg.dni(lg.mlp((6, 5)), spec, CLASSES, tx=optax.sgd(0.1))  # a method without exits below the last
 

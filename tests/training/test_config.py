@@ -9,6 +9,8 @@ from etils import epath
 from localgrad.training import Config, prepare, read_config
 from localgrad.training.config_file import check_same, replace, saved_plugins
 
+SMALL = {"method": "early_exit", "widths": (8, 8)}  # quick to trace
+
 
 @pytest.mark.parametrize(
     ("change", "says"),
@@ -55,7 +57,7 @@ def test_fields_out_of_range(change, says):
         ({"dataset": "digit"}, "digits"),
         ({"profile": "nips"}, "unknown profile 'nips' of method 'al'; there are neco, iclr, iclr_head"),
         ({"stages": 5}, "5 stages for a network of 4 blocks"),
-        ({"stages": 2, "data_parallel": 3}, "64 does not divide over data_parallel=3"),
+        ({**SMALL, "stages": 2, "data_parallel": 3}, "64 does not divide over data_parallel=3"),
         ({"batch_size": 5000}, "more than the 1197 training examples"),
         ({"activation": "relux"}, "unknown activation"),
         ({"optimizer": "adamm"}, "unknown optimizer"),
@@ -124,7 +126,7 @@ def test_fields_out_of_range(change, says):
         ({"begin_from": "a", "grow_from": "b"}, "say one of the two"),
         ({"schedule": "step"}, "step_epochs of schedule=step is every how many epochs the rate falls"),
         ({"warmup_epochs": 5}, "the warm-up is shorter than the run of"),
-        ({"augment": ("crop=9",), "padding": "reflect"}, "pad=9 mirrors more of a picture than there is"),
+        ({**SMALL, "augment": ("crop=9",), "padding": "reflect"}, "pad=9 mirrors more of a picture than there is"),
         ({"augment": ("spin",)}, "unknown augmentation 'spin'; expected any of"),
     ],
 )
@@ -135,7 +137,7 @@ def test_what_cannot_be_prepared(change, says, tmp_path):
 
 
 def test_a_workdir_of_another_configuration_names_the_fields(tmp_path):
-    config = Config(workdir=str(tmp_path))
+    config = Config(**SMALL, workdir=str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
     prepare(config)
     prepare(dataclasses.replace(config, stages=2, batches_per_call=3))  # where it runs may change
@@ -144,7 +146,7 @@ def test_a_workdir_of_another_configuration_names_the_fields(tmp_path):
 
 
 def test_a_run_that_was_begun_with_a_flag_of_no_effect_goes_on(tmp_path):
-    config = Config(method="scl", staleness="locked", vocabulary=5, workdir=str(tmp_path))
+    config = Config(method="scl", widths=(8,), staleness="locked", vocabulary=5, workdir=str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
     prepare(config)
     prepare(read_config(tmp_path), resume=False)
@@ -153,7 +155,7 @@ def test_a_run_that_was_begun_with_a_flag_of_no_effect_goes_on(tmp_path):
 
 
 def test_other_stages_of_a_delayed_run_are_another_run(tmp_path):
-    config = Config(method="dfa", stages=2, workdir=str(tmp_path))
+    config = Config(method="dfa", widths=(8, 8, 8), stages=2, workdir=str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
     prepare(config)
     prepare(dataclasses.replace(config, engine="sequential"))  # the same delays

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -32,15 +33,58 @@ def quiet(line: str) -> None:
     pass
 
 
+@cache
+def usual(classes=own.CLASSES):
+    """One model for all tests that need no model of their own: the library looks at it once."""
+    return own.model(classes)
+
+
+def small(*of, **more):
+    """A model of a single block, for what does not depend on how many there are."""
+    return own.model(*of, blocks=[lg.from_linen(own.Layer())], **more)
+
+
+@cache
+def single():
+    """The same, one for all tests that need no model of their own."""
+    return small()
+
+
 def fit(train=TRAIN, validation=VALIDATION, model=None, **more):
     more = {"epochs": 2, "log": quiet, **more}
-    return lg.fit(own.model() if model is None else model, train, validation, **more)
+    return lg.fit(usual() if model is None else model, train, validation, **more)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A run of three epochs that nobody disturbed."""
     return fit(epochs=3, workdir=tmp_path_factory.mktemp("own") / "run")
+
+
+class Told:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self):
+        self.rows, self.run = [], None
+
+    def start(self, run, step):
+        self.run = run, step
+
+    def call(self, row):
+        self.rows.append(("call", row))
+
+    def epoch(self, row):
+        self.rows.append(("epoch", row))
+
+    def close(self):
+        self.rows.append(("close", {}))
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """The same run on two stages and in no folder, and what a tracker was told of it."""
+    told = Told()
+    return fit(epochs=3, stages=2, batches_per_call=3, trackers=[told]), told
 
 
 def test_it_learns_and_writes_what_a_run_writes(undisturbed):
@@ -58,8 +102,8 @@ def test_it_learns_and_writes_what_a_run_writes(undisturbed):
     assert lg.params_sha256(undisturbed.states) == summary["params_sha256"]
 
 
-def test_stages_and_a_folder_of_its_own_change_nothing(undisturbed):
-    piped = fit(epochs=3, stages=2)  # compiled quickly, a block rounds otherwise in programs of other stages
+def test_stages_and_a_folder_of_its_own_change_nothing(undisturbed, tracked):
+    piped, _ = tracked  # compiled quickly, a block rounds otherwise in programs of other stages
     for ours, theirs in zip(jax.tree.leaves(piped.states), jax.tree.leaves(undisturbed.states), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert piped.workdir is None and piped.summary["stages"] == 2
@@ -77,7 +121,8 @@ def test_a_stop_and_more_epochs_change_nothing(undisturbed, tmp_path):
         fit(workdir=tmp_path, callbacks=[once])
     fit(workdir=tmp_path, callbacks=[once])
     said = []
-    done = fit(epochs=3, workdir=tmp_path, callbacks=[once], log=said.append)
+    again = own.model()  # as another process makes it
+    done = fit(model=again, epochs=3, workdir=tmp_path, callbacks=[once], log=said.append)
     assert seen == [1, 2, 3] and any("epochs was 2 and is 3" in line for line in said)
     assert done.summary["params_sha256"] == undisturbed.summary["params_sha256"]
     assert done.records[1]["accuracy"] == undisturbed.records[1]["accuracy"]
@@ -110,7 +155,7 @@ def test_a_stop_and_more_epochs_change_nothing(undisturbed, tmp_path):
 )
 def test_another_run_is_refused_in_one_line(change, says, undisturbed):
     more = {"epochs": 3, **change}
-    model = more.pop("model", own.model)()
+    model = more.pop("model", usual)()
     with pytest.raises(ValueError, match=says) as error:
         fit(model=model, workdir=undisturbed.workdir, **more)
     assert "\n" not in str(error.value) and "--" not in str(error.value)
@@ -183,8 +228,8 @@ def test_arguments_that_there_are_not():
 def test_a_loader_gives_the_batches_that_it_gives():
     x, y = TRAIN[0][:70], TRAIN[1][:70]  # a partial last batch is dropped
     loader = [(x[i : i + 9], y[i : i + 9]) for i in range(0, 70, 9)]  # of another size than the model's
-    done = fit(loader, loader)
-    model = own.model()
+    model = single()
+    done = fit(loader, loader, model)
     engine = lg.sequential(model)
     key = jax.random.key(0)
     state = engine.load(lg.init(model, jax.random.fold_in(key, 0)), jax.random.fold_in(key, 1))
@@ -210,14 +255,14 @@ def test_a_loader_gives_the_batches_that_it_gives():
 )
 def test_a_loader_of_other_kinds_of_inputs_is_refused_when_it_gives_them(train, validation, says):
     with pytest.raises(ValueError, match=says):
-        fit(train, validation)
+        fit(train, validation, single())
 
 
 def test_a_regression_chooses_the_least_error(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 5)).astype(np.float32)
     y = x[:, :1] - x[:, 1:2]
-    model = own.model(lg.regression(1), optax.sgd(lambda step: jnp.where(step < 4, 0.1, -0.1)), shape=(5,))
+    model = small(lg.regression(1), optax.sgd(lambda step: jnp.where(step < 4, 0.1, -0.1)), shape=(5,))
     done = fit((x, y[:, 0]), 0.25, model, epochs=3, workdir=tmp_path)
     errors = [record["mean_squared_error"] for record in done.records if record["split"] == "validation"]
     assert done.summary["best_validation_mean_squared_error"] == min(errors) < errors[-1]
@@ -233,7 +278,7 @@ def test_an_epoch_without_a_score_is_never_the_best(tmp_path):
     off = lambda scores, y: jnp.where(jnp.abs(scores[..., 0]) < 5, (scores[..., 0] - y[..., 0]) ** 2, jnp.nan)
     for best in ("min", "max"):
         task = lg.regression(1)._replace(scores={"odd": lg.tasks.Score(off, best)})
-        model = own.model(task, optax.sgd(lambda step: jnp.where(step < 3, 0.0, 0.1)), shape=(5,))
+        model = small(task, optax.sgd(lambda step: jnp.where(step < 3, 0.0, 0.03)), shape=(5,))
         folder = tmp_path / best
         done = fit((x, np.full(64, 9.0)), 0.25, model, epochs=4, workdir=folder, stop_after=2)
         odd = [record["odd"] for record in done.records if record["split"] == "validation"]
@@ -243,7 +288,7 @@ def test_an_epoch_without_a_score_is_never_the_best(tmp_path):
 
 
 def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
-    still = own.model(tx=optax.sgd(0.0))
+    still = small(tx=optax.sgd(0.0))
     done = fit(model=still, epochs=9, stop_after=2, workdir=tmp_path)
     assert done.summary["steps"] == 15 and done.summary["best_epoch"] == 1
     said = []
@@ -251,33 +296,37 @@ def test_a_stop_after_the_best_ends_a_run_and_the_same_call_says_so(tmp_path):
     assert "is a finished run" in said[-1]
 
 
-@pytest.mark.parametrize("true", [True, np.True_, jnp.array(True)])
+@pytest.mark.parametrize(
+    # Python's own ends a run in `test_an_end_by_a_callback_is_remembered_and_more_epochs_go_on`.
+    "true",
+    [pytest.param(True, marks=pytest.mark.full), np.True_, jnp.array(True)],
+)
 def test_a_callback_that_says_true_ends_a_run(true):
     says = lambda ended: true if ended.epoch == 2 else None
-    assert fit(validation=None, epochs=9, callbacks=[says]).summary["steps"] == 10
+    assert fit(model=single(), validation=None, epochs=9, callbacks=[says]).summary["steps"] == 10
 
 
 @pytest.mark.parametrize(
     ("model", "arguments", "says"),
     [
         (
-            own.model,
+            single,
             {"validation": None, "stop_after": 3},
             "stop_after=3 waits for a better validation, and there is none",
         ),
         (
-            lambda: lg.layerwise(own.model(), 2),
+            lambda: lg.layerwise(usual(), 2),
             {"stop_after": 1},
             "stop_after=1 looks at the last exit, which begins to",
         ),
         (
-            lambda: lg.trials(lg.layerwise(own.model(), 10), 2),
+            lambda: lg.trials(lg.layerwise(usual(), 10), 2),
             {},
             "2 blocks learn one after another, from 10 batches each, .* has 10",
         ),
-        (own.model, {"trace": (10, 12)}, "trace=10,12 is beyond the run, whose batches are 0 to 9"),
-        (own.model, {"staleness": "locked"}, "staleness=locked is of methods that wait"),
-        (own.model, {"micro_batches": 2}, "micro_batches=2 is of backpropagation"),
+        (single, {"trace": (10, 12)}, "trace=10,12 is beyond the run, whose batches are 0 to 9"),
+        (single, {"staleness": "locked"}, "staleness=locked is of methods that wait"),
+        (single, {"micro_batches": 2}, "micro_batches=2 is of backpropagation"),
     ],
 )
 def test_what_would_do_nothing_is_refused(model, arguments, says, tmp_path):
@@ -287,12 +336,13 @@ def test_what_would_do_nothing_is_refused(model, arguments, says, tmp_path):
 
 
 def test_an_end_by_a_callback_is_remembered_and_more_epochs_go_on(tmp_path):
-    second = {"callbacks": [lambda ended: ended.epoch == 2], "workdir": tmp_path}
+    here = {"model": single(), "workdir": tmp_path}
+    second = {"callbacks": [lambda ended: ended.epoch == 2], **here}
     done = fit(epochs=4, **second)
     assert done.summary["steps"] == 10
     said = []
     assert fit(epochs=4, log=said.append, **second).summary == done.summary and "is a finished run" in said[-1]
-    assert fit(epochs=4, workdir=tmp_path).summary == done.summary
+    assert fit(epochs=4, **here).summary == done.summary
     assert fit(epochs=5, log=said.append, trace=(2, 4), **second).summary["steps"] == 25
     assert "the batches of trace=2,4 are done already: nothing is traced" in said
     shutil.rmtree(tmp_path / "checkpoints")
@@ -300,21 +350,22 @@ def test_an_end_by_a_callback_is_remembered_and_more_epochs_go_on(tmp_path):
         with pytest.raises(
             ValueError, match="ended after 25 batches, and its checkpoints are gone, .* another workdir"
         ):
-            fit(epochs=epochs, workdir=tmp_path)
+            fit(epochs=epochs, **here)
 
 
 def test_another_augmentation_of_a_name_is_another_run(tmp_path):
-    fit(epochs=1, augment="flip", workdir=tmp_path)
+    fit(model=single(), epochs=1, augment="flip", workdir=tmp_path)
     with pytest.raises(ValueError, match="preprocessing.augment is 'augmentation of flip, .* there and 'augm.* jitter"):
-        fit(epochs=2, augment="flip,jitter=1", workdir=tmp_path)
+        fit(model=single(), epochs=2, augment="flip,jitter=1", workdir=tmp_path)
 
 
 def test_another_augmentation_of_the_same_name_is_another_run(tmp_path):
     brighter = lambda by: lambda keys, x: jnp.minimum(x, 255 - by) + jnp.asarray(by, x.dtype)
-    fit(epochs=1, augment=brighter(2), workdir=tmp_path)
-    fit(epochs=1, augment=brighter(2), workdir=tmp_path)
+    run = lambda epochs, augment: fit(model=single(), epochs=epochs, augment=augment, workdir=tmp_path)
+    run(1, brighter(2))
+    run(1, brighter(2))
     with pytest.raises(ValueError, match="another configuration: program.augmentation is '.*' there and '.*' here"):
-        fit(epochs=3, augment=brighter(3), workdir=tmp_path)
+        run(3, brighter(3))
 
 
 class Table(np.ndarray):
@@ -338,7 +389,7 @@ def folders(tmp_path):
 
 def test_a_folder_is_numbered_by_the_names_that_are_given(folders):
     names = ["dog", "cat"]
-    done = fit(str(folders), None, own.model(2), epochs=8, label_names=names)
+    done = fit(str(folders), None, small(2), epochs=8, label_names=names)
     predicted = done.predictor()(np.array([[[[0]] * 4] * 4, [[[255]] * 4] * 4], np.uint8))
     assert [done.predictor().about.label_names[i] for i in predicted.values] == ["cat", "dog"]
 
@@ -352,14 +403,14 @@ def test_a_file_is_numbered_as_the_arrays_of_training_are(tmp_path):
         "".join([*("a,b,label\n",), *(f"{r[0]},{r[1]},{names[k]}\n" for r, k in zip(x, y, strict=True) if k)])
     )
     write("012")
-    made = lambda: own.model(shape=(2,), blocks=[lg.from_linen(own.Layer())])
-    done = fit((x, y), str(tmp_path / "v.csv"), made(), test=(x[y > 0], y[y > 0]), epochs=3)
+    model = small(shape=(2,))
+    done = fit((x, y), str(tmp_path / "v.csv"), model, test=(x[y > 0], y[y > 0]), epochs=3)
     assert done.records[-1]["accuracy"] == pytest.approx(done.summary["test_accuracy"])
     with pytest.raises(ValueError, match=r"fields=\('a', 'label'\); the inputs of a CSV file are all columns but"):
-        fit(str(tmp_path / "v.csv"), None, made(), fields=("a", "label"))
+        fit(str(tmp_path / "v.csv"), None, model, fields=("a", "label"))
     write("abc")
     with pytest.raises(ValueError, match="the label 'b' is no class; there are 0, 1, 2"):
-        fit((x, y), str(tmp_path / "v.csv"), made())
+        fit((x, y), str(tmp_path / "v.csv"), model)
 
 
 def test_names_of_another_order_are_refused():
@@ -399,12 +450,12 @@ def test_whole_numbers_go_to_a_model_that_takes_them():
 
 def test_a_trained_network_begins_another(undisturbed):
     other = own.pictures(64, seed=3, classes=2)
-    model = lg.heads_alone(own.model(2))
+    model = lg.heads_alone(usual(2))
     done = fit((other[0], other[1]), None, model, begin=undisturbed.workdir, epochs=1)
     for ours, theirs in zip(done.states, undisturbed.best, strict=True):
         assert jax.tree.all(jax.tree.map(np.array_equal, ours.params["f"], theirs.params["f"]))
         assert ours.params["head"] is not None
-    moved = fit((other[0], other[1]), None, own.model(2), begin=undisturbed, epochs=1)
+    moved = fit((other[0], other[1]), None, usual(2), begin=undisturbed, epochs=1)
     before, after = (jax.tree.leaves(states[0].params["f"]) for states in (undisturbed.best, moved.states))
     assert not all(map(np.array_equal, before, after))
     with pytest.raises(ValueError, match="nothing of the trained network fits"):
@@ -430,7 +481,7 @@ def test_what_another_network_begins_with_is_told(undisturbed):
 
 def test_frozen_blocks_are_taken_over_with_their_heads(undisturbed):
     told = []
-    done = fit(TRAIN, None, lg.freeze(own.model(), 1), begin=undisturbed, epochs=1, log=told.append)
+    done = fit(TRAIN, None, lg.freeze(usual(), 1), begin=undisturbed, epochs=1, log=told.append)
     same = lambda i, group: jax.tree.all(
         jax.tree.map(np.array_equal, done.states[i].params[group], undisturbed.best[i].params[group])
     )
@@ -439,41 +490,24 @@ def test_frozen_blocks_are_taken_over_with_their_heads(undisturbed):
     about = undisturbed.about._replace(label_names=("a", "b", "c"))
     for names, taken in ((("a", "b", "c"), True), (("c", "b", "a"), False)):
         trained = Trained(undisturbed.best, about)
-        found = transferred(lg.freeze(own.model(), 1), trained, about._replace(label_names=names))
+        found = transferred(lg.freeze(usual(), 1), trained, about._replace(label_names=names))
         first = found.draw(jax.random.key(0))[0].params["head"]
         assert jax.tree.all(jax.tree.map(np.array_equal, first, undisturbed.best[0].params["head"])) == taken
-    fit((TRAIN[0], TRAIN[1] % 2), None, lg.freeze(own.model(2), 1), begin=undisturbed, epochs=1, log=told.append)
+    fit((TRAIN[0], TRAIN[1] % 2), None, lg.freeze(usual(2), 1), begin=undisturbed, epochs=1, log=told.append)
     assert any("of block 1, where nothing learns, some is not taken over and stays as it is drawn" in x for x in told)
 
 
-def test_trackers_are_told_of_calls_and_epochs():
-    class Told:
-        def __init__(self):
-            self.rows, self.run = [], None
-
-        def start(self, run, step):
-            self.run = run, step
-
-        def call(self, row):
-            self.rows.append(("call", row))
-
-        def epoch(self, row):
-            self.rows.append(("epoch", row))
-
-        def close(self):
-            self.rows.append(("close", {}))
-
-    told = Told()
+def test_trackers_are_told_of_calls_and_epochs(tracked):
+    done, told = tracked
     assert isinstance(told, lg.training.Tracker)
-    done = fit(trackers=[told], batches_per_call=3, stages=2)
     assert told.run[1] == 0 and told.run[0]["blocks"] == ["Layer", "Top"] and told.run[0]["stages"] == 2
     kinds = [kind for kind, _ in told.rows]
-    assert kinds == ["call", "call", "epoch"] * 2 + ["close"]
+    assert kinds == ["call", "call", "epoch"] * 3 + ["close"]
     call, epoch = told.rows[1][1], told.rows[2][1]
     assert call["step"] == 5 and call["epoch"] == 1.0 and call["delay"] == [0, 0] and len(call["block_loss"]) == 2
     assert epoch["validation_accuracy"] == done.records[1]["accuracy"] and len(epoch["validation_exit_accuracy"]) == 2
     first = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)]) for state in done.states]
-    last = told.rows[5][1]
+    last = told.rows[8][1]
     np.testing.assert_allclose(
         last["param_norm"], [np.linalg.norm(vector.astype(float)) for vector in first], rtol=1e-6
     )
@@ -496,23 +530,23 @@ def test_an_epoch_is_one_line_of_any_number_of_blocks():
 
 
 def test_trials_are_the_runs_of_their_seeds(tmp_path):
-    together = fit(model=lg.trials(own.model(), 2), workdir=tmp_path)
-    alone = fit(seed=1)
+    together = fit(model=lg.trials(single(), 2), workdir=tmp_path)
+    alone = fit(model=single(), seed=1)
     row = lambda done: next(record for record in done.records[::-1] if record["split"] == "train")
     np.testing.assert_allclose([loss[1] for loss in row(together)["block_loss"]], row(alone)["block_loss"], rtol=1e-4)
     x, y = VALIDATION
     said = []
     for trial in range(2):
-        predict = lg.load(tmp_path, model=own.model(), trial=trial, best=False, log=said.append)
+        predict = lg.load(tmp_path, model=single(), trial=trial, best=False, log=said.append)
         accuracy = together.records[-1]["accuracy"][trial]
         assert 100 * (predict(x).values == y).mean() == pytest.approx(accuracy) and not said
     with pytest.raises(ValueError, match="holds 2 trials: choose one, trial=0 to 1"):
-        lg.load(tmp_path, model=own.model(), trial=2)
+        lg.load(tmp_path, model=single(), trial=2)
 
 
 def test_of_one_network_no_trial_can_be_loaded(undisturbed, tmp_path):
     with pytest.raises(ValueError, match="holds one network and no trials: leave out trial=4"):
-        lg.load(undisturbed.workdir, model=own.model(), trial=4)
+        lg.load(undisturbed.workdir, model=usual(), trial=4)
     lg.export(undisturbed.predictor(), tmp_path / "out")
     with pytest.raises(ValueError, match="is an export, .*: leave out model and trial"):
         lg.load(tmp_path / "out", trial=0)
@@ -520,11 +554,11 @@ def test_of_one_network_no_trial_can_be_loaded(undisturbed, tmp_path):
 
 def test_a_network_is_not_begun_with_on_columns_of_another_order(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(48, 3)).astype(np.float32).view(Table), np.arange(48) % 3
-    made = lambda: own.model(shape=(3,), blocks=[lg.from_linen(own.Layer())])
-    old = fit((x, y), None, made(), epochs=1, workdir=tmp_path / "old")
+    model = small(shape=(3,))
+    old = fit((x, y), None, model, epochs=1, workdir=tmp_path / "old")
     turned = x[:, ::-1].view(Table)
     turned.columns = ("w", "v", "u")
     for begin in (tmp_path / "old", old.predictor(), old):
         with pytest.raises(ValueError, match="trained on other columns: number 0 is 'u' there and 'w' in these data"):
-            fit((turned, y), None, made(), begin=begin)
-    fit((x, y), None, made(), begin=tmp_path / "old")
+            fit((turned, y), None, model, begin=begin)
+    fit((x, y), None, model, begin=tmp_path / "old", epochs=1)

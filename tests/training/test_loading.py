@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -27,10 +28,16 @@ def quiet(line: str) -> None:
     pass
 
 
+@cache
+def usual():
+    """The model of `fitted`, one for all tests that do not ask whether it can be made again."""
+    return own.model()
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted") / "run"
-    return lg.fit(own.model(), own.pictures(80), (X, Y), epochs=2, workdir=folder, label_names=NAMES, log=quiet)
+    return lg.fit(usual(), own.pictures(80), (X, Y), epochs=2, workdir=folder, label_names=NAMES, log=quiet)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def exported(fitted, tmp_path_factory):
 def named(tmp_path_factory):
     """The workdir of a run by names, of two trials as one."""
     folder = tmp_path_factory.mktemp("named") / "run"
-    config = Config(method="early_exit", widths=(8, 8), epochs=2, limit=256, trials=2, workdir=str(folder))
+    config = Config(method="early_exit", widths=(8,), epochs=2, limit=256, trials=2, workdir=str(folder))
     run(config, prepare_all(config), quiet)
     return config
 
@@ -51,7 +58,7 @@ def test_it_comes_back_with_its_scores(fitted):
     found = lg.load(fitted.workdir, model=own.model(tx=None), log=quiet)
     np.testing.assert_array_equal(found.scores(X), fitted.predictor().scores(X))
     assert found.about == fitted.about and found.about.label_names == NAMES and found.about.raw_dtype == "uint8"
-    other = lg.load(fitted.workdir, best=False, model=own.model(), log=quiet)
+    other = lg.load(fitted.workdir, best=False, model=usual(), log=quiet)
     np.testing.assert_array_equal(other.scores(X, exit=1), fitted.predictor(best=False).scores(X, exit=1))
 
 
@@ -122,7 +129,7 @@ def test_what_cannot_be_loaded(fitted, named, tmp_path):
         assert damaged != known.read_text()
         known.write_text(damaged)
         with pytest.raises(ValueError, match="model.json is damaged"):
-            lg.load(tmp_path / "copy", model=own.model())
+            lg.load(tmp_path / "copy", model=usual())
         shutil.copy(Path(fitted.workdir) / "model.json", known)
 
 
@@ -199,7 +206,8 @@ def test_the_command_line_predicts_pictures(exported, tmp_path, monkeypatch, cap
 
 
 def test_pictures_are_not_for_a_network_that_was_trained_on_floats(tmp_path, monkeypatch, capsys):
-    done = lg.fit(own.model(), (X / 255, Y), epochs=1, log=quiet)
+    model = own.model(blocks=[lg.from_linen(own.Layer())])
+    done = lg.fit(model, (X / 255, Y), epochs=1, log=quiet)
     with pytest.raises(ValueError, match=r"inputs are uint8, .* trained on float32, scaled by whoever made them"):
         done.predictor()(X)
     folder = lg.export(done.predictor(), tmp_path / "net")
@@ -270,7 +278,7 @@ def test_texts_are_read_with_the_words_of_training():
 
 def test_a_named_run_begins_with_the_layers_of_another(named, tmp_path):
     config = Config(
-        method="early_exit", widths=(8, 8), epochs=1, limit=128, trials=2, heads_alone=True,
+        method="early_exit", widths=(8,), epochs=1, limit=128, trials=2, heads_alone=True,
         begin_from=named.workdir, workdir=str(tmp_path),
     )  # fmt: skip
     run(config, prepare_all(config), quiet)

@@ -9,14 +9,14 @@ from localgrad.training.memory import check_memory
 @pytest.mark.parametrize(
     "change",
     [
-        {"widths": (10**9,)},
+        {"method": "al", "target_width": 8, "widths": (10**9,)},
         {"trials": 10**6, "widths": (2048,)},
         {"widths": (10**6, 10**6)},
         {"net": "cnn", "widths": (10**7,), "batch_size": 512},  # its images, not its kernels
     ],
 )
 def test_a_network_larger_than_memory(change, tmp_path):
-    job = prepare(Config(**{"target_width": 8, "workdir": str(tmp_path / "run"), **change}))
+    job = prepare(Config(**{"method": "early_exit", "workdir": str(tmp_path / "run"), **change}))
     with pytest.raises(ValueError, match=r"take [\d,]+ GiB, and .*; this machine has \d+: choose smaller --widths"):
         check_memory(job.model, job.config)
 
@@ -28,5 +28,5 @@ def test_an_array_beyond_what_the_compiler_counts(change, tmp_path):
 
 
 def test_one_that_fits():
-    job = prepare(Config(widths=(8,), target_width=8))
+    job = prepare(Config(method="early_exit", widths=(8,)))
     check_memory(job.model, job.config)

@@ -17,7 +17,8 @@ def begun(folder, config):
 
 
 def test_what_was_left_open_is_resolved():
-    assert prepare(Config(widths=(8, 8), workdir="nowhere")).config.engine == "sequential"
+    local = Config(method="early_exit", widths=(8, 8), workdir="nowhere")
+    assert prepare(local).config.engine == "sequential"
     job = prepare(Config(method="bp", widths=(8, 8), stages=2, workdir="nowhere"))
     assert (job.config.engine, job.config.micro_batches, job.config.cuts) == ("spmd", 8, (0, 1, 2))
     one = prepare(Config(method="bp", widths=(8, 8), micro_batches=4, workdir="nowhere"))
@@ -77,8 +78,8 @@ def test_what_changes_the_numbers_is_refused_by_name(fields, change, says, tmp_p
 @pytest.mark.parametrize(
     ("fields", "change"),
     [
-        ({"method": "early_exit"}, {"stages": 2}),
-        ({"method": "al", "stages": 2}, {"stages": 1, "engine": "sequential"}),
+        pytest.param({"method": "early_exit"}, {"stages": 2}, marks=pytest.mark.full),  # the next goes back
+        ({"method": "early_exit", "stages": 2}, {"stages": 1, "engine": "sequential"}),
         pytest.param({"method": "bp"}, {"stages": 2, "micro_batches": 1}, marks=pytest.mark.full),
         ({"method": "bp", "stages": 2}, {"stages": 1, "micro_batches": 8}),
         pytest.param({"method": "dfa", "staleness": "locked", "stages": 2}, {"stages": 3}, marks=pytest.mark.full),
@@ -92,7 +93,7 @@ def test_what_does_not_is_free(fields, change, tmp_path):
 
 
 def test_looking_at_a_run_needs_no_devices(tmp_path):
-    begun(tmp_path, Config(widths=(8, 8), data_parallel=2))
+    begun(tmp_path, Config(method="early_exit", widths=(8, 8), data_parallel=2))
     from localgrad.training import read_config
 
     assert prepare(read_config(tmp_path), resume=False).engine.mesh is None

@@ -38,6 +38,9 @@ SMALL = Config(
     profile="iclr_head", widths=(16, 12), target_width=8, dropout=0.1, epochs=3, batch_size=128, batches_per_call=3
 )
 
+# A run of one block, for what is done with its files.
+TINY = Config(method="early_exit", widths=(8,), dropout=0.1, epochs=3, batch_size=128, batches_per_call=3)
+
 
 def go(config, log=lambda line: None):
     return run(config, prepare_all(config), log)
@@ -48,6 +51,13 @@ def undisturbed(tmp_path_factory):
     """The folder and the summary of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     return folder, go(dataclasses.replace(SMALL, workdir=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The folder and the summary of a finished run of `TINY`."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return folder, go(dataclasses.replace(TINY, workdir=str(folder)))
 
 
 def test_a_run_writes_what_the_readme_says(undisturbed):
@@ -72,11 +82,11 @@ def test_a_run_writes_what_the_readme_says(undisturbed):
     assert str(folder) in format_summary(summary, str(folder), classification(10))
 
 
-def test_a_finished_run_is_not_trained_again(undisturbed):
-    folder, summary = undisturbed
+def test_a_finished_run_is_not_trained_again(tiny):
+    folder, summary = tiny
     said = []
     before = (folder / "metrics.jsonl").stat().st_mtime_ns
-    assert go(dataclasses.replace(SMALL, workdir=str(folder)), said.append) == summary
+    assert go(dataclasses.replace(TINY, workdir=str(folder)), said.append) == summary
     assert "finished run" in said[0]
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
 
@@ -85,16 +95,16 @@ def test_a_finished_run_is_not_trained_again(undisturbed):
 
 
 @pytest.fixture
-def finished(undisturbed, tmp_path):
+def finished(tiny, tmp_path):
     """A copy of the finished run, and what a run in it says; it may train nothing anew."""
     folder = tmp_path / "run"
-    shutil.copytree(undisturbed[0], folder)
+    shutil.copytree(tiny[0], folder)
 
     def again(**change):
         said = []
-        return go(dataclasses.replace(SMALL, workdir=str(folder), **change), said.append), said
+        return go(dataclasses.replace(TINY, workdir=str(folder), **change), said.append), said
 
-    return folder, undisturbed[1], again
+    return folder, tiny[1], again
 
 
 def edit(summary):
@@ -199,6 +209,7 @@ def test_a_finished_run_gets_its_files_back(damage, says, finished):
 def test_damage_to_the_best_alone_is_named(finished):
     folder, summary, again = finished
     steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert len(steps) > 1
     for step in steps[:-1]:
         turn_a_bit(f"checkpoints/{step}/blocks/_METADATA")(folder)
     found, said = again()
@@ -223,11 +234,11 @@ def test_what_stands_in_for_a_best_that_is_lost_is_told(stands_in, says):
     assert len(said) == (says is not None) and (not said or says in said[0])
 
 
-def test_a_run_of_another_configuration_that_came_first_is_noticed(tmp_path, undisturbed):
+def test_a_run_of_another_configuration_that_came_first_is_noticed(tmp_path, tiny):
     """It was begun, and ended, after this one had looked at the workdir and before it owned it."""
-    config = dataclasses.replace(SMALL, workdir=str(tmp_path / "run"), learning_rate=0.5)
+    config = dataclasses.replace(TINY, workdir=str(tmp_path / "run"), learning_rate=0.5)
     jobs = prepare_all(config)
-    shutil.copytree(undisturbed[0], tmp_path / "run")
+    shutil.copytree(tiny[0], tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(
         InUseError, match="another run was begun in .* meanwhile: .*learning_rate is 0.001 there and 0.5"
@@ -273,7 +284,7 @@ def test_config_json_has_no_say_where_there_is_a_checkpoint(finished):
     folder, summary, again = finished
     written = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**written, "learning_rate": 0.5}))
-    assert read_config(folder).learning_rate == SMALL.learning_rate
+    assert read_config(folder).learning_rate == TINY.learning_rate
     assert again()[0] == summary
     (folder / "config.json").unlink()
     assert again()[0] == summary
@@ -283,23 +294,23 @@ def test_config_json_has_no_say_where_there_is_a_checkpoint(finished):
 
 def test_the_best_epoch_of_the_summary_can_be_restored(finished):
     folder, summary, _ = finished
-    job = prepare_all(dataclasses.replace(SMALL, workdir=str(folder)))[0]
+    job = prepare_all(dataclasses.replace(TINY, workdir=str(folder)))[0]
     found = restore(job.specs, folder, best=True)
     assert found.step == summary["best_epoch"] * (1197 // 128)
     assert make_evaluator(job.model)(found.states, job.eval_batches("test"))[-1] == summary["best_test_accuracy"]
 
 
-def test_a_run_outside_the_main_thread_and_in_the_home(monkeypatch, undisturbed, tmp_path):
+def test_a_run_outside_the_main_thread_and_in_the_home(monkeypatch, tiny, tmp_path):
     """Where Python lets nobody catch signals; and `~`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     with ThreadPoolExecutor(1) as pool:
-        summary = pool.submit(go, dataclasses.replace(SMALL, workdir="~/run")).result()
-    assert summary["params_sha256"] == undisturbed[1]["params_sha256"]
+        summary = pool.submit(go, dataclasses.replace(TINY, workdir="~/run")).result()
+    assert summary["params_sha256"] == tiny[1]["params_sha256"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
 
 
-def test_a_disk_that_is_full_ends_the_run_in_one_line_and_the_same_command_goes_on(monkeypatch, undisturbed, tmp_path):
-    config, calls, write = dataclasses.replace(SMALL, workdir=str(tmp_path / "run")), [], manifest.write
+def test_a_disk_that_is_full_ends_the_run_in_one_line_and_the_same_command_goes_on(monkeypatch, tiny, tmp_path):
+    config, calls, write = dataclasses.replace(TINY, workdir=str(tmp_path / "run")), [], manifest.write
 
     def full(*args, **facts):
         calls.append(args)
@@ -310,7 +321,7 @@ def test_a_disk_that_is_full_ends_the_run_in_one_line_and_the_same_command_goes_
     monkeypatch.setattr(manifest, "write", full)
     with pytest.raises(SaveError, match="the checkpoint of step 18 could not be written .*No space left on device"):
         go(config)
-    assert go(config)["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert go(config)["params_sha256"] == tiny[1]["params_sha256"]
 
 
 @pytest.mark.slow
@@ -431,12 +442,12 @@ def test_a_loss_that_is_not_finite_saves_the_state_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["vmap", pytest.param("loop", marks=pytest.mark.full)])
-def test_trials_are_runs_of_their_own_seeds(by, undisturbed, tmp_path):
-    config = dataclasses.replace(SMALL, workdir=str(tmp_path), trials=2, trials_by=by)
+def test_trials_are_runs_of_their_own_seeds(by, tiny, tmp_path):
+    config = dataclasses.replace(TINY, workdir=str(tmp_path), trials=2, trials_by=by)
     summary = go(config)
     assert set(summary["test_accuracy"]) == {"mean", "std", "values"}
     assert len(set(summary["params_sha256"])) == 2
-    alone = undisturbed[1]
+    alone = tiny[1]
     for figure, expected in zip(summary["block_loss"], alone["block_loss"], strict=True):
         np.testing.assert_allclose(figure["values"][0], expected, rtol=1e-3)
     if by == "loop":

@@ -46,8 +46,9 @@ def test_both_engines_train_every_task(method, name, tmp_path, corpus):
         late = {"staleness": "locked"} if method in ("dfa", "dkp") and stages > 1 else {}
         more = {"data_dir": str(corpus)} if name == "bytes" else {}
         config = config_of(method, name, tmp_path / str(stages), stages=stages, micro_batches=1, **late, **more)
-        found.append(run(config, prepare_all(config), log=lambda line: None))
-    task = prepare_all(config)[0].model.task
+        jobs = prepare_all(config)
+        found.append(run(config, jobs, log=lambda line: None))
+    task = jobs[0].model.task
     (score, about), *_ = task.scores.items()
     key = f"test_{score}"
     assert np.isclose(found[0][key], found[1][key], rtol=1e-3)
@@ -60,7 +61,7 @@ def test_both_engines_train_every_task(method, name, tmp_path, corpus):
 
 
 def test_the_best_of_an_error_is_the_least_and_a_run_goes_on(tmp_path):
-    config = config_of("early_exit", "sine", tmp_path / "run")
+    config = dataclasses.replace(config_of("early_exit", "sine", tmp_path / "run"), widths=(16,))
     jobs = prepare_all(config)
     summary = run(config, jobs, log=lambda line: None)
     assert restore(jobs[0].specs, config.workdir, best=True).step == 20 * summary["best_epoch"]
@@ -78,7 +79,10 @@ def test_the_best_of_an_error_is_the_least_and_a_run_goes_on(tmp_path):
     [
         ({"method": "scl"}, "method 'scl' is for classification, not for regression"),
         ({"label_noise": 0.1}, "sine is for regression: noise is put on the labels of classes alone"),
-        ({"dataset": "bytes/8", "net": "bilstm"}, "block 'bilstm300' of net 'bilstm' looks ahead at it"),
+        (
+            {"dataset": "bytes/8", "net": "bilstm", "widths": (4,), "net_options": ("embed_width=3",)},
+            "block 'bilstm4' of net 'bilstm' looks ahead at it",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(change, words, tmp_path):
