@@ -35,9 +35,9 @@ export TMPDIR JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SE
 types=$!
 "$bin/python" -m pytest -n 2 --dist loadfile -m "not slow and not full"
 wait "$types" || { cat "$TMPDIR/types" >&2; exit 1; }
-# By test and not by file, one at a time: they share nothing, and some take a minute.  What compares no bits of two
-# programs is compiled quickly.
-"$bin/python" -m pytest -n 2 --maxschedchunk=1 -m "slow and not full and not bits" --durations=12
+# By test and not by file, one at a time: they share nothing, some take a minute, and some wait for most of it, so there
+# is a third worker.  What compares no bits of two programs is compiled quickly.
+"$bin/python" -m pytest -n 3 --maxschedchunk=1 -m "slow and not full and not bits" --durations=40
 "$bin/python" -m pytest -n 2 --maxschedchunk=1 -m "bits and not full" --durations=5
 if [ -n "$newest" ]; then
   wait "$installing"

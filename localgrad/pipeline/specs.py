@@ -20,7 +20,7 @@ def once_a_model(function: Callable[[Model], _T]) -> Callable[[Model], _T]:
 
     What is traced with 64-bit types, with another generator of keys, or for another platform, is another matter.
     """
-    known: collections.deque[tuple[Model, Any, _T]] = collections.deque(maxlen=4)
+    known: collections.deque[tuple[Model, Any, _T]] = collections.deque(maxlen=8)
 
     @functools.wraps(function)
     def wrapped(model: Model) -> _T:

@@ -50,7 +50,7 @@ def same(ours, theirs) -> bool:
 
 
 FULL = (
-    *("dni", "cdni", "critic", "dtp", "direct_tp", "drtp"),  # who hears of whom is in their own files, group by group
+    *("cdni", "direct_tp", "drtp"),  # as dni, dtp and dfa; who hears of whom is in their own files, group by group
     *("pred", "sim"),  # the two losses of predsim
 )
 

@@ -77,17 +77,6 @@ def dropout_and_norm() -> Model:
     return al(network, vectors(), CLASSES, tx=tx, profile="iclr_head", target_width=4)
 
 
-def noisy_exits() -> Model:
-    """All that `dropout_and_norm` has, in blocks of half as many groups.
-
-    Blocks of one shape share what is compiled for each operation by itself, where the law wants no jit.
-    """
-    schedule = optax.cosine_decay_schedule(0.1, 200)
-    tx = optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(1e-3), optax.sgd(schedule, 0.9))
-    network = [block._replace(name="dropout") for block in mlp((5, 5), norm=True, dropout=0.2)]
-    return early_exit(network, vectors(), CLASSES, tx=tx)
-
-
 def convolutions() -> Model:
     tx = optax.sgd(0.1, momentum=0.9, nesterov=True)
     return al(cnn((4, 6)), images(), CLASSES, tx=tx, profile="iclr_head", target_width=4)
@@ -154,10 +143,10 @@ def denoising() -> Model:
     return noprop(mlp((6, 5)), vectors(), CLASSES, tx=tx, steps=3, hidden=8, weights="one")
 
 
-ROWS: list[Callable[[], Model]] = [noisy_exits, backprop]
+ROWS: list[Callable[[], Model]] = [dropout_and_norm, backprop]
 MORE: list[Callable[[], Model]] = [  # half a minute each
-    dropout_and_norm, neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets,
-    aligned, signs, supervised, mono, augmented, informed, forward, denoising,
+    neco, iclr, iclr_head, convolutions, contrastive, exits, greedy, similar, direct, targets, aligned, signs,
+    supervised, mono, augmented, informed, forward, denoising,
 ]  # fmt: skip
 
 DRAWS, NORMS = mlp((4, 3, 3), dropout=0.2), mlp((4, 3, 3), norm=True)
