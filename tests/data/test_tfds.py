@@ -166,7 +166,9 @@ def test_array_record_needs_no_tensorflow(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("builder", "name"), [(TinyGrey, "tiny_grey"), (TinyColour, "tiny_colour")])
+@pytest.mark.parametrize(
+    ("builder", "name"), [pytest.param(TinyGrey, "tiny_grey", marks=pytest.mark.full), (TinyColour, "tiny_colour")]
+)
 def test_tfrecord_is_read_the_same(builder: type[Tiny], name: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     for file_format in ("array_record", "tfrecord"):

@@ -60,7 +60,7 @@ def grads_of(model: Model, states: tuple, x: np.ndarray) -> list[dict]:
     return [grads for _, grads, _ in jax.jit(run)(states)]
 
 
-@pytest.mark.parametrize("net", ["two layers a block", pytest.param("residuals", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("net", ["two layers a block", pytest.param("residuals", marks=pytest.mark.full)])
 def test_weights_of_one_size_make_it_backpropagation(net: str, random_states: Callable) -> None:
     """Where all weights of a layer are plus or minus the same number, they are their own feedback; and only there."""
     images = jax.ShapeDtypeStruct((BATCH, 8, 8, 1), jnp.float64)

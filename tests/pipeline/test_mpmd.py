@@ -47,7 +47,7 @@ def digest_of(engine: Engine, name: str, per_call: int, count: int = 14) -> str:
     ("name", "stages", "per_call"),
     [
         ("mlp", 3, 7),
-        ("cnn", 2, 14),
+        pytest.param("cnn", 2, 14, marks=pytest.mark.full),
         *(pytest.param("mlp", stages, 1, marks=pytest.mark.full) for stages in (1, 2, 4)),
         *(pytest.param("cnn", stages, 7, marks=pytest.mark.full) for stages in (1, 3, 6)),
         *(pytest.param("cnn-norm", stages, 7, marks=pytest.mark.full) for stages in (1, 2, 3)),
