@@ -57,17 +57,24 @@ def how_called(kind: type, call: Callable | None, told: Sequence[str], works: Ca
 
 
 def fixed(value: Any) -> bool:
-    """Whether nothing but its attributes says what a module does: what a user writes may also read what changes."""
+    """Whether nothing but its attributes says what a module does: what a user writes may also read what changes.
+
+    `nn.remat` of a user's module makes a class of Flax that inherits from it, and a `Partial` holds any function.
+    """
     if isinstance(value, tuple):
         return all(map(fixed, value))
     if isinstance(value, linen.Module):
         fields = [getattr(value, field.name, None) for field in dataclasses.fields(value) if field.name != "parent"]
-        return _is_ours(type(value)) and all(map(fixed, fields))
-    return isinstance(value, str | int | float | type | None) or (callable(value) and _is_ours(value))
+        return fixed(type(value)) and all(map(fixed, fields))
+    if isinstance(value, type):
+        return all(map(_is_known, value.__mro__))
+    if isinstance(value, str | int | float | None):
+        return True
+    return callable(value) and not isinstance(value, partial) and _is_known(value)
 
 
-def _is_ours(code: Any) -> bool:
-    return str(getattr(code, "__module__", "")).partition(".")[0] in ("flax", "jax", "localgrad")
+def _is_known(code: Any) -> bool:
+    return str(getattr(code, "__module__", "")).partition(".")[0] in ("builtins", "flax", "jax", "localgrad", "numpy")
 
 
 def _succeeds(works: Callable, how: How, x: Any) -> bool:

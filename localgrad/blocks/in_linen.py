@@ -67,10 +67,12 @@ def opened(module: linen.Module, rngs: tuple[str, ...], call: Callable | None, f
 def begin(linen_: Linen, key: Key, x_spec: jax.ShapeDtypeStruct, watch: Watch | None = None) -> tuple[PyTree, PyTree]:
     """Initial params and all other collections, of a call as in prediction.
 
-    Equal modules of Flax and of this library, as dozens of blocks of one network have, are traced once.
+    Equal modules of Flax and of this library, as dozens of blocks of one network have, are traced once, but for what a
+    user's interceptors may change.
     """
     keys = jax.random.split(key, 1 + len(linen_.rngs))
-    if watch is None and isinstance(keys, jax.core.Tracer) and fixed((linen_.module, linen_.call)):
+    plain = watch is None and not linen.module._global_interceptor_stack
+    if plain and isinstance(keys, jax.core.Tracer) and fixed((linen_.module, linen_.call)):
         return _traced(*linen_[:4], x_spec.shape, x_spec.dtype)(keys)
     return _begin(linen_, x_spec, watch, keys)
 

@@ -229,10 +229,27 @@ class ReadsWidth(nn.Module):
         return nn.Dense(self.width)(x)
 
 
-def test_what_a_module_reads_elsewhere_may_change(monkeypatch):
-    assert drawn_shapes(ReadsWidth()) == {"Dense_0": {"kernel": (4, 3), "bias": (3,)}}
+@pytest.mark.parametrize("kind", [ReadsWidth, nn.remat(ReadsWidth)])
+def test_what_a_module_reads_elsewhere_may_change(kind, monkeypatch):
+    assert drawn_shapes(kind()) == {"Dense_0": {"kernel": (4, 3), "bias": (3,)}}
     monkeypatch.setattr(ReadsWidth, "width", 5)
-    assert drawn_shapes(ReadsWidth()) == {"Dense_0": {"kernel": (4, 5), "bias": (5,)}}
+    assert drawn_shapes(kind()) == {"Dense_0": {"kernel": (4, 5), "bias": (5,)}}
+
+
+def test_an_interceptor_of_ones_own_is_asked_and_not_remembered():
+    asked = []
+
+    def intercept(call, args, kwargs, context):
+        asked.append(context.module)
+        return call(*args, **kwargs)
+
+    shapes = drawn_shapes(nn.Dense(21))
+    with nn.intercept_methods(intercept):
+        assert drawn_shapes(nn.Dense(21)) == shapes and asked
+        del asked[:]
+        assert drawn_shapes(nn.Dense(22)) != shapes and asked
+    del asked[:]
+    assert drawn_shapes(nn.Dense(22)) != shapes and not asked
 
 
 def test_equal_modules_of_flax_are_traced_once(monkeypatch):
@@ -249,9 +266,10 @@ def test_equal_modules_of_flax_are_traced_once(monkeypatch):
     assert drawn_shapes(nn.Dense(24)) != shapes and len(calls) > before
 
 
-def test_an_initializer_of_ones_own_is_asked_anew():
+@pytest.mark.parametrize("given", [lambda own: own, jax.tree_util.Partial])
+def test_an_initializer_of_ones_own_is_asked_anew(given):
     scale = {"now": 1.0}
-    own = lambda key, shape, dtype: scale["now"] * jnp.ones(shape, dtype)
+    own = given(lambda key, shape, dtype: scale["now"] * jnp.ones(shape, dtype))
 
     def drawn():
         spec = jax.ShapeDtypeStruct((1, 2), X.dtype)
